@@ -1,0 +1,123 @@
+"""Chunks of windows for one forward pass: packed (real tokens only) or padded.
+
+Packing puts the windows of a chunk one after the other in a single row, so that embeddings, linear layers
+and norms see real tokens only; attention works on the windows of equal length together, without any mask.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+PACKED = "fewshot_nlp_packed"
+"""Name under which packed attention is registered with transformers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Neighbouring windows of equal length in a packed row: tokens ``start`` to ``start + count * length``."""
+
+    start: int
+    count: int
+    length: int
+
+
+def chunks(lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:
+    """Window numbers sorted by length, cut into chunks of at most ``token_budget`` tokens (at least one window)."""
+    chunk: list[int] = []
+    tokens = 0
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if chunk and tokens + lengths[index] > token_budget:
+            yield chunk
+            chunk, tokens = [], 0
+        chunk.append(index)
+        tokens += lengths[index]
+    if chunk:
+        yield chunk
+
+
+def runs(lengths: Sequence[int]) -> list[Run]:
+    """Runs of equal lengths in a sequence of window lengths."""
+    result: list[Run] = []
+    start = 0
+    for length in lengths:
+        last = result[-1] if result else None
+        if last is not None and last.length == length:
+            result[-1] = Run(last.start, last.count + 1, length)
+        else:
+            result.append(Run(start, 1, length))
+        start += length
+    return result
+
+
+def plain_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None, dropout: float) -> Tensor:
+    """Attention written out, which can be differentiated twice."""
+    logits = q @ k.transpose(-1, -2) * scale
+    if mask is not None:
+        logits = logits.masked_fill(~mask, -torch.inf)
+    return F.dropout(logits.softmax(-1), dropout, training=dropout > 0) @ v
+
+
+def packed_attention(
+    module: torch.nn.Module,
+    query: Float[Tensor, "1 heads n_tokens head_dim"],
+    key: Float[Tensor, "1 heads n_tokens head_dim"],
+    value: Float[Tensor, "1 heads n_tokens head_dim"],
+    attention_mask: None,
+    *,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    packing: Sequence[Run] = (),
+    double_backward: bool = False,
+    **_: Any,
+) -> tuple[Float[Tensor, "1 n_tokens heads head_dim"], None]:
+    """Attention inside each window of a packed row; the interface that transformers calls."""
+    heads, dim = query.shape[1], query.shape[3]
+    scale = dim**-0.5 if scaling is None else scaling
+    outputs = []
+    for run in packing:
+        stop = run.start + run.count * run.length
+        q, k, v = (
+            x[0, :, run.start : stop].reshape(heads, run.count, run.length, dim).transpose(0, 1)
+            for x in (query, key, value)
+        )
+        mask = None
+        if sliding_window is not None and run.length > sliding_window:
+            place = torch.arange(run.length, device=q.device)
+            mask = (place[:, None] - place[None, :]).abs() < sliding_window
+        if double_backward:
+            out = plain_attention(q, k, v, scale, mask, dropout)
+        else:
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, dropout_p=dropout)
+        outputs.append(out.transpose(1, 2).reshape(run.count * run.length, heads, dim))
+    return torch.cat(outputs)[None], None
+
+
+def register_packed_attention() -> None:
+    """Makes packed attention known to transformers; calling it again changes nothing."""
+    from transformers import AttentionInterface
+    from transformers.masking_utils import AttentionMaskInterface
+
+    AttentionInterface.register(PACKED, packed_attention)
+    AttentionMaskInterface.register(PACKED, lambda *args, **kwargs: None)
+
+
+def flat_tokens(rows: Sequence[Sequence[int]], device: torch.device) -> Int[Tensor, " n_tokens"]:
+    """All rows one after the other."""
+    return torch.tensor([token for row in rows for token in row], dtype=torch.long, device=device)
+
+
+def positions(lengths: Sequence[int], first: int, device: torch.device) -> Int[Tensor, " n_tokens"]:
+    """Position ids of a packed row: counting from ``first`` again in every window."""
+    return torch.cat([torch.arange(first, first + n, device=device) for n in lengths])
+
+
+def padded_tokens(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> Int[Tensor, "n_rows longest"]:
+    """Rows filled up to the longest with ``pad``."""
+    longest = max(map(len, rows))
+    return torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows], device=device)

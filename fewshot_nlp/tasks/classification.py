@@ -1,0 +1,149 @@
+"""Text classification: one label, or several, for a text or a pair of texts. A slot is the pooled text."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fewshot_nlp.episode import Example, Json, Query
+from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.metrics.classification import multi_label_scores, single_label_scores
+from fewshot_nlp.slots import SlotBatch
+from fewshot_nlp.tasks import TASKS
+from fewshot_nlp.tasks.base import Prediction, Row, Task, check_descriptions, need_column, need_text
+from fewshot_nlp.windows import WindowTokenizer
+
+
+@TASKS.register("classification")
+class Classification(Task):
+    """Rows: ``{"text": str, "label": str}``, with an optional ``"text_pair"``.
+
+    A label may be a whole number, which is read as its text. With ``multi_label`` a row has
+    ``"labels": [str, ...]``, possibly empty, and every label is decided by itself.
+
+    Args:
+        multi_label: several labels, or none, for each text.
+        threshold: with ``multi_label``, the probability from which a label is given; in (0, 1).
+    """
+
+    name = "classification"
+    columns = ("text", "label")
+    primary_metric = "accuracy"
+
+    def __init__(self, *, multi_label: bool = False, threshold: float = 0.5) -> None:
+        if not 0 < threshold < 1:
+            raise FewShotError(f"threshold is {threshold}, but must be between 0 and 1.")
+        self.multi_label = multi_label
+        self.threshold = threshold
+
+    def example(self, row: Row) -> Example:
+        """A row with its label (a text), or its sorted labels (a list)."""
+        inputs = self.query(row).inputs
+        if not self.multi_label:
+            label = need_column(row, "label", (str, int, np.integer), '"refund"')
+            if not str(label).strip():
+                raise FewShotError("'label' is empty.")
+            return Example(inputs, str(label))
+        column = "labels" if "labels" in row else "label"
+        labels = need_column(row, column, (list, tuple), '["refund", "card"]')
+        return Example(inputs, sorted({str(label) for label in labels}))
+
+    def query(self, value: Any) -> Query:
+        """A text, a pair of texts, or a row with the column ``text`` and perhaps ``text_pair``."""
+        if isinstance(value, str):
+            return Query({"text": need_text(value, "text")})
+        if isinstance(value, tuple | list) and len(value) == 2:
+            return Query({"text": need_text(value[0], "text"), "text_pair": need_text(value[1], "text_pair")})
+        if not isinstance(value, Mapping):
+            raise FewShotError(f"an input is a {type(value).__name__}, but must be a text or a row with 'text'.")
+        need_column(value, "text", str, '"Where is my card?"')
+        columns = ["text"] + ["text_pair"] * (value.get("text_pair") is not None)
+        return Query({column: need_text(value[column], column) for column in columns})
+
+    def labels_of(self, example: Example) -> dict[str, int]:
+        """Each of the example's labels, once."""
+        return dict.fromkeys(example.target if self.multi_label else [example.target], 1)
+
+    def restrict(self, target: Json, labels: frozenset[str]) -> Json:
+        """With several labels, those that are kept; a single label stays."""
+        return [label for label in target if label in labels] if self.multi_label else target
+
+    def collate(
+        self,
+        items: Sequence[Query],
+        labels: Sequence[str],
+        tokenizer: WindowTokenizer,
+        *,
+        with_targets: bool,
+        descriptions: Mapping[str, str] | None = None,
+    ) -> SlotBatch:
+        """One slot a text, and one a described label: the pooled description."""
+        check_descriptions(descriptions, labels)
+        described = sorted(descriptions or {})
+        texts = [i.inputs["text"] for i in items]
+        pairs = [i.inputs.get("text_pair") for i in items]
+        if any(p is not None for p in pairs) and any(p is None for p in pairs):
+            raise FewShotError(
+                f"{sum(p is None for p in pairs)} of {len(pairs)} texts have no 'text_pair'; give it for all or none."
+            )
+        anchors = [descriptions[label] for label in described] if descriptions else []
+        with_pairs = bool(pairs) and pairs[0] is not None
+        cut = tokenizer.texts(texts + anchors, None) if not with_pairs else tokenizer.texts(texts, pairs)  # type: ignore[arg-type]
+        ids, types, owner = list(cut.ids), cut.types, cut.owner
+        if with_pairs and anchors:
+            more = tokenizer.texts(anchors)
+            types = None if types is None else types + [[0] * len(w) for w in more.ids]
+            owner = np.concatenate([owner, more.owner + len(texts)])
+            ids += more.ids
+        index = np.arange(len(ids))
+        spans = np.stack([owner, index, np.zeros_like(index), np.array([len(w) for w in ids], int)], axis=1)
+        n_slots = len(texts) + len(anchors)
+        return SlotBatch(
+            items=tuple(items),
+            windows=ids,
+            types=types,
+            spans=spans.astype(np.int64),
+            groups=torch.arange(n_slots),
+            classes=tuple(labels),
+            pooling="text",
+            normaliser="independent" if self.multi_label else "classes",
+            targets=self._targets(items, described, labels) if with_targets else None,
+            anchors=torch.arange(n_slots) >= len(texts) if anchors else None,
+        )
+
+    def _targets(self, items: Sequence[Query], described: Sequence[str], labels: Sequence[str]) -> Tensor:
+        number = {label: i for i, label in enumerate(labels)}
+        golds = [item.target for item in items if isinstance(item, Example)] + (
+            [[label] for label in described] if self.multi_label else list(described)
+        )
+        if not self.multi_label:
+            return torch.tensor([number[gold] for gold in golds], dtype=torch.long)
+        matrix = torch.zeros(len(golds), len(labels))
+        for row, gold in enumerate(golds):
+            matrix[row, [number[label] for label in gold]] = 1.0
+        return matrix
+
+    def decode(
+        self,
+        scores: Float[Tensor, "n_slots n_classes"],
+        batch: SlotBatch,
+        rule: Mapping[str, Tensor] | None = None,
+    ) -> list[Prediction]:
+        """The likeliest label, or all labels from the threshold on, and every label's probability."""
+        probabilities = batch.log_probabilities(scores).exp().cpu().numpy()
+        predictions: list[Prediction] = []
+        for row in probabilities:
+            if self.multi_label:
+                target: Json = [c for c, p in zip(batch.classes, row, strict=True) if p >= self.threshold]
+            else:
+                target = batch.classes[int(row.argmax())]
+            predictions.append({"target": target, "probabilities": row})
+        return predictions
+
+    def metrics(self, gold: Sequence[Json], predicted: Sequence[Json], labels: Sequence[str]) -> dict[str, float]:
+        """`single_label_scores` or `multi_label_scores`."""
+        score = multi_label_scores if self.multi_label else single_label_scores
+        return score(gold, predicted, labels)

@@ -1,0 +1,282 @@
+"""Named-entity recognition: entities of several types in a text. A slot is a word."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fewshot_nlp.episode import Example, Json, Query
+from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.metrics.ner import entity_scores
+from fewshot_nlp.slots import SlotBatch
+from fewshot_nlp.tasks import TASKS
+from fewshot_nlp.tasks.base import Prediction, Row, Task, check_descriptions, need_column, need_text
+from fewshot_nlp.tasks.tags import (
+    Repair,
+    bio_transitions,
+    check_tags,
+    spans_to_tags,
+    split_words,
+    tag_spans,
+    viterbi,
+)
+from fewshot_nlp.windows import Windows, WindowTokenizer
+
+
+@TASKS.register("ner")
+class NER(Task):
+    """Rows: ``{"tokens": [str], "ner_tags": [str]}`` with BIO tags, or ``{"text", "spans"}``.
+
+    A span is ``{"start": int, "end": int, "label": str}`` in characters of the text, end exclusive.
+
+    Args:
+        scheme: classes that slots are scored for: "io" has one class a type, and neighbouring words of a type
+            are one entity; "bio" tells the first word of an entity from the others.
+        transitions: "none" decodes word by word ("bio" still forbids an I- without its B-); "support" adds
+            transition probabilities counted on the support set (StructShot, Yang & Katiyar 2020, section 4.2).
+        pooling: a word's vector is its first sub-token's, or the mean of all.
+        repair: what an ``I-X`` without a ``B-X`` becomes: "begin" makes it a ``B-X``, "error" refuses it.
+    """
+
+    name = "ner"
+    columns = ("tokens", "ner_tags")
+    primary_metric = "entity_f1_strict_iob2"
+
+    def __init__(
+        self,
+        *,
+        scheme: Literal["io", "bio"] = "io",
+        transitions: Literal["none", "support"] = "none",
+        pooling: Literal["first", "mean"] = "first",
+        repair: Repair = "begin",
+    ) -> None:
+        for name, value, known in (
+            ("scheme", scheme, ("io", "bio")),
+            ("transitions", transitions, ("none", "support")),
+            ("pooling", pooling, ("first", "mean")),
+            ("repair", repair, ("begin", "error")),
+        ):
+            if value not in known:
+                raise FewShotError(f"{name} is {value!r}, but must be one of: {', '.join(known)}.")
+        self.scheme, self.transitions, self.pooling, self.repair = scheme, transitions, pooling, repair
+
+    def example(self, row: Row) -> Example:
+        """A row as words and BIO tags."""
+        if "text" in row and "tokens" not in row:
+            inputs = self.query(row).inputs
+            spans = need_column(row, "spans", (list, tuple), '[{"start": 5, "end": 12, "label": "DRUG"}]')
+            for span in spans:
+                if not isinstance(span, Mapping) or {"start", "end", "label"} - set(span):
+                    raise FewShotError(f"a span is {span!r}, but must have 'start', 'end' and 'label'.")
+            offsets = [(a, b) for a, b in inputs["offsets"]]
+            return Example(inputs, spans_to_tags(offsets, spans, inputs["text"]))
+        inputs = self.query(row).inputs
+        tags = need_column(row, "ner_tags", (list, tuple), '["O", "B-DRUG"]')
+        if len(tags) != len(inputs["tokens"]):
+            raise FewShotError(
+                f"{len(inputs['tokens'])} tokens but {len(tags)} tags; each token needs one tag. The tokens begin: "
+                f"{' '.join(inputs['tokens'][:6])!r}."
+            )
+        return Example(inputs, check_tags(tags, self.repair))
+
+    def query(self, value: Any) -> Query:
+        """A text, a list of words, or a row with the column ``text`` or ``tokens``."""
+        if isinstance(value, str):
+            value = {"text": value}
+        elif isinstance(value, list | tuple):
+            value = {"tokens": value}
+        elif not isinstance(value, Mapping):
+            raise FewShotError(f"an input is a {type(value).__name__}, but must be a text, words, or a row with them.")
+        if "tokens" not in value:
+            text = need_text(need_column(value, "text", str, '"Give 20 mg aspirin."'), "text")
+            offsets = split_words(text)
+            return Query(
+                {"text": text, "tokens": [text[a:b] for a, b in offsets], "offsets": [list(o) for o in offsets]}
+            )
+        tokens = need_column(value, "tokens", (list, tuple), '["Give", "aspirin"]')
+        wrong = next((t for t in tokens if not isinstance(t, str)), None)
+        if wrong is not None:
+            raise FewShotError(f"a token is {wrong!r} of type {type(wrong).__name__}, but must be a text.")
+        if not any(t.strip() for t in tokens):
+            raise FewShotError("'tokens' is empty; leave such rows out.")
+        return Query({"tokens": list(tokens)})
+
+    def labels_of(self, example: Example) -> dict[str, int]:
+        """Mentions of each entity type."""
+        return dict(Counter(tag[2:] for tag in example.target if tag.startswith("B-")))
+
+    def restrict(self, target: Json, labels: frozenset[str]) -> Json:
+        """Tags of other types become ``O``."""
+        return [tag if tag[2:] in labels else "O" for tag in target]
+
+    def classes(self, labels: Sequence[str]) -> tuple[str, ...]:
+        """``O`` and the types, or ``O`` and the BIO tags of the types."""
+        if self.scheme == "io":
+            return ("O", *labels)
+        return ("O", *(f"{prefix}-{label}" for label in labels for prefix in "BI"))
+
+    def collate(
+        self,
+        items: Sequence[Query],
+        labels: Sequence[str],
+        tokenizer: WindowTokenizer,
+        *,
+        with_targets: bool,
+        descriptions: Mapping[str, str] | None = None,
+    ) -> SlotBatch:
+        """One slot a word, and one for each class but ``O`` whose type is described."""
+        check_descriptions(descriptions, labels)
+        classes = self.classes(labels)
+        n_words = [len(item.inputs["tokens"]) for item in items]
+        windows = tokenizer.words([item.inputs["tokens"] for item in items])
+        spans = _word_spans(windows, n_words)
+        groups = np.repeat(np.arange(len(items)), n_words)
+        ids, n_slots, anchors = list(windows.ids), len(groups), []
+        if descriptions:
+            anchors = [i for i, c in enumerate(classes) if c.removeprefix("B-").removeprefix("I-") in descriptions and i]
+            texts = [descriptions[classes[i].removeprefix("B-").removeprefix("I-")] for i in anchors]
+            more = tokenizer.texts(texts)
+            owner = more.owner + n_slots
+            inner = [(owner[w], len(ids) + w, t, t + 1) for w, row in enumerate(more.ids) for t in range(1, len(row) - 1)]
+            spans = np.concatenate([spans, np.array(inner, np.int64).reshape(-1, 4)])
+            groups = np.concatenate([groups, np.arange(len(anchors)) + len(items)])
+            ids += more.ids
+        return SlotBatch(
+            items=tuple(items),
+            windows=ids,
+            types=None,
+            spans=spans,
+            groups=torch.from_numpy(groups),
+            classes=classes,
+            pooling=self.pooling,  # type: ignore[arg-type]
+            normaliser="classes",
+            targets=self._targets(items, anchors, classes) if with_targets else None,
+            anchors=torch.arange(len(groups)) >= n_slots if anchors else None,
+        )
+
+    def _targets(self, items: Sequence[Query], anchors: Sequence[int], classes: Sequence[str]) -> Tensor:
+        number = {c: i for i, c in enumerate(classes)}
+        cut = 2 if self.scheme == "io" else 0
+        tags = [tag for item in items if isinstance(item, Example) for tag in item.target]
+        return torch.tensor([number[t if t == "O" else t[cut:]] for t in tags] + list(anchors), dtype=torch.long)
+
+    def calibrate(self, support: SlotBatch) -> dict[str, Tensor]:
+        """With ``transitions="support"``: log-probabilities of the first class and of each class after each.
+
+        Counted on tags whose types are all one ("O", "entity"), and shared out evenly among the types
+        (Yang & Katiyar 2020, section 4.2), with one added to every count.
+        """
+        if self.transitions == "none" or support.n_slots == 0:
+            return {}
+        entity = (support.gold > 0).long()
+        same_type = support.gold[1:] == support.gold[:-1]
+        inner = support.groups[1:] == support.groups[:-1]
+        first = torch.cat([torch.ones(1, dtype=torch.bool), ~inner]) & ~support.anchor_mask
+        start = torch.bincount(entity[first], minlength=2).double() + 1
+        counts = torch.ones(2, 3, dtype=torch.float64)  # columns: to O, to the same type, to another type
+        for row in (0, 1):
+            at = inner & (entity[:-1] == row)
+            to_entity = at & (entity[1:] == 1)
+            counts[row] += torch.stack([(at & (entity[1:] == 0)).sum(), (to_entity & same_type).sum(), (to_entity & ~same_type).sum()])
+        n = support.n_classes - 1
+        log = torch.empty(n + 1, n + 1, dtype=torch.float64)
+        counts[0] = torch.stack([counts[0, 0], counts[0, 2], counts[0, 2]])
+        total = counts[0, 0] + counts[0, 2]
+        log[0, 0], log[0, 1:] = (counts[0, 0] / total).log(), (counts[0, 2] / total / n).log()
+        p = counts[1] / counts[1].sum()
+        log[1:, 0] = p[0].log()
+        log[1:, 1:] = (p[2] / max(1, n - 1)).log()
+        log[1:, 1:].fill_diagonal_(p[1].log().item())
+        first_log = torch.cat([start[:1], start[1:].expand(n) / n]).div(start.sum()).log()
+        return {"start": first_log.float(), "step": log.float()}
+
+    def decode(
+        self,
+        scores: Float[Tensor, "n_slots n_classes"],
+        batch: SlotBatch,
+        rule: Mapping[str, Tensor] | None = None,
+    ) -> list[Prediction]:
+        """BIO tags of every item, and its entities with scores and character offsets."""
+        log = batch.log_probabilities(scores).cpu().numpy()
+        lengths = np.bincount(batch.groups.numpy(), minlength=len(batch.items))
+        if rule:
+            best = viterbi(log, lengths, rule["start"].numpy(), rule["step"].numpy())
+        elif self.scheme == "bio":
+            best = viterbi(log, lengths, *bio_transitions(batch.classes))
+        else:
+            best = log.argmax(axis=1)
+        ends = np.cumsum(lengths)
+        return [
+            self._prediction(item, log[end - n : end], best[end - n : end], batch.classes)
+            for item, n, end in zip(batch.items, lengths, ends, strict=True)
+        ]
+
+    def _prediction(
+        self, item: Query, log: Float[np.ndarray, "n c"], best: Int[np.ndarray, " n"], classes: Sequence[str]
+    ) -> Prediction:
+        tags = ["O"] * len(best)
+        for i in np.flatnonzero(best):
+            name = classes[best[i]]
+            if self.scheme == "io":
+                name = ("I-" if i and best[i - 1] == best[i] else "B-") + name
+            tags[i] = name
+        entities = []
+        spans = tag_spans(tags) if best.any() else []
+        if spans:
+            tokens = item.inputs["tokens"]
+            text, offsets = item.inputs.get("text"), item.inputs.get("offsets")
+            if text is None or offsets is None:
+                text = " ".join(tokens)
+                stops = np.cumsum([len(t) + 1 for t in tokens]) - 1
+                offsets = [(int(stop) - len(t), int(stop)) for t, stop in zip(tokens, stops, strict=True)]
+            for label, first, last in spans:
+                columns = [i for i, c in enumerate(classes) if c in (label, f"B-{label}", f"I-{label}")]
+                start, end = offsets[first][0], offsets[last - 1][1]
+                entities.append(
+                    {
+                        "entity_group": label,
+                        "score": float(np.exp(log[first:last, columns]).sum(axis=1).mean()),
+                        "word": text[start:end],
+                        "start": start,
+                        "end": end,
+                    }
+                )
+        return {"target": tags, "entities": entities}
+
+    def metrics(self, gold: Sequence[Json], predicted: Sequence[Json], labels: Sequence[str]) -> dict[str, float]:
+        """`entity_scores`."""
+        return entity_scores(gold, predicted, labels)
+
+
+def _word_spans(windows: Windows, n_words: Sequence[int]) -> Int[np.ndarray, "n_spans 4"]:
+    """Tokens of every word, from the window in which it stands farthest from an edge.
+
+    A word of which the tokenizer leaves nothing (a lone control character) takes its window's first token.
+    """
+    lengths = np.array([len(row) for row in windows.ids], int)
+    flat = np.array([-1 if w is None else w for e in windows.encodings for w in e.word_ids], int)
+    window = np.repeat(np.arange(len(lengths)), lengths)
+    place = np.arange(len(flat)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    new = np.ones(len(flat), bool)
+    new[1:] = (flat[1:] != flat[:-1]) | (window[1:] != window[:-1])
+    start = np.flatnonzero(new)
+    end = np.append(start[1:], len(flat))
+    real = flat[start] >= 0
+    start, end = start[real], end[real]
+    first_slot = np.cumsum(n_words) - np.asarray(n_words)
+    slot = first_slot[windows.owner[window[start]]] + flat[start]
+    left, right = place[start], place[end - 1] + 1
+    margin = np.minimum(left, lengths[window[start]] - right)
+    order = np.lexsort((-margin, slot))
+    keep = order[np.append(True, np.diff(slot[order]) > 0)] if len(order) else order
+    spans = np.stack([slot, window[start], left, right], axis=1)[keep]
+    missing = np.setdiff1d(np.arange(sum(n_words)), slot)
+    if len(missing):
+        owner = np.repeat(np.arange(len(n_words)), n_words)[missing]
+        at = np.searchsorted(windows.owner, owner)
+        spans = np.concatenate([spans, np.stack([missing, at, np.zeros_like(at), np.ones_like(at)], axis=1)])
+    return spans[np.lexsort((spans[:, 2], spans[:, 1]))]

@@ -1,0 +1,99 @@
+"""Tokenising texts of any length: what does not fit the encoder's window becomes overlapping windows."""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from fewshot_nlp.errors import FewShotError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Windows:
+    """Tokenised texts.
+
+    Args:
+        ids: token ids of each window, special tokens included.
+        types: token type ids of each window, or None where the encoder has none.
+        owner: which text each window belongs to; ascending.
+        encodings: the tokenizer's own record of each window (offsets, word ids, sequence ids).
+    """
+
+    ids: list[list[int]]
+    types: list[list[int]] | None
+    owner: Int[np.ndarray, " n_windows"]
+    encodings: Sequence[Any]
+
+
+class WindowTokenizer:
+    """A fast Hugging Face tokenizer that never truncates. Safe to call from several threads.
+
+    Args:
+        tokenizer: a `PreTrainedTokenizerFast`.
+        max_length: tokens in a window, special tokens included.
+        stride: tokens that neighbouring windows share; default a quarter of the window.
+    """
+
+    def __init__(self, tokenizer: Any, max_length: int, stride: int | None = None) -> None:
+        if not getattr(tokenizer, "is_fast", False):
+            raise FewShotError(
+                f"{type(tokenizer).__name__} is not a fast tokenizer, so words cannot be aligned with tokens; "
+                "choose an encoder that has a tokenizer.json."
+            )
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self.stride = max_length // 4 if stride is None else stride
+        if max_length < 8 or not 0 <= self.stride <= max_length // 2:
+            raise FewShotError(
+                f"max_length {max_length} must be at least 8, and stride {self.stride} between 0 and half of it."
+            )
+        self._has_types = "token_type_ids" in tokenizer.model_input_names
+        self._lock = threading.Lock()
+
+    def texts(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Windows:
+        """Windows of texts, or of pairs of texts: the first text whole in each window, the second divided.
+
+        Raises:
+            FewShotError: when a first text of a pair takes more than half of the window.
+        """
+        if pairs is None:
+            return self._windows(list(texts), None, False)
+        with self._lock:
+            lengths = [len(e.ids) for e in self._encode(list(texts), None, False, None).encodings]
+        longest = max(range(len(lengths)), key=lengths.__getitem__, default=None)
+        if longest is not None and lengths[longest] > self.max_length // 2:
+            raise FewShotError(
+                f"The first text of pair {longest + 1} has {lengths[longest]} tokens, but it must fit half of "
+                f"the window of {self.max_length}; shorten it, or swap the two texts. It begins: "
+                f"{texts[longest][:40]!r}."
+            )
+        return self._windows(list(texts), list(pairs), False)
+
+    def words(self, words: Sequence[Sequence[str]]) -> Windows:
+        """Windows of texts that are lists of words; `Encoding.word_ids` of a window counts in the whole text."""
+        return self._windows([list(w) for w in words], None, True)
+
+    def _encode(self, first: list[Any], second: list[Any] | None, split: bool, length: int | None) -> Any:
+        cut: dict[str, Any] = {}
+        if length is not None:
+            cut = {
+                "truncation": "only_second" if second is not None else True,
+                "max_length": length,
+                "stride": self.stride,
+                "return_overflowing_tokens": True,
+            }
+        return self.tokenizer(
+            first, second, is_split_into_words=split, return_attention_mask=False, verbose=False, **cut
+        )
+
+    def _windows(self, first: list[Any], second: list[Any] | None, split: bool) -> Windows:
+        if not first:
+            return Windows([], [] if self._has_types else None, np.zeros(0, int), [])
+        with self._lock:
+            encoded = self._encode(first, second, split, self.max_length)
+        ids = encoded["input_ids"]
+        types = encoded["token_type_ids"] if self._has_types and second is not None else None
+        return Windows(ids, types, np.asarray(encoded["overflow_to_sample_mapping"]), encoded.encodings)
