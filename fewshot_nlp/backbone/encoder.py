@@ -79,6 +79,7 @@ class Encoder:
         self.adapter: dict[str, nn.Parameter] = {}
         self.adapter_config: Any = None
         self.top_layers: int | None = None
+        self.trained = False  # whether the base weights were changed after loading
         self.cache: FeatureCache | None = None
         self._lock = threading.RLock()
         self._fingerprint: str | None = None

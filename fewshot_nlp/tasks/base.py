@@ -25,6 +25,13 @@ class Task(ABC):
     """Columns of a row that `example` reads; those in brackets in the documentation may be missing."""
     primary_metric: ClassVar[str]
     """The metric by which models of this task are compared; higher is better."""
+    has_labels: ClassVar[bool] = True
+    """Whether targets are made of a closed set of label names."""
+
+    @property
+    def options(self) -> dict[str, Json]:
+        """The options that the task was made with."""
+        return dict(vars(self))
 
     @abstractmethod
     def example(self, row: Row) -> Example:
@@ -96,7 +103,6 @@ class Task(ABC):
             FewShotError: naming the first bad row, or two rows of the same input with different targets.
         """
         result: list[Example] = []
-        seen: dict[str, tuple[int, str]] = {}
         for number, row in enumerate(rows, start=1):
             if not isinstance(row, Mapping):
                 raise FewShotError(
@@ -114,6 +120,14 @@ class Task(ABC):
                 example = self.example(row)
             except FewShotError as error:
                 raise type(error)(f"Row {number}: {error}") from None
+            result.append(example)
+        self.check_conflicts(result)
+        return result
+
+    def check_conflicts(self, examples: Sequence[Example]) -> None:
+        """Refuses two examples of the same input with different targets, naming both."""
+        seen: dict[str, tuple[int, str]] = {}
+        for number, example in enumerate(examples, start=1):
             key, target = canonical_json(example.inputs), canonical_json(example.target)
             first, known = seen.setdefault(key, (number, target))
             if known != target:
@@ -121,8 +135,11 @@ class Task(ABC):
                     f"Rows {first} and {number} have the same input but different targets, {known[:80]} and "
                     f"{target[:80]}; keep one of them. The input begins: {key[:60]}."
                 )
-            result.append(example)
-        return result
+
+    def check_labels(self, labels: Sequence[str]) -> None:
+        """Refuses a set of labels that nothing can be learned from."""
+        if self.has_labels and not labels:
+            raise FewShotError("The support set has no label at all; give at least one labelled example.")
 
     def labels(self, examples: Iterable[Example]) -> tuple[str, ...]:
         """Sorted names of all labels that occur."""

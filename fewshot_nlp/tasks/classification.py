@@ -67,6 +67,15 @@ class Classification(Task):
         """Each of the example's labels, once."""
         return dict.fromkeys(example.target if self.multi_label else [example.target], 1)
 
+    def check_labels(self, labels: Sequence[str]) -> None:
+        """One label only leaves nothing to decide, unless each is decided by itself."""
+        super().check_labels(labels)
+        if len(labels) == 1 and not self.multi_label:
+            raise FewShotError(
+                f"All rows have the label {labels[0]!r}; classification needs at least 2. Add rows of another label, "
+                "or name it with labels=[...]."
+            )
+
     def restrict(self, target: Json, labels: frozenset[str]) -> Json:
         """With several labels, those that are kept; a single label stays."""
         return [label for label in target if label in labels] if self.multi_label else target

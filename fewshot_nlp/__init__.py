@@ -1,0 +1,60 @@
+"""Adapt Hugging Face models to a new text task from a handful of examples.
+
+The public names are loaded on first use, so that importing the package costs next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fewshot_nlp.episode import Episode, Example
+    from fewshot_nlp.errors import FewShotError
+    from fewshot_nlp.evaluator import Report, evaluate_episodes
+    from fewshot_nlp.learners import LEARNERS
+    from fewshot_nlp.models import FewShotClassifier, FewShotNER
+    from fewshot_nlp.sampling import SAMPLERS
+    from fewshot_nlp.sources import load_dataset_card
+    from fewshot_nlp.tasks import TASKS
+    from fewshot_nlp.training import meta_train
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Episode": "episode",
+    "Example": "episode",
+    "FewShotClassifier": "models",
+    "FewShotError": "errors",
+    "FewShotNER": "models",
+    "LEARNERS": "learners",
+    "Report": "evaluator",
+    "SAMPLERS": "sampling",
+    "TASKS": "tasks",
+    "evaluate_episodes": "evaluator",
+    "load_dataset_card": "sources",
+    "meta_train": "training",
+}
+
+__all__ = [
+    "LEARNERS",
+    "SAMPLERS",
+    "TASKS",
+    "Episode",
+    "Example",
+    "FewShotClassifier",
+    "FewShotError",
+    "FewShotNER",
+    "Report",
+    "evaluate_episodes",
+    "load_dataset_card",
+    "meta_train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fewshot_nlp' has no attribute {name!r}")
+    return getattr(import_module(f"fewshot_nlp.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

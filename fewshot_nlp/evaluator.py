@@ -1,0 +1,196 @@
+"""Episodes to scores: per episode, their mean with a 95 % interval, and over all queries together."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from scipy import stats
+from tqdm import tqdm
+
+from fewshot_nlp.episode import Episode, Json, canonical_json
+from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.pipeline import Pipeline
+
+
+class HasPipeline(Protocol):
+    """Anything with a pipeline: the models that users import."""
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """Task and learner."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Scores of a model over a stream of episodes.
+
+    Args:
+        metric: the task's primary metric.
+        mean: mean over the episodes of every metric that each episode has.
+        ci95: half-width of the 95 % interval of the mean: Student's t with n - 1 degrees of freedom; None
+            for a single episode.
+        bootstrap95: percentile interval of the mean from 2,000 resamples of the episodes.
+        pooled: metrics over the queries of all episodes together.
+        per_episode: every episode's id and scores.
+        n_episodes: number of episodes.
+        seed: the sampler's and the bootstrap's.
+        manifest_sha: SHA-256 over the episodes, in order.
+        config: what was run: task, learner, settings, encoder fingerprint.
+    """
+
+    metric: str
+    mean: dict[str, float]
+    ci95: dict[str, float | None]
+    bootstrap95: dict[str, tuple[float, float]]
+    pooled: dict[str, float]
+    per_episode: list[dict[str, Json]] = field(repr=False)
+    n_episodes: int
+    seed: int
+    manifest_sha: str
+    config: dict[str, Json]
+
+    def to_json(self) -> dict[str, Json]:
+        """The report as JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        half = self.ci95[self.metric]
+        spread = "" if half is None else f" ± {half:.4f}"
+        return f"{self.metric} {self.mean[self.metric]:.4f}{spread} (95 % interval, {self.n_episodes} episodes, seed {self.seed})"
+
+
+def mean_and_interval(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean and half-width of its 95 % interval by Student's t; None for fewer than two values."""
+    array = np.asarray(values, float)
+    if len(array) < 2:
+        return float(array.mean()), None
+    width = stats.t.ppf(0.975, len(array) - 1) * array.std(ddof=1) / np.sqrt(len(array))
+    return float(array.mean()), float(width)
+
+
+def bootstrap_interval(values: Sequence[float], seed: int, resamples: int = 2000) -> tuple[float, float]:
+    """Percentile bootstrap interval (95 %) of the mean."""
+    array = np.asarray(values, float)
+    index = np.random.default_rng(seed).integers(len(array), size=(resamples, len(array)))
+    low, high = np.percentile(array[index].mean(axis=1), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def evaluate_episodes(
+    model: Pipeline | HasPipeline,
+    episodes: Iterable[Episode],
+    *,
+    n_episodes: int | None = None,
+    seed: int = 0,
+    path: str | Path | None = None,
+    cache_bytes: int = 512 * 2**20,
+    progress: bool = False,
+) -> Report:
+    """Adapts to each episode's support set, predicts its queries, and scores them.
+
+    Args:
+        model: a pipeline, or a model such as `FewShotNER` (its settings count, not what it is adapted to).
+        episodes: the episodes, e.g. a sampler.
+        n_episodes: at most so many; None for all.
+        seed: named in the report, and used by the bootstrap.
+        path: JSON lines, one an episode, written as they come; an existing file of the same run is continued.
+        cache_bytes: bound on the features kept between episodes.
+        progress: show a bar if it takes over two seconds.
+
+    Raises:
+        FewShotError: no episodes, an episode of another task, or a file of another run.
+    """
+    pipeline = model if isinstance(model, Pipeline) else model.pipeline
+    task, learner = pipeline.task, pipeline.learner
+    config = {
+        "task": task.name,
+        "learner": learner.name,
+        "learner_config": learner.config.to_dict(),
+        "encoder": learner.encoder.fingerprint,
+        "seed": seed,
+    }
+    done = _Journal(path, config)
+    digest = hashlib.sha256()
+    records: list[dict[str, Json]] = []
+    total = n_episodes if n_episodes is not None else getattr(episodes, "__len__", lambda: None)()
+    with learner.encoder.cached(cache_bytes), tqdm(total=total, delay=2, disable=not progress, unit=" episodes") as bar:
+        for episode in islice(episodes, n_episodes):
+            if episode.task != task.name:
+                raise FewShotError(f"Episode {episode.episode_id!r} is of the task {episode.task}, the model of {task.name}.")
+            digest.update(canonical_json(episode.to_json()).encode("utf-8", "surrogatepass"))
+            record = done.get(episode.episode_id)
+            if record is None:
+                predicted = [p["target"] for p in pipeline.predict_episode(episode)]
+                record = {
+                    "episode_id": episode.episode_id,
+                    "scores": task.metrics(episode.targets, predicted, episode.label_names),
+                    "labels": list(episode.label_names),
+                    "gold": list(episode.targets),
+                    "predicted": predicted,
+                }
+                done.add(record)
+            records.append(record)
+            bar.update()
+    if not records:
+        raise FewShotError("There are no episodes to evaluate.")
+    return _report(task.primary_metric, records, seed, digest.hexdigest(), config, pipeline)
+
+
+def _report(
+    metric: str, records: list[dict[str, Json]], seed: int, manifest: str, config: dict[str, Json], pipeline: Pipeline
+) -> Report:
+    names = [n for n in records[0]["scores"] if all(n in r["scores"] for r in records)]
+    series = {name: [float(r["scores"][name]) for r in records] for name in names}
+    summary = {name: mean_and_interval(values) for name, values in series.items()}
+    pooled = pipeline.task.metrics(
+        [g for r in records for g in r["gold"]],
+        [p for r in records for p in r["predicted"]],
+        sorted({label for r in records for label in r["labels"]}),
+    )
+    return Report(
+        metric=metric,
+        mean={name: mean for name, (mean, _) in summary.items()},
+        ci95={name: half for name, (_, half) in summary.items()},
+        bootstrap95={name: bootstrap_interval(values, seed) for name, values in series.items()},
+        pooled=pooled,
+        per_episode=[{"episode_id": r["episode_id"], **r["scores"]} for r in records],
+        n_episodes=len(records),
+        seed=seed,
+        manifest_sha=manifest,
+        config=config,
+    )
+
+
+class _Journal:
+    """Records of finished episodes in a JSON-lines file that opens with the run's configuration."""
+
+    def __init__(self, path: str | Path | None, config: Mapping[str, Any]) -> None:
+        self._path = None if path is None else Path(path)
+        self._records: dict[str, dict[str, Json]] = {}
+        if self._path is None:
+            return
+        header = canonical_json({"config": dict(config)})
+        if self._path.exists() and self._path.stat().st_size:
+            lines = self._path.read_text(encoding="utf-8").split("\n")
+            if lines[0] != header:
+                raise FewShotError(f"{self._path} holds the results of another run; name another file or remove it.")
+            whole = [line for line in lines[1:-1] if line]
+            self._records = {r["episode_id"]: r for r in map(json.loads, whole)}
+            if lines[-1]:  # a line cut short by a crash
+                self._path.write_text("\n".join([header, *whole]) + "\n", encoding="utf-8")
+        else:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.write_text(header + "\n", encoding="utf-8")
+
+    def get(self, episode_id: str) -> dict[str, Json] | None:
+        return self._records.get(episode_id)
+
+    def add(self, record: dict[str, Json]) -> None:
+        if self._path is not None:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(canonical_json(record) + "\n")

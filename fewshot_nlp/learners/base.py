@@ -1,0 +1,183 @@
+"""What a learner is: two functions.
+
+``fit`` turns a support batch into a state, a dictionary of tensors; ``score`` turns a state and the slots'
+features into scores. All else follows: an adapted model is a state, saving it is saving tensors, and the
+meta-loss is the query's loss under the state fitted to the support set, differentiated through ``fit``.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fewshot_nlp.backbone import Encoder
+from fewshot_nlp.errors import FewShotError, ScienceError
+from fewshot_nlp.slots import SlotBatch
+
+State = dict[str, Tensor]
+"""All that a learner took from a support set; keys that begin with ``fast.`` are the encoder's fast weights."""
+
+FAST = "fast."
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnerConfig:
+    """Settings of a learner; each learner has its own subclass.
+
+    Args:
+        label_names: weight of the labels' names (or descriptions) as extra support rows; 0 leaves them out.
+        seed: for whatever the learner draws at random.
+    """
+
+    label_names: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check(self, "label_names", 0.0, 100.0)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "LearnerConfig":
+        """The configuration of a mapping; an unknown key is an error that lists the known ones."""
+        known = [f.name for f in fields(cls)]
+        unknown = sorted(set(values) - set(known))
+        if unknown:
+            raise FewShotError(f"{cls.__name__} has no setting {unknown[0]!r}. It has: {', '.join(known)}.")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as JSON."""
+        return asdict(self)
+
+
+def check(config: Any, name: str, low: float, high: float) -> None:
+    """A numeric setting must be in its range, ends included."""
+    value = getattr(config, name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise FewShotError(f"{name} is {value!r}, but must be a number from {low:g} to {high:g}.")
+
+
+def check_choice(config: Any, name: str, *known: str) -> None:
+    """A setting must be one of the known words."""
+    if getattr(config, name) not in known:
+        raise FewShotError(f"{name} is {getattr(config, name)!r}, but must be one of: {', '.join(known)}.")
+
+
+class Learner(nn.Module):
+    """Base of all learners; its own parameters (a temperature, a meta-learned head) are meta-parameters.
+
+    Args:
+        encoder: the backbone; shared, not owned: its weights are no part of this module's state.
+        config: the learner's settings.
+    """
+
+    name: ClassVar[str]
+    config_class: ClassVar[type[LearnerConfig]] = LearnerConfig
+    meta_learns: ClassVar[bool] = True
+    """Whether ``fit`` can be differentiated, so that the meta-loss trains the encoder through it."""
+
+    def __init__(self, encoder: Encoder, config: LearnerConfig | None = None) -> None:
+        super().__init__()
+        self.__dict__["encoder"] = encoder
+        self.config = config if config is not None else self.config_class()
+
+    encoder: Encoder
+
+    def fit(self, support: SlotBatch, *, meta: bool = False) -> State:
+        """The state adapted to a support set.
+
+        Args:
+            support: slots with targets; anchors among them are the labels' names.
+            meta: keep the result differentiable in the encoder's parameters and the learner's own.
+        """
+        raise NotImplementedError
+
+    def score(self, state: State, features: Float[Tensor, "n_slots d"]) -> Float[Tensor, "n_slots n_classes"]:
+        """Scores (unnormalised log-probabilities) of slots under a state."""
+        raise NotImplementedError
+
+    def adapt(self, support: SlotBatch) -> "Adapted":
+        """The model adapted to a support set; the encoder's own weights stay as they are."""
+        if support.n_slots == 0:
+            raise FewShotError("The support set is empty; give at least one example, or descriptions of labels.")
+        with torch.no_grad():
+            state = self.fit(support)
+        bad = next((key for key, value in state.items() if not torch.isfinite(value).all()), None)
+        if bad is not None:
+            raise ScienceError(
+                f"{self.name}: {bad} became NaN or infinite while adapting to {len(support.items)} examples; "
+                "lower the learning rate or the number of steps."
+            )
+        return Adapted(self, {key: value.detach() for key, value in state.items()})
+
+    def meta_loss(self, support: SlotBatch, query: SlotBatch) -> Tensor:
+        """The query's loss under the state fitted to the support set, to be differentiated."""
+        state = self.fit(support, meta=True)
+        return query.loss(self.query_scores(state, query))
+
+    def query_scores(self, state: State, batch: SlotBatch) -> Float[Tensor, "n_slots n_classes"]:
+        """Scores of a batch's slots: features under the state's fast weights, then `score`."""
+        return self.score(state, self.features(batch, fast_weights(state)))
+
+    def features(self, batch: SlotBatch, weights: Mapping[str, Tensor] | None = None, **options: Any) -> Tensor:
+        """The encoder's features, checked to be finite."""
+        features = self.encoder.features(batch, weights, **options)
+        if not torch.isfinite(features).all():
+            rows = int((~torch.isfinite(features).all(dim=1)).sum())
+            raise ScienceError(
+                f"{self.name}: the encoder gave NaN or infinite features for {rows} of {batch.n_slots} slots; "
+                "its weights are damaged, or dtype has too small a range (try float32)."
+            )
+        return features
+
+
+def fast_weights(state: State) -> dict[str, Tensor]:
+    """The encoder's fast weights in a state, under the encoder's own names."""
+    return {key.removeprefix(FAST): value for key, value in state.items() if key.startswith(FAST)}
+
+
+class Adapted:
+    """A learner with a state: scores slots, and saves as tensors.
+
+    Args:
+        learner: the learner that fitted the state.
+        state: what `Learner.fit` returned.
+    """
+
+    def __init__(self, learner: Learner, state: State) -> None:
+        self.learner = learner
+        self.state = state
+
+    @torch.no_grad()
+    def scores(self, batch: SlotBatch) -> Float[Tensor, "n_slots n_classes"]:
+        """Scores of the slots of a batch; a batch's targets, if it has any, are not looked at."""
+        return self.learner.query_scores(self.state, batch)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the state: what this task costs beside the shared encoder."""
+        return sum(value.nbytes for value in self.state.values())
+
+
+def class_sums(
+    features: Float[Tensor, "n_slots d"], weights: Float[Tensor, "n_slots n_classes"]
+) -> tuple[Float[Tensor, "n_classes d"], Float[Tensor, " n_classes"]]:
+    """Weighted sum of the features of each class, and each class's total weight."""
+    return weights.T @ features, weights.sum(dim=0)
+
+
+def slot_weights(batch: SlotBatch, label_names: float, like: Tensor) -> Float[Tensor, " n_slots"]:
+    """Weight of each slot: 1 for examples, ``label_names`` for anchors.
+
+    Where a class has anchors only (no example), they count fully, so that it can be predicted at all.
+    """
+    weight = torch.ones(batch.n_slots, dtype=like.dtype)
+    if batch.anchors is None:
+        return weight.to(like.device)
+    targets = batch.target_matrix
+    seen = targets[~batch.anchors].sum(dim=0) > 0
+    alone = (targets[:, ~seen].sum(dim=1) > 0) & batch.anchors
+    weight[batch.anchors & ~alone] = label_names
+    return weight.to(like.device)

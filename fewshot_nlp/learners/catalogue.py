@@ -1,0 +1,11 @@
+"""Every learner: one import line each."""
+
+from fewshot_nlp.learners import (
+    fine_tune,
+    linear_probe,
+    maml,
+    nearest_neighbour,
+    prototypical,
+)
+
+__all__ = ["fine_tune", "linear_probe", "maml", "nearest_neighbour", "prototypical"]

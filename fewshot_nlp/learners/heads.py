@@ -1,0 +1,37 @@
+"""Linear heads: scoring, and starting from prototypes."""
+
+from collections.abc import Mapping
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from fewshot_nlp.learners.base import class_sums, slot_weights
+from fewshot_nlp.slots import SlotBatch
+
+
+def linear_scores(
+    state: Mapping[str, Tensor], features: Float[Tensor, "n_slots d"]
+) -> Float[Tensor, "n_slots n_classes"]:
+    """Scores of the head ``head.weight`` [n_classes, d], ``head.bias`` [n_classes] of a state."""
+    return F.linear(features, state["head.weight"], state["head.bias"])
+
+
+def prototype_head(
+    features: Float[Tensor, "n_slots d"], support: SlotBatch, label_names: float
+) -> tuple[Float[Tensor, "n_classes d"], Float[Tensor, " n_classes"]]:
+    """Weight and bias of the linear head that scores minus half the squared distance to the prototypes.
+
+    Triantafillou et al. 2020, section 3: W = 2 c, b = -|c|^2, here halved. Classes that do not exclude each other
+    take the difference of the prototypes for yes and for no; classes without a slot take zero weights.
+    """
+    targets = support.target_matrix.to(features)
+    weight = slot_weights(support, label_names, features)[:, None]
+    total, mass = class_sums(features, targets * weight)
+    means = total / mass.clamp_min(1e-12)[:, None]
+    bias = -means.square().sum(dim=1) / 2
+    if support.normaliser != "classes":
+        total, mass_no = class_sums(features, (1 - targets) * weight)
+        no = total / mass_no.clamp_min(1e-12)[:, None]
+        return means - no, bias + no.square().sum(dim=1) / 2
+    return means, bias.masked_fill(mass == 0, -1e2)

@@ -1,0 +1,58 @@
+"""Gradient steps on fast weights: the loop that MAML, fine-tuning and their kin share."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from fewshot_nlp.backbone import Encoder
+from fewshot_nlp.backbone.adapters import default_adapter
+from fewshot_nlp.errors import ScienceError
+
+Weights = dict[str, Tensor]
+
+
+def need_adapter(encoder: Encoder, seed: int) -> None:
+    """Attaches the default adapter where the encoder has none."""
+    if not encoder.adapter:
+        encoder.attach(default_adapter(), seed=seed)
+
+
+def gradients(loss: Tensor, weights: Mapping[str, Tensor], *, create_graph: bool = False) -> Weights:
+    """Gradients of a loss by name; zero where a weight has no influence.
+
+    Raises:
+        ScienceError: naming the first weight whose gradient is not finite.
+    """
+    values = torch.autograd.grad(loss, list(weights.values()), create_graph=create_graph, allow_unused=True)
+    result = {
+        name: torch.zeros_like(weight) if grad is None else grad
+        for (name, weight), grad in zip(weights.items(), values, strict=True)
+    }
+    bad = next((name for name, grad in result.items() if not torch.isfinite(grad).all()), None)
+    if bad is not None:
+        raise ScienceError(f"The gradient of {bad} is NaN or infinite at a loss of {float(loss):g}.")
+    return result
+
+
+def sgd_steps(
+    weights: Weights,
+    loss: Callable[[Weights], Tensor],
+    *,
+    steps: int,
+    rate: Callable[[str, int], float | Tensor],
+    second_order: bool,
+) -> Weights:
+    """Plain gradient descent on fast weights (Finn et al. 2017, equation 1, repeated).
+
+    Args:
+        weights: start values.
+        loss: of some weights.
+        steps: how many.
+        rate: learning rate of a weight (by name) at a step.
+        second_order: keep the gradients' own graph, so that the result can be differentiated exactly.
+    """
+    for step in range(steps):
+        grads = gradients(loss(weights), weights, create_graph=second_order)
+        weights = {name: w - rate(name, step) * grads[name] for name, w in weights.items()}
+    return weights

@@ -1,0 +1,121 @@
+"""MAML: meta-learn weights from which a few gradient steps on a support set suffice.
+
+Papers: Finn, Abbeel, Levine 2017, Model-Agnostic Meta-Learning (equation 1 and algorithm 2; ``first_order=True``
+is its first-order variant, FOMAML); Raghu et al. 2020, Rapid Learning or Feature Reuse (``scope="head"`` is ANIL);
+Triantafillou et al. 2020, Meta-Dataset, section 3 (``head="prototypes"`` is Proto-MAML).
+Deviations: the inner parameters are a PEFT adapter's, not the whole model's; the head starts at zero or at the
+prototypes, so that any number of classes in any order can be met.
+Data needed: meta-training; without it this is few-step fine-tuning. Choose it when many source tasks resemble
+the target and the features themselves must move.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from fewshot_nlp.backbone import Encoder
+from fewshot_nlp.learners import LEARNERS
+from fewshot_nlp.learners.base import FAST, Learner, LearnerConfig, State, check, check_choice
+from fewshot_nlp.learners.heads import linear_scores, prototype_head
+from fewshot_nlp.learners.inner_loop import Weights, need_adapter, sgd_steps
+from fewshot_nlp.slots import SlotBatch
+
+
+@dataclass(frozen=True, kw_only=True)
+class MAMLConfig(LearnerConfig):
+    """Settings of `MAML`.
+
+    Args:
+        inner_steps: gradient steps on the support set, from 1.
+        inner_lr: their learning rate for the adapter.
+        head_lr: their learning rate for the head.
+        first_order: leave second derivatives out (FOMAML): less time and memory.
+        scope: "adapter" moves adapter and head, "head" only the head (ANIL).
+        head: where the head starts: "zeros", or "prototypes" (Proto-MAML).
+        scale: features are L2-normalised and multiplied by this before the head.
+    """
+
+    inner_steps: int = 5
+    inner_lr: float = 0.02
+    head_lr: float = 0.2
+    first_order: bool = False
+    scope: Literal["adapter", "head"] = "adapter"
+    head: Literal["zeros", "prototypes"] = "prototypes"
+    scale: float = 4.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self, "inner_steps", 1, 1000)
+        check(self, "inner_lr", 1e-8, 10)
+        check(self, "head_lr", 1e-8, 100)
+        check(self, "scale", 1e-3, 1e3)
+        check_choice(self, "scope", "adapter", "head")
+        check_choice(self, "head", "zeros", "prototypes")
+
+
+@LEARNERS.register("maml")
+class MAML(Learner):
+    """Gradient steps on fast weights, differentiated through."""
+
+    name = "maml"
+    config_class = MAMLConfig
+    config: MAMLConfig
+
+    def __init__(self, encoder: Encoder, config: MAMLConfig | None = None) -> None:
+        super().__init__(encoder, config)
+        if self.config.scope == "adapter":
+            need_adapter(encoder, self.config.seed)
+
+    def fit(self, support: SlotBatch, *, meta: bool = False) -> State:
+        """Fast weights of adapter and head after the inner steps."""
+        second_order = meta and not self.config.first_order
+        examples = support.select(~support.anchor_mask)
+        with torch.enable_grad():
+            weights = self._start(support, meta)
+            if not examples.n_slots:
+                return weights
+            names = [n for n in weights if n.startswith(FAST)]
+            fixed = None if names else self._scaled(self.features(examples))
+
+            def loss(w: Weights) -> Tensor:
+                features = fixed
+                if features is None:
+                    fast = {n.removeprefix(FAST): w[n] for n in names}
+                    features = self._scaled(self.features(examples, fast, double_backward=second_order))
+                return examples.loss(linear_scores(w, features))
+
+            return sgd_steps(
+                weights,
+                loss,
+                steps=self.config.inner_steps,
+                rate=lambda name, _: self.config.inner_lr if name.startswith(FAST) else self.config.head_lr,
+                second_order=second_order,
+            )
+
+    def score(self, state: State, features: Float[Tensor, "n_slots d"]) -> Float[Tensor, "n_slots n_classes"]:
+        """A linear head on the features."""
+        return linear_scores(state, self._scaled(features))
+
+    def _scaled(self, features: Tensor) -> Tensor:
+        return F.normalize(features, dim=-1) * self.config.scale
+
+    def _start(self, support: SlotBatch, meta: bool) -> Weights:
+        adapter = self.encoder.adapter if self.config.scope == "adapter" else {}
+        weights: Weights = {FAST + name: parameter for name, parameter in adapter.items()}
+        head = self._initial_head(support)
+        weights["head.weight"], weights["head.bias"] = head
+        if meta:
+            return {n: w if w.requires_grad else w.detach().requires_grad_() for n, w in weights.items()}
+        return {n: w.detach().clone().requires_grad_() for n, w in weights.items()}
+
+    def _initial_head(self, support: SlotBatch) -> tuple[Tensor, Tensor]:
+        dimension = self.encoder.dimension
+        if self.config.head == "zeros":
+            zeros = torch.zeros(support.n_classes, dimension + 1, device=self.encoder.device)
+            return zeros[:, :dimension].clone(), zeros[:, dimension].clone()
+        features = self._scaled(self.features(support))
+        return prototype_head(features, support, self.config.label_names)

@@ -1,0 +1,6 @@
+"""The models that users import: one for each task."""
+
+from fewshot_nlp.models.classifier import FewShotClassifier
+from fewshot_nlp.models.ner import FewShotNER
+
+__all__ = ["FewShotClassifier", "FewShotNER"]

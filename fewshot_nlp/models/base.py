@@ -1,0 +1,229 @@
+"""What the models of all tasks share: load, adapt, predict, evaluate, save, push."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from fewshot_nlp.backbone import Encoder
+from fewshot_nlp.episode import Example, Json, Query
+from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.hub import download_model_folder, push_folder
+from fewshot_nlp.model_card import model_card
+from fewshot_nlp.pipeline import Pipeline, TaskModel
+from fewshot_nlp.sources import read_rows
+from fewshot_nlp.storage import is_model_folder, load, new_pipeline, save
+from fewshot_nlp.tasks.base import Prediction
+
+Labels = Sequence[str] | Mapping[str, str]
+
+
+class FewShotModel:
+    """A task, an encoder and a learner; adapted to a support set by `adapt`.
+
+    Make one with `from_pretrained`.
+    """
+
+    task_name: ClassVar[str]
+    default_learner: ClassVar[str]
+    default_learner_config: ClassVar[dict[str, Any]] = {}
+    default_encoder: ClassVar[dict[str, Any]] = {}
+    """Encoder options that go with the default learner."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        *,
+        model: TaskModel | None = None,
+        descriptions: Mapping[str, str] | None = None,
+        extra: Mapping[str, Json] | None = None,
+    ) -> None:
+        self.pipeline = pipeline
+        self.descriptions = dict(descriptions or {})
+        self.extra = dict(extra or {})
+        self._model = model
+        self._examples: list[Example] = []
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path | None = None,
+        *,
+        learner: str | None = None,
+        learner_config: Mapping[str, Any] | None = None,
+        task_config: Mapping[str, Any] | None = None,
+        adapter: Any = None,
+        top_layers: int | None = None,
+        **encoder_options: Any,
+    ) -> Self:
+        """Loads an encoder to adapt, or a model that was adapted or meta-trained.
+
+        Args:
+            name: None for the bundled encoder; a folder or Hub name of an encoder, or of a model that
+                `save_pretrained` or meta-training wrote.
+            learner: name of the learner; None for the default, chosen by measurement (see docs/learners.md).
+            learner_config: the learner's settings.
+            task_config: the task's options.
+            adapter: a `peft.PeftConfig` to put into the encoder.
+            top_layers: put the adapter into the last k layers only.
+            encoder_options: as for `Encoder.from_pretrained`: revision, dtype, attn_implementation,
+                device_map, layers, pooling, max_length.
+
+        Raises:
+            FewShotError: an unknown learner or setting, or files that are missing, damaged or unsafe.
+        """
+        folder = _find_model_folder(name, encoder_options.get("revision"))
+        if folder is not None:
+            if learner or learner_config or task_config or adapter:
+                raise FewShotError(
+                    f"{name} is a model with its own learner and settings; leave learner, learner_config, "
+                    "task_config and adapter out, or name an encoder."
+                )
+            encoder_options.pop("revision", None)
+            saved = load(folder, **encoder_options)
+            if saved.pipeline.task.name != cls.task_name:
+                raise FewShotError(f"{name} is a model for {saved.pipeline.task.name}, not for {cls.task_name}.")
+            return cls(
+                saved.pipeline,
+                model=saved.model,
+                descriptions=saved.descriptions,
+                extra=saved.extra,
+            )
+        if learner is None:
+            learner = cls.default_learner
+            learner_config = {**cls.default_learner_config, **(learner_config or {})}
+            encoder_options = {**cls.default_encoder, **encoder_options}
+        encoder = Encoder.from_pretrained(name, **encoder_options)
+        if adapter is not None:
+            encoder.attach(adapter, top_layers)
+        return cls(new_pipeline(cls.task_name, task_config or {}, encoder, learner, learner_config))
+
+    @property
+    def labels(self) -> list[str]:
+        """Sorted label names that the model predicts; empty before adapting."""
+        return [] if self._model is None else list(self._model.labels)
+
+    def adapt(
+        self, rows: Any, labels: Labels | None = None, *, column_mapping: Mapping[str, str] | None = None
+    ) -> Self:
+        """Adapts to a support set, in place of whatever the model was adapted to before.
+
+        Args:
+            rows: a list of rows, a `datasets.Dataset`, or a file (JSONL, CSV, CoNLL); may be empty where
+                labels are given.
+            labels: all label names, or label to a description of it; labels without a row are predicted
+                from their names or descriptions.
+            column_mapping: your column's name to the task's name for it.
+
+        Returns:
+            The model itself.
+
+        Raises:
+            FewShotError: empty support, too few labels, a bad row (named), rows that contradict each other.
+        """
+        examples = self._read(rows, column_mapping)
+        return self._adapt(examples, labels)
+
+    def add(
+        self, rows: Any, labels: Labels | None = None, *, column_mapping: Mapping[str, str] | None = None
+    ) -> Self:
+        """Extends the support set by more rows, and perhaps more labels; the rest as for `adapt`.
+
+        A model that was loaded from a folder knows its state, not its examples, and can only be adapted anew.
+        """
+        if self._model is None or not (self._examples or self.descriptions):
+            raise FewShotError("add() extends a support set, but this model has none in memory; call adapt() first.")
+        examples = [*self._examples, *self._read(rows, column_mapping)]
+        self.pipeline.task.check_conflicts(examples)
+        known = [*self._model.labels, *self.pipeline.task.labels(examples)]
+        more = labels if isinstance(labels, Mapping) else dict.fromkeys(labels or [], "")
+        return self._adapt(examples, {**dict.fromkeys(known, ""), **self.descriptions, **more})
+
+    def evaluate(self, rows: Any, *, column_mapping: Mapping[str, str] | None = None) -> dict[str, float]:
+        """Scores predictions for labelled rows; the names of the metrics say their definitions.
+
+        Raises:
+            FewShotError: a row has a label that the model was not adapted to.
+        """
+        model = self._adapted()
+        examples = self._read(rows, column_mapping)
+        if not examples:
+            raise FewShotError("There are no rows to evaluate.")
+        unknown = [label for label in self.pipeline.task.labels(examples) if label not in model.labels]
+        if unknown:
+            raise FewShotError(
+                f"The rows have the label {unknown[0]!r}, which the support set had not ({len(unknown)} such "
+                f"labels). Known: {', '.join(model.labels)}. Adapt with examples of it, or leave its rows out."
+            )
+        predicted = model.predict([e.query for e in examples], progress=True)
+        return self.pipeline.task.metrics(
+            [e.target for e in examples], [p["target"] for p in predicted], model.labels
+        )
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Writes the model to a folder, which `from_pretrained` reads; with a model card."""
+        path = save(folder, self.pipeline, self._model, self.descriptions, self.extra)
+        (path / "README.md").write_text(model_card(self, path.name), encoding="utf-8")
+        return path
+
+    def push_to_hub(
+        self, repo_id: str, *, private: bool = False, token: str | None = None, scores: Mapping[str, float] | None = None
+    ) -> str:
+        """Uploads the model with its card to the Hugging Face Hub.
+
+        Args:
+            repo_id: "user/name".
+            private: whether a new repository is private.
+            token: access token; default the one that `hf auth login` stored.
+            scores: measured scores for the card, e.g. what `evaluate` returned.
+
+        Returns:
+            The address of the uploaded commit.
+        """
+        if scores is not None:
+            self.extra["scores"] = dict(scores)
+        return push_folder(self.save_pretrained, repo_id, private=private, token=token)
+
+    def _read(self, rows: Any, column_mapping: Mapping[str, str] | None) -> list[Example]:
+        return self.pipeline.task.examples(read_rows(rows, task_name=self.task_name), column_mapping)
+
+    def _adapt(self, examples: list[Example], labels: Labels | None) -> Self:
+        task = self.pipeline.task
+        found = task.labels(examples)
+        names = sorted(set(labels)) if labels is not None else list(found)
+        missing = [label for label in found if label not in names]
+        if missing:
+            raise FewShotError(
+                f"The rows have the label {missing[0]!r}, which is not among the given labels: {', '.join(names)}."
+            )
+        if not examples and labels is None:
+            raise FewShotError("The support set is empty; give at least one row, or labels={name: description}.")
+        task.check_labels(names)
+        words = {k: v for k, v in labels.items() if v} if isinstance(labels, Mapping) else {}
+        self._model = self.pipeline.adapt(examples, names, words)
+        self._examples, self.descriptions = examples, words
+        return self
+
+    def _adapted(self) -> TaskModel:
+        if self._model is None:
+            raise FewShotError("The model is not adapted yet; call adapt(rows) first.")
+        return self._model
+
+    def _predict(self, inputs: Iterable[Any]) -> list[Prediction]:
+        model = self._adapted()
+        if isinstance(inputs, str | Mapping):
+            raise FewShotError(f"predict takes a list of inputs, but was given one {type(inputs).__name__}; put it in [ ].")
+        queries: list[Query] = []
+        for number, value in enumerate(inputs, start=1):
+            try:
+                queries.append(self.pipeline.task.query(value))
+            except FewShotError as error:
+                raise FewShotError(f"Input {number}: {error}") from None
+        return model.predict(queries, progress=True)
+
+
+def _find_model_folder(name: str | Path | None, revision: str | None) -> Path | None:
+    if name is None:
+        return None
+    if Path(name).exists():
+        return Path(name) if is_model_folder(name) else None
+    return download_model_folder(str(name), revision)

@@ -1,0 +1,27 @@
+"""Few-shot named-entity recognition."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from fewshot_nlp.models.base import FewShotModel
+
+
+class FewShotNER(FewShotModel):
+    """Finds entities in texts after a few labelled sentences.
+
+    Example:
+        >>> ner = FewShotNER.from_pretrained()  # doctest: +SKIP
+        >>> ner.adapt([{"tokens": ["Give", "aspirin"], "ner_tags": ["O", "B-DRUG"]}, ...])
+        >>> ner.predict(["Give 20 mg aspirin."])
+        [[{'entity_group': 'DRUG', 'score': 0.93, 'word': 'aspirin', 'start': 11, 'end': 18}]]
+    """
+
+    task_name = "ner"
+    default_learner = "linear_probe"
+
+    def predict(self, texts: Iterable[Any]) -> list[list[dict[str, Any]]]:
+        """The entities of each text, in order: type, score in (0, 1], words, and character offsets.
+
+        A text given as a list of words has offsets into those words joined by single spaces.
+        """
+        return [p["entities"] for p in self._predict(texts)]

@@ -1,0 +1,91 @@
+"""A task and a learner together: examples in, predictions out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+from tqdm import tqdm
+
+from fewshot_nlp.episode import Episode, Example, Query
+from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.learners import Adapted, Learner
+from fewshot_nlp.slots import SlotBatch
+from fewshot_nlp.tasks import Task
+from fewshot_nlp.tasks.base import Prediction, readable
+
+CHUNK = 2048
+"""Items that are tokenised and scored at once."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pipeline:
+    """A task and a learner."""
+
+    task: Task
+    learner: Learner
+
+    def support(
+        self, examples: Sequence[Example], labels: Sequence[str], descriptions: Mapping[str, str] | None = None
+    ) -> SlotBatch:
+        """The support batch: the examples' slots, and one anchor or more for each label.
+
+        Args:
+            examples: the support set; may be empty where labels are.
+            labels: sorted label names.
+            descriptions: words for some labels; the others are described by their names.
+        """
+        words = {label: readable(label) for label in labels} | dict(descriptions or {})
+        if self.learner.config.label_names == 0 and examples:
+            words = {}
+        return self.task.collate(
+            examples, labels, self.learner.encoder.tokenizer, with_targets=True, descriptions=words
+        )
+
+    def queries(self, items: Sequence[Query], labels: Sequence[str]) -> SlotBatch:
+        """The batch of items to predict, without targets."""
+        return self.task.collate(items, labels, self.learner.encoder.tokenizer, with_targets=False)
+
+    def adapt(
+        self, examples: Sequence[Example], labels: Sequence[str], descriptions: Mapping[str, str] | None = None
+    ) -> "TaskModel":
+        """The model adapted to a support set; arguments as for `support`."""
+        support = self.support(examples, labels, descriptions)
+        return TaskModel(self, tuple(labels), self.learner.adapt(support), self.task.calibrate(support))
+
+    def predict_episode(self, episode: Episode) -> list[Prediction]:
+        """Adapts to an episode's support set and predicts its queries, never seeing their targets."""
+        return self.adapt(episode.support, episode.label_names).predict(episode.queries)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TaskModel:
+    """A pipeline adapted to one support set.
+
+    Args:
+        pipeline: task and learner.
+        labels: sorted label names.
+        adapted: the learner's result.
+        rule: the task's: what of the decoding was learned from the support set.
+    """
+
+    pipeline: Pipeline
+    labels: tuple[str, ...]
+    adapted: Adapted
+    rule: Mapping[str, Tensor]
+
+    def predict(self, queries: Sequence[Query], progress: bool = False) -> list[Prediction]:
+        """One prediction a query.
+
+        Args:
+            queries: what to predict.
+            progress: show a bar if it takes over two seconds.
+        """
+        if not self.labels and self.pipeline.task.has_labels:
+            raise FewShotError("There are no labels to predict; adapt the model first.")
+        result: list[Prediction] = []
+        with tqdm(total=len(queries), delay=2, disable=not progress, unit=" texts", leave=False) as bar:
+            for start in range(0, len(queries), CHUNK):
+                batch = self.pipeline.queries(queries[start : start + CHUNK], self.labels)
+                result += self.pipeline.task.decode(self.adapted.scores(batch), batch, self.rule)
+                bar.update(len(batch.items))
+        return result

@@ -1,0 +1,278 @@
+"""Meta-splits that share no class or no domain, and episodes of tasks without labels."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Generic, Literal, TypeVar
+
+import numpy as np
+
+from fewshot_nlp.episode import Episode, TaskDataset, canonical_json
+from fewshot_nlp.errors import FewShotError, logger
+from fewshot_nlp.sampling.base import RESTARTS, SAMPLERS, SamplerConfig, generator, whole
+from fewshot_nlp.sampling.rows import RowIndex, can_divide, counted, make_episode
+
+T = TypeVar("T")
+PARTS = ("meta_train", "meta_val", "meta_test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetaSplits(Generic[T]):
+    """The three parts of a meta-learning experiment: to train on, to choose by, to report on."""
+
+    meta_train: T
+    meta_val: T
+    meta_test: T
+
+
+def split_classes(
+    dataset: TaskDataset,
+    fractions: Sequence[float] | None = None,
+    *,
+    counts: Sequence[int] | None = None,
+    seed: int = 0,
+    shared: Literal["restrict", "drop"] = "restrict",
+) -> MetaSplits[TaskDataset]:
+    """Deals the labels of a data set to three parts, so that no label stands in two of them.
+
+    A row goes where its labels go. One whose labels go to several parts stands in each of them, with only
+    that part's labels (``"restrict"``), or in none (``"drop"``: then the parts share no row either). A row
+    without labels goes to one part, by lot. The logger says how many rows of several parts there were.
+
+    Args:
+        dataset: data with labels.
+        fractions: shares of the labels for meta_train, meta_val and meta_test, adding up to 1; a share
+            above 0 gets at least one label. None for 0.6, 0.2, 0.2.
+        counts: numbers of labels instead of ``fractions``, adding up to the number of labels.
+        seed: at least 0.
+        shared: what becomes of rows whose labels go to several parts.
+
+    Returns:
+        Data sets named ``<name>.meta_train`` and so on; a part of 0 labels has no rows.
+
+    Raises:
+        FewShotError: shares that do not add up or are too many for the labels, or a label left without rows.
+    """
+    names = dataset.label_names
+    if not names:
+        raise FewShotError(f"{dataset.name} has no labels to split by; use split_domains.")
+    sizes = _part_sizes(dataset.name, len(names), fractions, counts)
+    if shared not in ("restrict", "drop"):
+        raise FewShotError(f"shared is {shared!r}, but must be one of: restrict, drop.")
+    rng = generator(dataset.fingerprint, {"split": "classes", "counts": list(sizes)}, seed, 0)
+    dealt = np.repeat(np.arange(3), sizes)[np.argsort(rng.permutation(len(names)))]
+    part_of = dict(zip(names, dealt.tolist(), strict=True))
+    lots = rng.choice(3, len(dataset), p=np.array(sizes) / len(names)).tolist()
+    rows: tuple[list[int], list[int], list[int]] = ([], [], [])
+    n_shared = 0
+    for row, found in enumerate(dataset.label_counts):
+        parts = sorted({part_of[label] for label in found}) or [lots[row]]
+        n_shared += len(parts) > 1
+        for part in parts if len(parts) == 1 or shared == "restrict" else ():
+            rows[part].append(row)
+    result = []
+    for part, name in enumerate(PARTS):
+        kept = dataset.take(rows[part])
+        labels = [label for label in names if part_of[label] == part]
+        lost = sorted(set(labels) - set(kept.label_names))
+        if lost:
+            raise FewShotError(
+                f"{dataset.name}: all rows of {lost[0]!r} also have labels of other parts and were dropped; "
+                'pass shared="restrict", or another seed.'
+            )
+        result.append(replace(kept.keep_labels(labels), name=f"{dataset.name}.{name}"))
+    told = "; ".join(f"{part.name} {len(part.label_names)} labels in {len(part)} rows" for part in result)
+    fate = "dropped" if shared == "drop" else "kept in each part with only its labels"
+    (logger.warning if n_shared else logger.info)(
+        "%s split by class: %s. %d of %d rows had labels of several parts and were %s.",
+        dataset.name,
+        told,
+        n_shared,
+        len(dataset),
+        fate,
+    )
+    return MetaSplits(meta_train=result[0], meta_val=result[1], meta_test=result[2])
+
+
+def _part_sizes(
+    name: str, n_labels: int, fractions: Sequence[float] | None, counts: Sequence[int] | None
+) -> tuple[int, int, int]:
+    """How many labels each part gets: the counts, or the fractions rounded by largest remainder."""
+    if fractions is not None and counts is not None:
+        raise FewShotError("Pass fractions or counts, not both.")
+    given = fractions if counts is None else counts
+    shares = (0.6, 0.2, 0.2) if given is None else tuple(given)
+    total = 1 if counts is None else n_labels
+    if len(shares) != 3 or min(shares) < 0 or not abs(sum(shares) - total) <= 1e-9:
+        raise FewShotError(
+            f"{'fractions' if counts is None else 'counts'} are {list(shares)}, but must be three numbers of at "
+            f"least 0 for meta_train, meta_val and meta_test that add up to {total}"
+            + ("." if counts is None else f", the number of labels of {name}.")
+        )
+    if counts is not None:
+        for share in shares:
+            whole("each of counts", share, 0)
+        return int(shares[0]), int(shares[1]), int(shares[2])
+    wanted = sum(share > 0 for share in shares)
+    if n_labels < wanted:
+        raise FewShotError(f"{name} has {counted(n_labels, 'label', 'labels')}, too few for {wanted} parts.")
+    exact = [share * n_labels for share in shares]
+    sizes = [max(int(value + 1e-9), value > 0) for value in exact]
+    while sum(sizes) != n_labels:
+        step = 1 if sum(sizes) < n_labels else -1
+        open_parts = [p for p in range(3) if exact[p] > 0 and sizes[p] + step >= 1]
+        sizes[max(open_parts, key=lambda p: step * (exact[p] - sizes[p]))] += step
+    return sizes[0], sizes[1], sizes[2]
+
+
+def split_domains(
+    datasets: Iterable[TaskDataset], *, meta_test: Sequence[str], meta_val: Sequence[str] = ()
+) -> MetaSplits[tuple[TaskDataset, ...]]:
+    """Deals data sets to three parts by their domains, so that no domain and no input stands in two of them.
+
+    An input that several parts hold stays in meta_test, else in meta_val; the other parts lose the row, and
+    the logger says how many.
+
+    Args:
+        datasets: data sets of any tasks.
+        meta_test: domains to report on; at least one.
+        meta_val: domains to choose by.
+
+    Returns:
+        Data sets in the given order; meta_train has all other domains.
+
+    Raises:
+        FewShotError: an unknown domain, one named twice, or none left to train on.
+    """
+    datasets = tuple(datasets)
+    known = sorted({dataset.domain for dataset in datasets})
+    for name, domains in (("meta_test", meta_test), ("meta_val", meta_val)):
+        if isinstance(domains, str) or (name == "meta_test" and not domains):
+            raise FewShotError(f"{name} is {domains!r}, but must list domains. Known: {', '.join(known)}.")
+        for domain in domains:
+            if domain not in known:
+                raise FewShotError(f"{name} names the domain {domain!r}. Known: {', '.join(known)}.")
+            if name == "meta_val" and domain in meta_test:
+                raise FewShotError(f"The domain {domain!r} is in meta_val and in meta_test; leave it in one.")
+    if all(domain in (*meta_test, *meta_val) for domain in known):
+        raise FewShotError(f"No domain is left to train on; all known are taken: {', '.join(known)}.")
+    test = tuple(d for d in datasets if d.domain in meta_test)
+    seen = {canonical_json(e.inputs) for d in test for e in d.examples}
+    val = tuple(_without(d, seen) for d in datasets if d.domain in meta_val)
+    seen |= {canonical_json(e.inputs) for d in val for e in d.examples}
+    train = tuple(_without(d, seen) for d in datasets if d.domain not in (*meta_test, *meta_val))
+    return MetaSplits(meta_train=train, meta_val=val, meta_test=test)
+
+
+def _without(dataset: TaskDataset, inputs: set[str]) -> TaskDataset:
+    """The data set without rows of these inputs."""
+    rows = [i for i, e in enumerate(dataset.examples) if canonical_json(e.inputs) not in inputs]
+    if len(rows) == len(dataset):
+        return dataset
+    logger.warning(
+        "%s: %d of %d rows are left out, because a part for evaluation has the same inputs.",
+        dataset.name,
+        len(dataset) - len(rows),
+        len(dataset),
+    )
+    return dataset.take(rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KShotConfig(SamplerConfig):
+    """Knobs of `KShot`, which explains them."""
+
+    sampler: ClassVar[str] = "k_shot"
+    k_shot: int = 16
+    n_query: int = 16
+
+
+@SAMPLERS.register("k_shot")
+class KShot:
+    """``k_shot`` support and ``n_query`` query rows, whatever their labels: for QA and translation.
+
+    A group (``TaskDataset.groups``, e.g. a document) is never divided between support and query. Support
+    rows are drawn uniformly; where that leaves too few rows for the query set, the support set takes its
+    rows group by group, in random order, with up to 50 restarts.
+
+    Args:
+        dataset: data of any task; with labels, ``label_names`` of an episode are all of the data set's.
+        k_shot: support rows, at least 1.
+        n_query: query rows, at least 1.
+        seed: at least 0.
+        n_episodes: length of the stream, at least 1.
+
+    Raises:
+        FewShotError: too few distinct inputs, or groups that cannot be divided into these sizes.
+
+    Example:
+        >>> from fewshot_nlp.episode import Example, TaskDataset
+        >>> examples = tuple(Example({"text": f"text {i}"}, "") for i in range(6))
+        >>> documents = ("a", "a", "b", "b", "c", "c")
+        >>> data = TaskDataset(
+        ...     name="toy", task="any", examples=examples, label_counts=({},) * 6, groups=documents
+        ... )
+        >>> episode = KShot(data, k_shot=2, n_query=2).episode(0)
+        >>> len(episode.support), len(episode.query)
+        (2, 2)
+    """
+
+    def __init__(
+        self,
+        dataset: TaskDataset,
+        k_shot: int = 16,
+        n_query: int = 16,
+        *,
+        seed: int = 0,
+        n_episodes: int = 600,
+    ) -> None:
+        self.dataset = dataset
+        self.config = KShotConfig(k_shot=k_shot, n_query=n_query, seed=seed, n_episodes=n_episodes)
+        self._key = self.config.key()
+        self._index = RowIndex(dataset)
+        self._labels = tuple(self._index.by_label)
+        self.n_examples = len(self._index.rows)
+        sizes = self._index.group_sizes(self._index.rows)
+        if not can_divide(sizes, k_shot, n_query):
+            groups = counted(len(sizes), "group", "groups")
+            where = f" in {groups}, none of which may stand on both sides" if self._index.grouped else ""
+            raise FewShotError(
+                f"{self._asked} needs {k_shot + n_query} distinct examples, but {dataset.name} has "
+                f"{self.n_examples}{where}. Lower k_shot or n_query."
+            )
+
+    @property
+    def _asked(self) -> str:
+        return f"{self.config.k_shot}-shot with {counted(self.config.n_query, 'query', 'queries')}"
+
+    def episode(self, index: int) -> Episode:
+        """Episode number ``index``, from 0 on.
+
+        Raises:
+            FewShotError: groups were not divided into these sizes in 50 restarts.
+        """
+        config, rows = self.config, self._index.rows
+        rng = generator(self.dataset.fingerprint, self._key, config.seed, index)
+        for attempt in range(RESTARTS + 1):
+            order = np.argsort(self._index.group_ranks(rng, spread=attempt == 0)[rows])
+            support = rows[order[: config.k_shot]]
+            rest = self._index.outside(rows, support)
+            if len(rest) >= config.n_query:
+                query = rest[rng.choice(len(rest), config.n_query, replace=False)]
+                break
+        else:
+            raise FewShotError(
+                f"{self._asked}: after {RESTARTS} restarts, {len(rest)} rows are left in groups that the "
+                "support set does not touch. Lower k_shot or n_query, or divide the data into smaller groups."
+            )
+        return make_episode(
+            self.dataset,
+            rng.permutation(support).tolist(),
+            query.tolist(),
+            labels=self._labels,
+            restrict=False,
+            task_id=self.dataset.name,
+            episode_id=f"{self.dataset.name}/{config.k_shot}-shot/seed-{config.seed}/{index}",
+        )
+
+    def __len__(self) -> int:
+        return self.config.n_episodes
