@@ -78,6 +78,9 @@ class Learner(nn.Module):
     meta_learns: ClassVar[bool] = True
     """Whether ``fit`` can be differentiated, so that the meta-loss trains the encoder through it."""
 
+    order_free: ClassVar[bool] = True
+    """Whether the order of the support set leaves the result as it is, up to rounding."""
+
     def __init__(self, encoder: Encoder, config: LearnerConfig | None = None) -> None:
         super().__init__()
         self.__dict__["encoder"] = encoder

@@ -6,6 +6,7 @@ from fewshot_nlp.learners import (
     maml,
     nearest_neighbour,
     prototypical,
+    stacked_probe,
 )
 
-__all__ = ["fine_tune", "linear_probe", "maml", "nearest_neighbour", "prototypical"]
+__all__ = ["fine_tune", "linear_probe", "maml", "nearest_neighbour", "prototypical", "stacked_probe"]

@@ -75,7 +75,7 @@ class MAML(Learner):
         second_order = meta and not self.config.first_order
         examples = support.select(~support.anchor_mask)
         with torch.enable_grad():
-            weights = self._start(support, meta)
+            weights = self._start(support, meta, second_order)
             if not examples.n_slots:
                 return weights
             names = [n for n in weights if n.startswith(FAST)]
@@ -103,19 +103,18 @@ class MAML(Learner):
     def _scaled(self, features: Tensor) -> Tensor:
         return F.normalize(features, dim=-1) * self.config.scale
 
-    def _start(self, support: SlotBatch, meta: bool) -> Weights:
+    def _start(self, support: SlotBatch, meta: bool, second_order: bool) -> Weights:
         adapter = self.encoder.adapter if self.config.scope == "adapter" else {}
         weights: Weights = {FAST + name: parameter for name, parameter in adapter.items()}
-        head = self._initial_head(support)
-        weights["head.weight"], weights["head.bias"] = head
+        weights["head.weight"], weights["head.bias"] = self._initial_head(support, second_order)
         if meta:
             return {n: w if w.requires_grad else w.detach().requires_grad_() for n, w in weights.items()}
         return {n: w.detach().clone().requires_grad_() for n, w in weights.items()}
 
-    def _initial_head(self, support: SlotBatch) -> tuple[Tensor, Tensor]:
+    def _initial_head(self, support: SlotBatch, second_order: bool) -> tuple[Tensor, Tensor]:
         dimension = self.encoder.dimension
         if self.config.head == "zeros":
             zeros = torch.zeros(support.n_classes, dimension + 1, device=self.encoder.device)
             return zeros[:, :dimension].clone(), zeros[:, dimension].clone()
-        features = self._scaled(self.features(support))
+        features = self._scaled(self.features(support, double_backward=second_order))
         return prototype_head(features, support, self.config.label_names)

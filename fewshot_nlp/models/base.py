@@ -120,8 +120,7 @@ class FewShotModel:
         Raises:
             FewShotError: empty support, too few labels, a bad row (named), rows that contradict each other.
         """
-        examples = self._read(rows, column_mapping)
-        return self._adapt(examples, labels)
+        return self._adapt(self._read(rows, column_mapping), labels)
 
     def add(
         self, rows: Any, labels: Labels | None = None, *, column_mapping: Mapping[str, str] | None = None
@@ -133,7 +132,6 @@ class FewShotModel:
         if self._model is None or not (self._examples or self.descriptions):
             raise FewShotError("add() extends a support set, but this model has none in memory; call adapt() first.")
         examples = [*self._examples, *self._read(rows, column_mapping)]
-        self.pipeline.task.check_conflicts(examples)
         known = [*self._model.labels, *self.pipeline.task.labels(examples)]
         more = labels if isinstance(labels, Mapping) else dict.fromkeys(labels or [], "")
         return self._adapt(examples, {**dict.fromkeys(known, ""), **self.descriptions, **more})
@@ -184,10 +182,11 @@ class FewShotModel:
         return push_folder(self.save_pretrained, repo_id, private=private, token=token)
 
     def _read(self, rows: Any, column_mapping: Mapping[str, str] | None) -> list[Example]:
-        return self.pipeline.task.examples(read_rows(rows, task_name=self.task_name), column_mapping)
+        return self.pipeline.task.examples(read_rows(rows, self.task_name, column_mapping))
 
     def _adapt(self, examples: list[Example], labels: Labels | None) -> Self:
         task = self.pipeline.task
+        task.check_conflicts(examples)
         found = task.labels(examples)
         names = sorted(set(labels)) if labels is not None else list(found)
         missing = [label for label in found if label not in names]

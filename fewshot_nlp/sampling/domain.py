@@ -104,8 +104,8 @@ def _part_sizes(
     total = 1 if counts is None else n_labels
     if len(shares) != 3 or min(shares) < 0 or not abs(sum(shares) - total) <= 1e-9:
         raise FewShotError(
-            f"{'fractions' if counts is None else 'counts'} are {list(shares)}, but must be three numbers of at "
-            f"least 0 for meta_train, meta_val and meta_test that add up to {total}"
+            f"{'fractions' if counts is None else 'counts'} are {list(shares)}, but must be three numbers of "
+            f"at least 0 for meta_train, meta_val and meta_test that add up to {total}"
             + ("." if counts is None else f", the number of labels of {name}.")
         )
     if counts is not None:

@@ -35,8 +35,8 @@ class MixtureConfig:
             whole("n_episodes", self.n_episodes, 1)
         if isinstance(self.weights, str) and self.weights not in ("uniform", "size", "temperature"):
             raise FewShotError(
-                f"weights is {self.weights!r}, but must be one of: uniform, size, temperature; or a weight for "
-                "each source."
+                f"weights is {self.weights!r}, but must be one of: uniform, size, temperature; or a weight "
+                "for each source."
             )
         if (self.temperature is not None) != (self.weights == "temperature"):
             raise FewShotError(

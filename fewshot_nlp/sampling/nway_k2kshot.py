@@ -4,12 +4,14 @@ Source: Ding et al. 2021, "Few-NERD: A Few-shot Named Entity Recognition Dataset
 sampler released with it, which also asks that a new sentence holds a label that is still short of K.
 
 Deviations: sentences that also hold other types than the N are allowed, and those types become ``O`` (there,
-such sentences are left out, which few data sets can afford). A walk that ends short of K is begun again, with
-the examples of the labels that fell short in front (there, the walk would never end).
+such sentences are left out, which few data sets can afford). A rare label's support is held below 2K where the
+query set needs the rest. A walk that ends short of K is repaired by exchanging sentences, and begun again if
+that fails (there, the walk would never end, as it does on many small data sets with all labels).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -26,6 +28,12 @@ from fewshot_nlp.sampling.rows import (
     make_episode,
     task_id,
 )
+
+REPAIR_STEPS = 500
+"""Exchanges that are tried before an episode is begun again."""
+
+CHOICES = 8
+"""Examples that an exchange chooses from."""
 
 Pairs = tuple[tuple[str, int], ...]
 """Labels of an example, each with how often it occurs there."""
@@ -49,46 +57,92 @@ class NWayK2KShotConfig(SamplerConfig):
             raise FewShotError(f"query is {self.query!r}, but must be one of: mentions, rows.")
 
 
-def greedy(
-    order: Sequence[int], pairs: Sequence[Pairs], labels: Sequence[str], k: int
-) -> tuple[list[int], dict[str, int]]:
-    """Walks through examples, taking each that holds a label short of ``k`` and brings none over ``2 * k``.
-
-    One walk is the whole algorithm: an example that is refused once would be refused ever after.
+class Draft:
+    """A set of examples in the making: between ``k`` and ``caps`` mentions of each label.
 
     Args:
-        order: numbers of examples.
-        pairs: the labels of every example.
-        labels: those that count.
-        k: at least 1.
+        pairs: the labels of every example of the data set.
+        k: mentions wanted of each label, at least 1.
+        caps: mentions allowed, at least ``k``, for each label that counts; others are passed over.
 
-    Returns:
-        The examples taken, and how often they hold each label; complete when none is below ``k``.
-
-    Example:
-        >>> greedy([0, 1, 2], [(("A", 3),), (("A", 1),), (("A", 1), ("B", 2))], ["A", "B"], 1)
-        ([1, 2], {'A': 2, 'B': 2})
+    Attributes:
+        rows: the examples taken.
+        counts: how often they hold each label.
     """
-    counts, missing, taken = dict.fromkeys(labels, 0), len(labels), []
-    for row in order:
-        useful = False
-        for label, n in pairs[row]:
-            have = counts.get(label)
-            if have is None:
-                continue
-            if have + n > 2 * k:
-                break
-            useful = useful or have < k
-        else:
-            if useful:
-                taken.append(row)
-                for label, n in pairs[row]:
-                    if label in counts:
-                        missing -= counts[label] < k <= counts[label] + n
-                        counts[label] += n
-                if not missing:
+
+    def __init__(self, pairs: Sequence[Pairs], k: int, caps: Mapping[str, int]) -> None:
+        self._pairs, self._k, self._caps = pairs, k, caps
+        self.rows: list[int] = []
+        self.counts = dict.fromkeys(caps, 0)
+
+    def short(self) -> list[str]:
+        """The labels that are below ``k``."""
+        return [label for label, n in self.counts.items() if n < self._k]
+
+    def walk(self, order: Iterable[int]) -> None:
+        """Takes each example that holds a label still short and brings none over its cap.
+
+        One walk is the whole algorithm: an example that is refused once would be refused ever after.
+        """
+        missing = len(self.short())
+        for row in order:
+            useful = False
+            for label, n in self._pairs[row]:
+                have = self.counts.get(label)
+                if have is None:
+                    continue
+                if have + n > self._caps[label]:
                     break
-    return taken, counts
+                useful = useful or have < self._k
+            else:
+                if useful:
+                    self._add(row, 1)
+                    missing = len(self.short())
+            if not missing:
+                return
+
+    def repair(self, rng: np.random.Generator, holding: Mapping[str, Rows], steps: int) -> None:
+        """Exchanges examples until no label is short, or the steps are used up.
+
+        A step adds an example of a label that is short, of a few drawn at random the one that brings the fewest
+        mentions over the caps, and then takes out random others until all caps hold again.
+
+        Args:
+            rng: random numbers.
+            holding: for each label, the examples to choose from.
+            steps: at least 0.
+        """
+        for _ in range(steps):
+            short = self.short()
+            if not short:
+                return
+            rows = holding[short[int(rng.integers(len(short)))]]
+            drawn = rows[rng.integers(len(rows), size=CHOICES)].tolist() if len(rows) else []
+            damage = [(self._over(row), row) for row in drawn if row not in self.rows]
+            least, row = min(damage, default=(inf, -1), key=lambda found: found[0])
+            if least == inf:
+                continue
+            self._add(row, 1)
+            for label, _ in self._pairs[row]:
+                while label in self.counts and self.counts[label] > self._caps[label]:
+                    others = [r for r in self.rows if r != row and any(x == label for x, _ in self._pairs[r])]
+                    self._add(others[int(rng.integers(len(others)))], -1)
+
+    def _over(self, row: int) -> float:
+        """How many mentions an example would bring over the caps; infinite if it could not stand alone."""
+        total = 0.0
+        for label, n in self._pairs[row]:
+            if label in self.counts:
+                cap = self._caps[label]
+                total += inf if n > cap else max(0, self.counts[label] + n - cap)
+        return total
+
+    def _add(self, row: int, times: int) -> None:
+        """Takes an example, or with ``times`` -1 takes it out."""
+        (self.rows.append if times > 0 else self.rows.remove)(row)
+        for label, n in self._pairs[row]:
+            if label in self.counts:
+                self.counts[label] += times * n
 
 
 @SAMPLERS.register("n_way_k2k_shot")
@@ -100,7 +154,7 @@ class NWayK2KShot:
     none over 2K. The query set is drawn in the same way from the other examples, with ``n_query`` for K; or,
     with ``query="rows"``, it is ``n_query`` of the other examples as they come, also those without any label.
     Where the data set has groups, the query set keeps clear of the groups of the support set. An episode that
-    cannot be completed is begun again up to 50 times.
+    cannot be completed is repaired, and begun again up to 50 times.
 
     Args:
         dataset: data with labels.
@@ -151,6 +205,10 @@ class NWayK2KShot:
         self._key = self.config.key()
         self._index = RowIndex(dataset)
         self._pairs: list[Pairs] = [tuple(counts.items()) for counts in dataset.label_counts]
+        self._totals = {
+            label: sum(dataset.label_counts[row][label] for row in rows.tolist())
+            for label, rows in self._index.by_label.items()
+        }
         wanted = choose_labels(dataset, self._index.by_label, self.config.labels)
         self.n_way = len(wanted) if n_way is None else n_way
         self.label_names = self._drawable(wanted)
@@ -181,10 +239,12 @@ class NWayK2KShot:
                     f"needs {counted(need, 'mention', 'mentions')} of each label in examples with at most "
                     f"{2 * cap} of it, but {label!r} has {have}"
                 )
-        groups = len(self._index.group_sizes(rows))
+        groups = len(self._index.group_sizes(rows[mentions <= 2 * max(k, n)]))
         if self.config.query == "mentions" and groups == 1:
             unit = "group" if self._index.grouped else "example"
-            return int(mentions.sum()), f"needs each label in two {unit}s, but {label!r} occurs in one"
+            return int(mentions.sum()), (
+                f"needs each label in two {unit}s with at most {2 * max(k, n)} of it, but {label!r} has one"
+            )
         return None
 
     def _drawable(self, wanted: Sequence[str]) -> tuple[str, ...]:
@@ -202,8 +262,8 @@ class NWayK2KShot:
             return enough
         worst = min(short, key=lambda label: short[label][0])
         raise FewShotError(
-            f"{self._asked} {short[worst][1]}. Labels with enough: {len(enough)} of {len(wanted)}. Lower k_shot "
-            "or n_query, or pass labels=[...] to leave rare labels out."
+            f"{self._asked} {short[worst][1]}. Labels with enough: {len(enough)} of {len(wanted)}. Lower "
+            "k_shot or n_query, or pass labels=[...] to leave rare labels out."
             + (f" Or set n_way to at most {len(enough)}." if self.config.n_way and enough else "")
         )
 
@@ -233,52 +293,50 @@ class NWayK2KShot:
 
     def _draw(self, rng: np.random.Generator, labels: Sequence[str]) -> tuple[list[int], list[int]]:
         """Rows of support and query, shuffled."""
-        config = self.config
+        k, n, by_mentions = self.config.k_shot, self.config.n_query, self.config.query == "mentions"
         candidates = np.unique(np.concatenate([self._index.by_label[label] for label in labels]))
-        first: dict[str, None] = {}  # labels that fell short so far, in the order in which they did
-        failure = ""
+        leave = n if by_mentions else 0
+        caps = {label: min(2 * k, max(k, self._totals[label] - leave)) for label in labels}
         for attempt in range(RESTARTS + 1):
-            order = self._order(rng, candidates, first, spread=attempt == 0)
-            support, counts = greedy(order, self._pairs, labels, config.k_shot)
-            if short := [label for label in labels if counts[label] < config.k_shot]:
-                failure = self._failure("support", config.k_shot, counts)
-            elif config.query == "rows":
-                rest = self._index.outside(self._index.rows, np.array(support))
-                if len(rest) >= config.n_query:
-                    rows = rest[rng.choice(len(rest), config.n_query, replace=False)]
-                    return rng.permutation(support).tolist(), rows.tolist()
-                failure = f"{len(rest)} rows are left for the query set, which needs {config.n_query}"
+            support = self._complete(rng, candidates, k, caps, spread=attempt == 0)
+            failure = "support", k, support.counts
+            if support.short():
+                continue
+            used = np.array(support.rows)
+            rest = self._index.outside(candidates if by_mentions else self._index.rows, used)
+            if by_mentions:
+                query = self._complete(rng, rest, n, dict.fromkeys(labels, 2 * n), spread=True)
+                failure = "query", n, query.counts
+                if not query.short():
+                    return rng.permutation(used).tolist(), rng.permutation(query.rows).tolist()
+            elif len(rest) >= n:
+                rows = rest[rng.choice(len(rest), n, replace=False)]
+                return rng.permutation(used).tolist(), rows.tolist()
             else:
-                rest = self._index.outside(candidates, np.array(support))
-                query, counts = greedy(
-                    self._order(rng, rest, first, spread=True), self._pairs, labels, config.n_query
-                )
-                short = [label for label in labels if counts[label] < config.n_query]
-                if not short:
-                    return rng.permutation(support).tolist(), rng.permutation(query).tolist()
-                failure = self._failure("query", config.n_query, counts)
-            first.update(dict.fromkeys(short))
-        raise FewShotError(
-            f"{self._asked}: after {RESTARTS} restarts, {failure}. Lower k_shot, n_query or n_way, or pass "
-            "labels=[...] to leave such labels out."
-        )
+                failure = "query", n, {"rows": len(rest)}
+        raise FewShotError(self._failure(*failure))
 
-    def _order(
-        self, rng: np.random.Generator, rows: Rows, first: Iterable[str], *, spread: bool
-    ) -> list[int]:
-        """The rows in random order, those that hold one of the labels ``first`` in front."""
-        order = rows[np.argsort(self._index.group_ranks(rng, spread)[rows])]
-        for_first = [self._index.by_label[label] for label in first]
-        if for_first:
-            front = np.isin(order, np.concatenate(for_first))
-            order = np.concatenate([order[front], order[~front]])
-        return list(order.tolist())
+    def _complete(
+        self, rng: np.random.Generator, rows: Rows, k: int, caps: Mapping[str, int], *, spread: bool
+    ) -> Draft:
+        """A set from these rows, by a walk in random order and, where that falls short, repair."""
+        draft = Draft(self._pairs, k, caps)
+        draft.walk(rows[np.argsort(self._index.group_ranks(rng, spread)[rows])].tolist())
+        if draft.short():
+            holding = {label: np.intersect1d(self._index.by_label[label], rows) for label in caps}
+            draft.repair(rng, holding, REPAIR_STEPS)
+        return draft
 
     def _failure(self, part: str, need: int, counts: Mapping[str, int]) -> str:
-        label = min(counts, key=lambda label: counts[label])
-        rows = self._index.by_label[label].tolist()
-        total = sum(self.dataset.label_counts[row][label] for row in rows)
-        return (
-            f"{label!r} came to {counts[label]} of {need} mentions in the {part} set (all of the data set: "
-            f"{total} in {counted(len(rows), 'example', 'examples')}; all labels: {dict(counts)})"
-        )
+        worst = min(counts, key=lambda label: counts[label])
+        told = f"{self._asked}: after {RESTARTS} restarts, "
+        if worst in self._totals:
+            rows = counted(len(self._index.by_label[worst]), "example", "examples")
+            told += (
+                f"{worst!r} came to {counts[worst]} of {need} mentions in the {part} set, though the data has "
+                f"{self._totals[worst]} in {rows}, because other labels stand in the same examples. All counts: "
+                f"{', '.join(f'{label} {n}' for label, n in counts.items())}."
+            )
+        else:
+            told += f"{counts[worst]} rows are left for the {part} set, which needs {need}."
+        return f"{told} Lower k_shot, n_query or n_way, or pass labels=[...] to leave such labels out."

@@ -114,8 +114,8 @@ class NWayKShot:
         k, n = self.config.k_shot, self.config.n_query
         if not 2 <= self.n_way <= len(wanted):
             raise FewShotError(
-                f"n_way is {self.n_way}, but must be at least 2 and at most the number of labels to draw from, "
-                f"{len(wanted)}."
+                f"n_way is {self.n_way}, but must be at least 2 and at most the number of labels to draw "
+                f"from, {len(wanted)}."
             )
         sizes = {label: self._index.group_sizes(self._index.by_label[label]) for label in wanted}
         enough = tuple(label for label in wanted if can_divide(sizes[label], k, n))
@@ -126,8 +126,8 @@ class NWayKShot:
         groups = counted(len(sizes[short]), "group", "groups")
         where = f" in {groups} that cannot be divided so" if rows >= k + n else ""
         raise FewShotError(
-            f"{self._asked} needs {k + n} examples of each label, but {short!r} has {rows}{where}. Labels with "
-            f"enough: {len(enough)} of {len(wanted)}. Lower k_shot or n_query, or pass labels=[...] to leave "
+            f"{self._asked} needs {k + n} examples of each label, but {short!r} has {rows}{where}. Labels "
+            f"with enough: {len(enough)} of {len(wanted)}. Lower k_shot or n_query, or pass labels=[...] to leave "
             "rare labels out."
             + (f" Or set n_way to at most {len(enough)}." if self.config.n_way and len(enough) > 1 else "")
         )

@@ -126,7 +126,8 @@ def _from_hub(card: DatasetCard, hub: HubCopy, split: str | None, sought: str) -
             f"could not be loaded from the Hub: {reason} Connect to the network, or set {DATA_VARIABLE} to a "
             f"folder with {card.folder}/<split>.jsonl.gz."
         ) from error
-    splits = hub.splits or {key: key for key in found}
+    named = hub.splits or {key: key for key in found}
+    splits = {key: theirs for key, theirs in named.items() if theirs in found}
     if split is not None:
         _need_split(card, split, splits, f"on the Hub ({hub.id})")
     wanted = [split] if split is not None else list(splits)

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fewshot_nlp.episode import Example, Json, Query, TaskDataset, canonical_json
-from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.errors import FewShotError, logger
 from fewshot_nlp.slots import SlotBatch
 from fewshot_nlp.windows import WindowTokenizer
 
@@ -100,7 +100,7 @@ class Task(ABC):
             column_mapping: your column's name to the task's name for it.
 
         Raises:
-            FewShotError: naming the first bad row, or two rows of the same input with different targets.
+            FewShotError: naming the first bad row.
         """
         result: list[Example] = []
         for number, row in enumerate(rows, start=1):
@@ -121,7 +121,6 @@ class Task(ABC):
             except FewShotError as error:
                 raise type(error)(f"Row {number}: {error}") from None
             result.append(example)
-        self.check_conflicts(result)
         return result
 
     def check_conflicts(self, examples: Sequence[Example]) -> None:
@@ -153,7 +152,9 @@ class Task(ABC):
         column_mapping: Mapping[str, str] | None = None,
         group_column: str | None = None,
     ) -> TaskDataset:
-        """Rows as the data set that samplers draw episodes from; repeated rows are kept once.
+        """Rows as the data set that samplers draw episodes from.
+
+        Of rows with the same input the first is kept; the log says how many others had another target.
 
         Args:
             rows: as for `examples`.
@@ -165,8 +166,12 @@ class Task(ABC):
         rows = list(rows)
         unique: dict[str, int] = {}
         examples = self.examples(rows, column_mapping)
+        contradictions = 0
         for index, example in enumerate(examples):
-            unique.setdefault(canonical_json(example.inputs), index)
+            first = unique.setdefault(canonical_json(example.inputs), index)
+            contradictions += examples[first].target != example.target
+        if contradictions:
+            logger.info("%s: %d of %d rows repeat an input with another target; left out.", name, contradictions, len(rows))
         kept = list(unique.values())
         return TaskDataset(
             name=name,

@@ -131,7 +131,7 @@ class NER(Task):
         """One slot a word, and one for each class but ``O`` whose type is described."""
         check_descriptions(descriptions, labels)
         classes = self.classes(labels)
-        n_words = [len(item.inputs["tokens"]) for item in items]
+        n_words = np.array([len(item.inputs["tokens"]) for item in items], np.int64)
         windows = tokenizer.words([item.inputs["tokens"] for item in items])
         spans = _word_spans(windows, n_words)
         groups = np.repeat(np.arange(len(items)), n_words)
@@ -252,7 +252,7 @@ class NER(Task):
         return entity_scores(gold, predicted, labels)
 
 
-def _word_spans(windows: Windows, n_words: Sequence[int]) -> Int[np.ndarray, "n_spans 4"]:
+def _word_spans(windows: Windows, n_words: Int[np.ndarray, " n_items"]) -> Int[np.ndarray, "n_spans 4"]:
     """Tokens of every word, from the window in which it stands farthest from an edge.
 
     A word of which the tokenizer leaves nothing (a lone control character) takes its window's first token.
@@ -267,7 +267,7 @@ def _word_spans(windows: Windows, n_words: Sequence[int]) -> Int[np.ndarray, "n_
     end = np.append(start[1:], len(flat))
     real = flat[start] >= 0
     start, end = start[real], end[real]
-    first_slot = np.cumsum(n_words) - np.asarray(n_words)
+    first_slot = np.cumsum(n_words) - n_words
     slot = first_slot[windows.owner[window[start]]] + flat[start]
     left, right = place[start], place[end - 1] + 1
     margin = np.minimum(left, lengths[window[start]] - right)

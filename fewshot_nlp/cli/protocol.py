@@ -1,0 +1,77 @@
+"""The episodes of a data set card: which split, which sampler, how many labels."""
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from fewshot_nlp.errors import FewShotError
+
+if TYPE_CHECKING:
+    from fewshot_nlp.sampling import TaskSampler
+    from fewshot_nlp.sources import DatasetCard
+
+SAMPLER_OF_TASK = {"classification": "n_way_k_shot", "ner": "n_way_k2k_shot"}
+"""What is usual in the literature; tasks without labels take ``k_shot``."""
+USUAL_WAYS = 5
+"""Labels in an episode of classification, where nothing else is asked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """How episodes are drawn from a card's rows; every field is one command-line option."""
+
+    card: str
+    split: str
+    k_shot: int
+    n_query: int
+    n_episodes: int
+    seed: int
+    n_way: int | None = None
+    """None for all labels."""
+
+    def to_json(self, sampler: "TaskSampler") -> dict[str, Any]:
+        """The protocol with the sampler that it led to."""
+        name = getattr(getattr(sampler, "config", None), "sampler", type(sampler).__name__)
+        return {**asdict(self), "n_way": "all" if self.n_way is None else self.n_way, "sampler": name}
+
+
+def choose_split(card: "DatasetCard", split: str | None) -> str:
+    """The split that is asked for; else "test" where the card has one, else its last."""
+    if split is not None:
+        return split
+    return "test" if "test" in card.splits else list(card.splits)[-1]
+
+
+def choose_ways(card: "DatasetCard", n_way: str | None) -> int | None:
+    """The number of labels that is asked for; else the task's usual one: None (all) but for classification."""
+    from fewshot_nlp.cli.arguments import n_way as parse
+
+    if n_way is not None:
+        return parse(n_way)
+    return min(USUAL_WAYS, len(card.labels)) if card.task == "classification" else None
+
+
+def make_sampler(card: "DatasetCard", protocol: Protocol) -> "TaskSampler":
+    """The sampler of a card's task over the rows of a split.
+
+    Raises:
+        FewShotError: the rows cannot be had, or the data has too few examples for the protocol.
+    """
+    from fewshot_nlp.sampling import SAMPLERS
+    from fewshot_nlp.sources import load_rows
+    from fewshot_nlp.tasks import TASKS
+
+    task = TASKS.get(card.task)()
+    dataset = task.dataset(
+        load_rows(card.name, protocol.split), card.name, card.domain, group_column=card.group_column
+    )
+    knobs: dict[str, Any] = {
+        "k_shot": protocol.k_shot,
+        "n_query": protocol.n_query,
+        "seed": protocol.seed,
+        "n_episodes": protocol.n_episodes,
+    }
+    if task.has_labels:
+        knobs["n_way"] = protocol.n_way
+    elif protocol.n_way is not None:
+        raise FewShotError(f"{card.name} is for {card.task}, which has no labels; leave --n-way out.")
+    return SAMPLERS.get(SAMPLER_OF_TASK.get(card.task, "k_shot"))(dataset, **knobs)

@@ -1,0 +1,162 @@
+"""From the configuration's sources to two streams of episodes: to train on, and to choose the best model by."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fewshot_nlp.episode import TaskDataset, canonical_json
+from fewshot_nlp.errors import FewShotError, logger
+from fewshot_nlp.sampling import SAMPLERS, Mixture, split_classes
+from fewshot_nlp.sources import card_names, load_card, load_rows, read_rows
+from fewshot_nlp.tasks import Task
+from fewshot_nlp.training.config import MetaTrainConfig, SamplerSettings, Source
+
+SAMPLER_OF_TASK = {"ner": "n_way_k2k_shot", "classification": "n_way_k_shot"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Streams:
+    """What a run draws from.
+
+    Args:
+        train: training episodes.
+        val: meta-validation episodes; None when there are none.
+        fingerprints: SHA-256 of each source's rows, by name, so that a resumed run meets the same episodes.
+    """
+
+    train: Mixture
+    val: Mixture | None
+    fingerprints: dict[str, str]
+
+
+def make_streams(config: MetaTrainConfig, task: Task) -> Streams:
+    """Reads the sources and puts samplers on them.
+
+    Rows whose input also is among the meta-validation rows are left out of the sources.
+
+    Raises:
+        FewShotError: a source of another task, one that weights to ship may not be trained on, too few rows
+            for the sampler, or an unknown knob of it.
+    """
+    for source in config.sources:
+        _check_licence(source, config.ship)
+    train = {source.name: read_source(source, task) for source in config.sources}
+    val = {source.name: read_source(source, task) for source in config.val_sources}
+    if config.val_class_fraction:
+        shares = (1 - config.val_class_fraction, config.val_class_fraction, 0.0)
+        parts = {name: split_classes(data, shares, seed=config.val_seed) for name, data in train.items()}
+        train = {name: part.meta_train for name, part in parts.items()}
+        val = {name: part.meta_val for name, part in parts.items()}
+    elif val:
+        seen = {canonical_json(example.inputs) for data in val.values() for example in data.examples}
+        train = {name: _without(data, seen) for name, data in train.items()}
+    fingerprints = {f"train.{name}": data.fingerprint for name, data in train.items()}
+    fingerprints |= {f"val.{name}": data.fingerprint for name, data in val.items()}
+    val_settings = config.val_sampler or config.sampler
+    return Streams(
+        train=_mixture(train, config.sampler, config.mixture, config.temperature, config.seed, task.name),
+        val=_mixture(val, val_settings, "uniform", None, config.val_seed, task.name) if val else None,
+        fingerprints=fingerprints,
+    )
+
+
+def read_source(source: Source, task: Task) -> TaskDataset:
+    """The rows of a source as a data set; of rows with one input and different targets the first is kept."""
+    domain, group = "general", None
+    if source.name in card_names():
+        card = load_card(source.name)
+        if card.task != task.name:
+            raise FewShotError(f"The source {source.name!r} is for the task {card.task}, the run for {task.name}.")
+        domain, group = card.domain, card.group_column
+        rows = [row for split in source.split.split("+") for row in load_rows(source.name, split)]
+    elif Path(source.name).expanduser().exists():
+        rows = read_rows(source.name, task_name=task.name)
+    else:
+        raise FewShotError(f"The source {source.name!r} is neither a file nor the name of a data set card.")
+    try:
+        data = task.dataset(_consistent(rows, task, source.name), source.name, domain, group_column=group)
+    except FewShotError as error:
+        raise FewShotError(f"The source {source.name!r}: {error}") from None
+    return data if source.labels is None else data.keep_labels(source.labels)
+
+
+def _consistent(rows: Sequence[Mapping[str, Any]], task: Task, name: str) -> list[Mapping[str, Any]]:
+    """Rows without those that contradict an earlier one; bad rows stay, for `Task.dataset` to name."""
+    seen: dict[str, str] = {}
+    kept: list[Mapping[str, Any]] = []
+    for row in rows:
+        try:
+            example = task.example(row)
+        except FewShotError:
+            kept.append(row)
+            continue
+        target = canonical_json(example.target)
+        if seen.setdefault(canonical_json(example.inputs), target) == target:
+            kept.append(row)
+    if len(kept) < len(rows):
+        logger.warning("%s: %d of %d rows contradict an earlier row and are left out.", name, len(rows) - len(kept), len(rows))
+    return kept
+
+
+def _without(data: TaskDataset, inputs: set[str]) -> TaskDataset:
+    rows = [i for i, example in enumerate(data.examples) if canonical_json(example.inputs) not in inputs]
+    if len(rows) == len(data):
+        return data
+    logger.warning("%s: %d of %d rows are among the meta-validation rows and are left out.", data.name, len(data) - len(rows), len(data))
+    return data.take(rows)
+
+
+def _check_licence(source: Source, ship: bool) -> None:
+    if source.name not in card_names():
+        if ship:
+            logger.warning("%s has no data set card: see to it that its licence allows weights to be given away.", source.name)
+        return
+    card = load_card(source.name)
+    if card.may_train_weights:
+        return
+    told = f"The source {source.name!r} has a licence of the class {card.licence_class!r}"
+    if ship:
+        raise FewShotError(f"{told}, on which weights that ship may not be trained; leave it out, or set ship: false.")
+    logger.warning("%s: do not give away what is trained on it.", told)
+
+
+def _mixture(
+    data: Mapping[str, TaskDataset],
+    settings: SamplerSettings,
+    weights: Any,
+    temperature: float | None,
+    seed: int,
+    task_name: str,
+) -> Mixture:
+    """One sampler for each source and k_shot; a source's weight is shared out evenly among its k_shots."""
+    samplers = {
+        f"{name}/{k}": _sampler(dataset, settings, k, seed, task_name)
+        for name, dataset in data.items()
+        for k in settings.k_shots
+    }
+    if isinstance(weights, Mapping):
+        if sorted(weights) != sorted(data):
+            raise FewShotError(f"mixture has weights for {', '.join(sorted(weights))}; the sources are {', '.join(sorted(data))}.")
+        weights = {name: weights[name.rpartition("/")[0]] for name in samplers}
+    return Mixture(samplers, weights, temperature=temperature, seed=seed)
+
+
+def _sampler(dataset: TaskDataset, settings: SamplerSettings, k: int, seed: int, task_name: str) -> Any:
+    name = settings.name or SAMPLER_OF_TASK.get(task_name, "k_shot")
+    make = SAMPLERS.get(name)
+    knobs = [knob for knob in inspect.signature(make).parameters if knob != "dataset"]
+    unknown = next((option for option in settings.options if option not in knobs), None)
+    if unknown is not None:
+        raise FewShotError(f"The sampler {name} has no knob {unknown!r}. It has: {', '.join(knobs)}.")
+    values: dict[str, Any] = {"k_shot": k, "n_query": settings.n_query, "seed": seed, **settings.options}
+    if "n_way" in knobs:
+        enough = settings.n_way is None or settings.n_way <= len(dataset.label_names)
+        values["n_way"] = settings.n_way if enough else None
+        if not enough:
+            logger.info("%s has %d labels: its episodes are %d-way.", dataset.name, *[len(dataset.label_names)] * 2)
+    try:
+        return make(dataset, **values)
+    except FewShotError as error:
+        raise FewShotError(f"The source {dataset.name!r}: {error}") from None

@@ -1,0 +1,101 @@
+"""What is trained, by which optimiser, at which rate."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from math import cos, pi
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.pipeline import Pipeline
+from fewshot_nlp.training.config import MetaTrainConfig
+
+Optimiser = torch.optim.AdamW | torch.optim.SGD
+
+
+@contextmanager
+def trainable_parameters(pipeline: Pipeline, train: str) -> Iterator[dict[str, nn.Parameter]]:
+    """The meta-parameters by name, sorted; the encoder's among them require gradients while the block runs.
+
+    Args:
+        pipeline: task and learner.
+        train: as for `MetaTrainConfig`.
+
+    Raises:
+        FewShotError: there is nothing to train.
+    """
+    learner, encoder = pipeline.learner, pipeline.learner.encoder
+    if not learner.meta_learns:
+        raise FewShotError(f"The learner {learner.name} cannot be differentiated through, so it cannot be meta-trained.")
+    if train == "adapter" and not encoder.adapter:
+        raise FewShotError("train is 'adapter', but the encoder has none; give one, or set train to 'all' or 'learner'.")
+    moving = {"adapter": encoder.adapter, "all": encoder.parameters(), "learner": dict[str, nn.Parameter]()}[train]
+    chosen = {f"encoder.{name}": p for name, p in moving.items()}
+    chosen |= {f"learner.{name}": p for name, p in learner.named_parameters() if p.requires_grad}
+    if not chosen:
+        raise FewShotError(f"The learner {learner.name} has no parameters of its own; set train to 'adapter' or 'all'.")
+    if train == "all":
+        encoder.mark_trained()
+    try:
+        for parameter in moving.values():
+            parameter.requires_grad_(True)
+        yield {name: chosen[name] for name in sorted(chosen)}
+    finally:
+        for parameter in moving.values():
+            parameter.requires_grad_(False)
+        for parameter in chosen.values():
+            parameter.grad = None
+
+
+def make_optimiser(config: MetaTrainConfig, trainable: Mapping[str, nn.Parameter]) -> Optimiser:
+    """The optimiser; weight decay applies to matrices only, so that a learned temperature does not drift to 1."""
+    groups = [
+        {"params": [p for p in trainable.values() if (p.dim() > 1) == matrices], "weight_decay": decay}
+        for matrices, decay in ((True, config.weight_decay), (False, 0.0))
+    ]
+    groups = [group for group in groups if group["params"]]
+    if config.optimiser == "sgd":
+        return torch.optim.SGD(groups, lr=config.outer_lr, momentum=0.9)
+    return torch.optim.AdamW(groups, lr=config.outer_lr)
+
+
+def learning_rate(config: MetaTrainConfig, step: int) -> float:
+    """The rate of outer step ``step``, from 0 on: a pure function, so that resuming needs no schedule's state.
+
+    Example:
+        >>> from fewshot_nlp.training.config import Source
+        >>> config = MetaTrainConfig(
+        ...     task="ner", learner="maml", sources=(Source(name="wnut17"),), output_dir="out",
+        ...     outer_lr=1.0, warmup=2, outer_steps=6,
+        ... )
+        >>> [learning_rate(config, step) for step in range(6)]
+        [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
+    """
+    if step < config.warmup:
+        return config.outer_lr * (step + 1) / config.warmup
+    done = (step - config.warmup) / max(1, config.outer_steps - config.warmup)
+    share = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + cos(pi * done)) / 2}[config.schedule]
+    return config.outer_lr * share
+
+
+def set_rate(optimiser: Optimiser, rate: float) -> None:
+    """Sets the rate of all groups."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+
+
+def optimiser_tensors(optimiser: Optimiser) -> dict[str, Tensor]:
+    """The optimiser's state as tensors under the names ``<parameter number>.<what>``."""
+    state: dict[int, dict[str, Any]] = optimiser.state_dict()["state"]
+    return {f"{i}.{key}": v for i, values in state.items() for key, v in values.items() if isinstance(v, Tensor)}
+
+
+def restore_optimiser(optimiser: Optimiser, tensors: Mapping[str, Tensor]) -> None:
+    """Puts the state that `optimiser_tensors` gave into an optimiser of the same parameters."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        number, _, key = name.partition(".")
+        state.setdefault(int(number), {})[key] = tensor
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

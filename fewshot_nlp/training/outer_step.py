@@ -1,0 +1,141 @@
+"""The gradient of one outer step, the same whatever the number of processes.
+
+Adapted parameters reach the encoder through `torch.func.functional_call`, past the hooks with which
+DistributedDataParallel reduces gradients; so they are summed here, explicitly, in one flat tensor.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isfinite, nan
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+
+from fewshot_nlp.episode import Episode
+from fewshot_nlp.errors import ScienceError
+from fewshot_nlp.pipeline import Pipeline
+from fewshot_nlp.sampling import TaskSampler
+from fewshot_nlp.slots import SlotBatch
+
+Trainable = Mapping[str, nn.Parameter]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SmoothedBatch(SlotBatch):
+    """A batch whose loss smooths its targets, whoever asks for it."""
+
+    smoothing: float
+
+    def loss(self, scores: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """As `SlotBatch.loss`, with this batch's own smoothing."""
+        return super().loss(scores, self.smoothing)
+
+
+def meta_loss(pipeline: Pipeline, episode: Episode, label_smoothing: float = 0.0) -> Tensor:
+    """The learner's meta-loss of one episode."""
+    support = pipeline.support(episode.support, episode.label_names)
+    query = pipeline.task.collate(
+        episode.query, episode.label_names, pipeline.learner.encoder.tokenizer, with_targets=True
+    )
+    if label_smoothing:
+        query = SmoothedBatch(**vars(query), smoothing=label_smoothing)
+    return pipeline.learner.meta_loss(support, query)
+
+
+def outer_gradient(
+    accelerator: Accelerator,
+    pipeline: Pipeline,
+    trainable: Trainable,
+    stream: TaskSampler,
+    *,
+    step: int,
+    meta_batch: int,
+    label_smoothing: float = 0.0,
+    seed: int = 0,
+    stop: bool = False,
+) -> tuple[float, bool]:
+    """Puts the gradient of the mean meta-loss of one meta-batch into ``.grad`` of every trainable parameter.
+
+    The meta-batch of step s is the episodes s * meta_batch and on; of these, process r takes those whose
+    number is r modulo the number of processes.
+
+    Args:
+        accelerator: knows the processes.
+        pipeline: task and learner.
+        trainable: parameters by name; one without a gradient counts as zero.
+        stream: the episodes.
+        step: number of the outer step.
+        meta_batch: episodes in it, over all processes.
+        label_smoothing: as for `MetaTrainConfig`.
+        seed: of what the learner draws from torch's global generator, which is left as it was.
+        stop: whether this process was asked to stop.
+
+    Returns:
+        The mean loss, and whether any process was asked to stop.
+
+    Raises:
+        ScienceError: in every process, naming learner, episode and parameter, when a loss or gradient of any is
+            NaN or infinite.
+    """
+    for parameter in trainable.values():
+        parameter.grad = None
+    total, failure = 0.0, ""
+    first = step * meta_batch
+    for index in range(first, first + meta_batch):
+        if index % accelerator.num_processes != accelerator.process_index:
+            continue
+        episode = stream.episode(index)
+        with torch.random.fork_rng(devices=_devices(accelerator)):
+            torch.manual_seed(episode_seed(seed, index))
+            try:
+                loss = _backward(accelerator, pipeline, episode, meta_batch, label_smoothing)
+            except ScienceError as error:
+                failure = f"episode {episode.episode_id!r} of step {step}: {error}"
+                break
+        total += loss
+        bad = not_finite({name: p.grad for name, p in trainable.items() if p.grad is not None})
+        if not isfinite(loss) or bad is not None:
+            what = f"the gradient of {bad}" if bad is not None else "the meta-loss, with all gradients still finite,"
+            failure = f"{what} became NaN or infinite in episode {episode.episode_id!r} of step {step} (loss {loss:g})"
+            break
+    grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in trainable.values()]
+    told = torch.tensor([nan if failure else total, float(stop)], dtype=torch.float64)
+    flat = torch.cat([g.flatten().float() for g in grads])
+    if accelerator.num_processes > 1:
+        flat = accelerator.reduce(flat, "sum")
+        told = accelerator.reduce(told.to(accelerator.device), "sum")
+    if not bool(torch.isfinite(told).all()):  # seen by every process, so none waits for another
+        failures = [f for f in gather_object([failure]) if f]
+        raise ScienceError(
+            f"{pipeline.learner.name}: {failures[0]}. Lower outer_lr or the learner's own rates, or set max_grad_norm."
+        )
+    for parameter, grad in zip(trainable.values(), flat.split([g.numel() for g in grads]), strict=True):
+        parameter.grad = grad.view_as(parameter).to(parameter.dtype)
+    return float(told[0]) / meta_batch, bool(told[1])
+
+
+def _backward(
+    accelerator: Accelerator, pipeline: Pipeline, episode: Episode, meta_batch: int, label_smoothing: float
+) -> float:
+    with accelerator.autocast():
+        loss = meta_loss(pipeline, episode, label_smoothing)
+    if loss.requires_grad:
+        accelerator.backward(loss / meta_batch)
+    return float(loss.detach())
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """The name of the first tensor with a NaN or infinity, or None."""
+    return next((name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()), None)
+
+
+def episode_seed(seed: int, index: int) -> int:
+    """The seed of whatever is drawn while episode ``index`` is learned from, in whichever process."""
+    return int(np.random.SeedSequence(seed, spawn_key=(index,)).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _devices(accelerator: Accelerator) -> list[int]:
+    return [] if accelerator.device.type != "cuda" else [accelerator.device.index or 0]

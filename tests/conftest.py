@@ -1,0 +1,75 @@
+"""Fixtures of all tests: a tiny encoder, so that a test takes milliseconds and needs no network."""
+
+import string
+from pathlib import Path
+
+import pytest
+import torch
+
+WORDS = (
+    "a about account after all am an and are aspirin at back bank be been blood book by can card cash change court "
+    "day did do dose drug for from get give good had has have he her his how i in is it judge last law letter like "
+    "lost me mg money more most my new no not of off on one open or order out pain paid pay play please send she "
+    "show so stock take tell that the their they this to told transfer was we week were what when where which who "
+    "why will with you your"
+).split()
+PIECES = ("##ed", "##er", "##es", "##ing", "##ly", "##ol", "##tion")
+MARKS = tuple(string.punctuation + string.digits)
+
+
+def make_tiny_encoder(folder: Path, seed: int = 0, hidden_size: int = 32) -> Path:
+    """Writes a randomly initialised BERT of 2 layers with its WordPiece tokenizer, as transformers saves them.
+
+    Args:
+        folder: where to; it is made.
+        seed: for the weights.
+        hidden_size: a multiple of 4.
+    """
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    letters = [prefix + letter for prefix in ("", "##") for letter in string.ascii_lowercase]
+    digits = ["##" + digit for digit in string.digits]
+    tokens = list(dict.fromkeys([*special, *MARKS, *letters, *digits, *PIECES, *WORDS]))
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    fast = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    fast.normalizer = normalizers.BertNormalizer(lowercase=True)
+    fast.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    fast.decoder = decoders.WordPiece()
+    fast.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])],
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=fast,
+        unk_token="[UNK]",
+        pad_token="[PAD]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_max_length=64,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=hidden_size,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=2 * hidden_size,
+        max_position_embeddings=64,
+        pad_token_id=0,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = BertModel(config)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny encoder: config.json, model.safetensors, tokenizer.json. Do not write into it."""
+    return make_tiny_encoder(tmp_path_factory.mktemp("encoder") / "tiny")

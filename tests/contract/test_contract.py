@@ -1,0 +1,178 @@
+"""What every learner owes every task. The matrix is TASKS x LEARNERS: a new one of either is tested at once."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from toys import BAR, ROWS, rename, unique
+
+from fewshot_nlp.backbone import Encoder
+from fewshot_nlp.learners import LEARNERS
+from fewshot_nlp.learners.base import FAST
+from fewshot_nlp.pipeline import Pipeline, TaskModel
+from fewshot_nlp.storage import load, new_pipeline, save
+from fewshot_nlp.tasks import TASKS
+
+QUICK = {
+    "fine_tune": {"steps": 30, "lr": 0.01},
+    "maml": {"inner_steps": 3},
+}
+"""Settings that only shorten a learner's run."""
+
+MATRIX = [(task, learner) for task in TASKS.names() for learner in LEARNERS.names()]
+pytestmark = pytest.mark.parametrize(("task", "learner"), MATRIX, ids=[f"{t}-{m}" for t, m in MATRIX])
+
+
+@pytest.fixture
+def make(tiny_encoder_folder):
+    def make(task, learner, **config) -> Pipeline:
+        encoder = Encoder.from_pretrained(tiny_encoder_folder)
+        known = LEARNERS.get(learner).config_class().to_dict()
+        settings = {**QUICK.get(learner, {}), **{k: v for k, v in config.items() if k in known}}
+        return new_pipeline(task, {}, encoder, learner, settings)
+
+    return make
+
+
+def adapt(pipeline: Pipeline, rows) -> TaskModel:
+    examples = pipeline.task.examples(rows)
+    return pipeline.adapt(examples, pipeline.task.labels(examples))
+
+
+def scores(model: TaskModel, rows):
+    task = model.pipeline.task
+    queries = [e.query for e in task.examples(rows)]
+    return model.adapted.scores(model.pipeline.queries(queries, model.labels))
+
+
+def test_every_task_has_a_toy(task, learner):
+    assert task in ROWS
+
+
+def test_same_seed_same_state(task, learner, make):
+    rows = ROWS[task](4, seed=0)
+    one, two = adapt(make(task, learner), rows), adapt(make(task, learner), rows)
+    assert one.adapted.state.keys() == two.adapted.state.keys()
+    assert all(torch.equal(v, two.adapted.state[k]) for k, v in one.adapted.state.items())
+
+
+def test_renamed_labels_permute_scores(task, learner, make):
+    rows, queries = ROWS[task](4, seed=0), ROWS[task](3, seed=9)
+    names = {"law": "z", "medicine": "y", "money": "x"}
+    first = adapt(make(task, learner, label_names=0.0), rows)
+    second = adapt(make(task, learner, label_names=0.0), rename(rows, names))
+    one, two = scores(first, queries), scores(second, queries)
+    classes = first.pipeline.queries([], first.labels).classes
+    renamed = second.pipeline.queries([], second.labels).classes
+    order = [renamed.index(names.get(c.split("-")[-1], c)) for c in classes]
+    assert order != sorted(order)
+    torch.testing.assert_close(one.softmax(-1), two[:, order].softmax(-1), rtol=2e-3, atol=2e-4)
+
+
+def test_support_order_does_not_matter(task, learner, make):
+    if not LEARNERS.get(learner).order_free:
+        pytest.skip(f"{learner} says that the order of its support set matters")
+    rows, queries = ROWS[task](4, seed=0), ROWS[task](3, seed=9)
+    one, two = adapt(make(task, learner), rows), adapt(make(task, learner), rows[::-1])
+    torch.testing.assert_close(
+        scores(one, queries).softmax(-1), scores(two, queries).softmax(-1), rtol=2e-3, atol=2e-4
+    )
+
+
+def test_base_weights_stay_bit_identical(task, learner, make):
+    pipeline = make(task, learner)
+    encoder = pipeline.learner.encoder
+    before = {n: p.detach().clone() for n, p in encoder.parameters().items()}
+    own = {n: p.detach().clone() for n, p in pipeline.learner.named_parameters()}
+    scores(adapt(pipeline, ROWS[task](4, seed=0)), ROWS[task](2, seed=5))
+    assert all(torch.equal(p, before[n]) for n, p in encoder.parameters().items())
+    assert all(torch.equal(p, own[n]) for n, p in pipeline.learner.named_parameters())
+    assert not any(p.requires_grad for p in encoder.model.parameters())
+
+
+def test_query_targets_cannot_move_predictions(task, learner, make):
+    model = adapt(make(task, learner), ROWS[task](4, seed=0))
+    queries = ROWS[task](3, seed=9)
+    wrong = rename(queries, {"law": "money", "money": "medicine", "medicine": "law"})
+    task_ = model.pipeline.task
+    tokenizer = model.pipeline.learner.encoder.tokenizer
+    got = [
+        model.adapted.scores(task_.collate(task_.examples(rows), model.labels, tokenizer, with_targets=True))
+        for rows in (queries, wrong)
+    ]
+    assert torch.equal(*got)
+    assert torch.equal(got[0], scores(model, queries))
+
+
+def test_a_query_does_not_depend_on_its_neighbours(task, learner, make):
+    model = adapt(make(task, learner), ROWS[task](4, seed=0))
+    queries = ROWS[task](3, seed=9)
+    together, alone = scores(model, queries), scores(model, queries[:1])
+    torch.testing.assert_close(together[: len(alone)], alone, rtol=1e-4, atol=1e-4)
+
+
+def test_saved_and_loaded_predictions_are_equal(task, learner, make, tmp_path):
+    pipeline = make(task, learner)
+    model = adapt(pipeline, ROWS[task](4, seed=0))
+    queries = [e.query for e in pipeline.task.examples(ROWS[task](3, seed=9))]
+    save(tmp_path / "model", pipeline, model)
+    loaded = load(tmp_path / "model").model
+    assert loaded is not None
+    assert loaded.adapted.state.keys() == model.adapted.state.keys()
+    assert all(torch.equal(v, loaded.adapted.state[k]) for k, v in model.adapted.state.items())
+    for one, two in zip(model.predict(queries), loaded.predict(queries), strict=True):
+        assert one["target"] == two["target"]
+
+
+def test_a_separable_toy_is_well_above_chance(task, learner, make):
+    support = ROWS[task](10, seed=0)
+    known = {str(r.get("text") or r.get("tokens")) for r in support}
+    held_out = [r for r in unique(ROWS[task](12, seed=7)) if str(r.get("text") or r.get("tokens")) not in known]
+    model = adapt(make(task, learner), support)
+    examples = model.pipeline.task.examples(held_out)
+    predicted = [p["target"] for p in model.predict([e.query for e in examples])]
+    got = model.pipeline.task.metrics([e.target for e in examples], predicted, model.labels)
+    assert got[model.pipeline.task.primary_metric] > BAR[task], got
+
+
+def test_labels_without_examples_are_scored_by_their_names(task, learner, make):
+    pipeline = make(task, learner)
+    model = pipeline.adapt([], ["law", "medicine", "money"], {"law": "court judge order"})
+    got = scores(model, ROWS[task](2, seed=3))
+    assert torch.isfinite(got).all()
+    assert got.std() > 0
+
+
+def test_meta_loss_moves_what_it_should(task, learner, make):
+    pipeline = make(task, learner)
+    if not pipeline.learner.meta_learns:
+        pytest.skip(f"{learner} solves its head by a library, which has no gradient")
+    encoder = pipeline.learner.encoder
+    if not encoder.adapter:
+        from peft import LoraConfig
+
+        encoder.attach(LoraConfig(r=2, target_modules=["query", "value"]))
+    for p in encoder.adapter.values():
+        p.requires_grad_()
+    support, query = (pipeline.task.examples(ROWS[task](2, seed=s)) for s in (0, 1))
+    labels = pipeline.task.labels(support)
+    loss = pipeline.learner.meta_loss(
+        pipeline.support(support, labels),
+        pipeline.task.collate(query, labels, encoder.tokenizer, with_targets=True),
+    )
+    loss.backward()
+    assert torch.isfinite(loss)
+    norms = [float(p.grad.norm()) for p in encoder.adapter.values() if p.grad is not None]
+    assert sum(norms) > 0
+    assert all(torch.isfinite(torch.tensor(norms)))
+
+
+def test_state_says_which_weights_are_fast(task, learner, make):
+    model = adapt(make(task, learner), ROWS[task](3, seed=0))
+    names = set(model.pipeline.learner.encoder.parameters())
+    fast = {k.removeprefix(FAST) for k in model.adapted.state if k.startswith(FAST)}
+    assert fast <= names
+    assert model.adapted.bytes == sum(v.nbytes for v in model.adapted.state.values())
