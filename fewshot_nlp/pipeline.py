@@ -35,8 +35,9 @@ class Pipeline:
             descriptions: words for some labels; the others are described by their names.
         """
         words = {label: readable(label) for label in labels} | dict(descriptions or {})
-        if self.learner.config.label_names == 0 and examples:
-            words = {}
+        if self.learner.config.label_names == 0:
+            seen = self.task.labels(examples)
+            words = {label: text for label, text in words.items() if label not in seen}
         return self.task.collate(
             examples, labels, self.learner.encoder.tokenizer, with_targets=True, descriptions=words
         )

@@ -44,6 +44,10 @@ class SlotBatch:
         pooling: how tokens of a slot become one vector.
         normaliser: what scores are normalised over.
         targets: gold classes of the slots; None for queries.
+        surface: what a slot looks like, apart from the encoder (capitals, digits, ...), in [0, 1]; None where the
+            task knows nothing of the kind.
+        coarse: for each class the number of the coarser class it belongs to (the entity type of a BIO tag);
+            None where classes are as coarse as can be.
         anchors: True for slots that come from a label's name or description, not from an example; None
             when there are none. Anchors have targets; their group number is past the last item.
     """
@@ -57,6 +61,8 @@ class SlotBatch:
     pooling: Pooling
     normaliser: Normaliser
     targets: Targets | None = None
+    surface: Float[Tensor, "n_slots n_surface"] | None = None
+    coarse: tuple[int, ...] | None = None
     anchors: Bool[Tensor, " n_slots"] | None = None
 
     @property
@@ -107,6 +113,7 @@ class SlotBatch:
             spans=spans,
             groups=self.groups[keep],
             targets=None if self.targets is None else self.targets[keep],
+            surface=None if self.surface is None else self.surface[keep],
             anchors=None if self.anchors is None else self.anchors[keep],
         )
 
@@ -144,29 +151,3 @@ class SlotBatch:
         total = torch.zeros(n_groups, self.n_classes, device=scores.device, dtype=scores.dtype)
         total = total.scatter_add(0, index, (scores - top).exp())[groups]
         return scores - top - total.log()
-
-
-def join(first: SlotBatch, second: SlotBatch) -> SlotBatch:
-    """One batch of two with the same classes; the second's slots follow the first's."""
-    shift = np.array([first.n_slots, len(first.windows), 0, 0])
-    groups = int(first.groups.max()) + 1 if first.n_slots else 0
-    types = None
-    if first.types is not None or second.types is not None:
-        types = [
-            row
-            for batch in (first, second)
-            for row in (batch.types if batch.types is not None else [[0] * len(w) for w in batch.windows])
-        ]
-    targets = None
-    if first.targets is not None and second.targets is not None:
-        targets = torch.cat([first.targets, second.targets])
-    return replace(
-        first,
-        items=first.items + second.items,
-        windows=[*first.windows, *second.windows],
-        types=types,
-        spans=np.concatenate([first.spans, second.spans + shift]),
-        groups=torch.cat([first.groups, second.groups + groups]),
-        targets=targets,
-        anchors=torch.cat([first.anchor_mask, second.anchor_mask]),
-    )

@@ -166,6 +166,13 @@ class Encoder:
         self.adapter = attach(self.model, config, top_layers, seed)
         self.adapter_config, self.top_layers = config, top_layers
 
+    def mark_trained(self) -> None:
+        """To be called when the base weights were changed: they are then saved with a model, not only named."""
+        self.trained = True
+        self._fingerprint = None
+        if self.cache is not None:
+            self.cache.clear()
+
     def parameters(self) -> dict[str, nn.Parameter]:
         """All parameters by name: the base model's and the adapter's."""
         return dict(self.model.named_parameters())

@@ -24,7 +24,9 @@ app.command("predict")(adapting.predict)
 app.command("push")(adapting.push)
 app.command("evaluate")(episodic.evaluate)
 app.command("episodes")(episodic.episodes)
-app.command("train")(running.train)
+app.command("train", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
+    running.train
+)
 app.command("demo")(running.demo)
 app.command("learners")(listing.learners)
 app.command("cards")(listing.cards)

@@ -23,7 +23,9 @@ def adapt(
     out: Annotated[Path, typer.Option(help="Folder for the model; an earlier model there is replaced.")],
     encoder: Annotated[
         str | None,
-        typer.Option(help="Encoder or meta-trained model: a folder or Hub name. [default: the bundled encoder]"),
+        typer.Option(
+            help="Encoder or meta-trained model: a folder or Hub name. [default: the bundled encoder]"
+        ),
     ] = None,
     learner: Annotated[
         str | None, typer.Option(help="One of `fewshot-nlp learners`. [default: the task's default]")
@@ -32,7 +34,8 @@ def adapt(
         list[str] | None, typer.Option(help="Setting of the learner, name=value; may be repeated.")
     ] = None,
     task_config: Annotated[
-        list[str] | None, typer.Option(help="Option of the task, name=value (multi_label=true); may be repeated.")
+        list[str] | None,
+        typer.Option(help="Option of the task, name=value (multi_label=true); may be repeated."),
     ] = None,
     column_mapping: Mapping = None,
     labels: Annotated[
@@ -77,10 +80,16 @@ def adapt(
 def predict(
     model: Model,
     source: Annotated[
-        str, typer.Option("--input", help="Texts: .txt (one a line), JSONL, CSV, TSV, CoNLL; or - for standard input.")
+        str,
+        typer.Option(
+            "--input", help="Texts: .txt (one a line), JSONL, CSV, TSV, CoNLL; or - for standard input."
+        ),
     ],
     out: Annotated[
-        str, typer.Option(help="File for the predictions: .jsonl, .csv, .tsv, .conll (ner); or - for JSONL on stdout.")
+        str,
+        typer.Option(
+            help="File for the predictions: .jsonl, .csv, .tsv, .conll (ner); or - for JSONL on stdout."
+        ),
     ] = "-",
     column_mapping: Mapping = None,
 ) -> None:
@@ -89,7 +98,9 @@ def predict(
         saved = load_saved(model)
         task, adapted = saved.pipeline.task, saved.model
         if adapted is None:
-            raise FewShotError(f"{model} is meta-trained, but not adapted; run `fewshot-nlp adapt --encoder {model}`.")
+            raise FewShotError(
+                f"{model} is meta-trained, but not adapted; run `fewshot-nlp adapt --encoder {model}`."
+            )
         check_output(out, task.name)
         rows = read_inputs(source, task.name, pairs(column_mapping or (), "--column-mapping"))
         inputs = queries(task, rows)

@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from fewshot_nlp.models.base import FewShotModel
 
 Ways = Annotated[
-    str | None, typer.Option(help="Labels in an episode: a number, or 'all'. [default: 5 for classification, else all]")
+    str | None,
+    typer.Option(help="Labels in an episode: a number, or 'all'. [default: 5 for classification, else all]"),
 ]
 Shots = Annotated[
-    int, typer.Option(help="Support rows of each label; for ner mentions, to twice as many; without labels rows.")
+    int,
+    typer.Option(help="Support rows of each label; for ner mentions, to twice as many; without labels rows."),
 ]
 Queries = Annotated[int, typer.Option(help="Query set, in the unit of --k-shot.")]
 Seed = Annotated[int, typer.Option(help="Other seeds give other episodes.")]
@@ -72,7 +74,10 @@ def evaluate(
         str | None, typer.Option(help="Labelled rows to score --model on as it is, instead of episodes.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Saved model: a folder or Hub name. With episodes, its learner is adapted to each.")
+        str | None,
+        typer.Option(
+            help="Saved model: a folder or Hub name. With episodes, its learner is adapted to each."
+        ),
     ] = None,
     encoder: Annotated[
         str | None, typer.Option(help="Encoder: a folder or Hub name. [default: the bundled one]")
@@ -96,16 +101,22 @@ def evaluate(
     k_shot: Shots = 5,
     n_query: Queries = 10,
     number: Annotated[
-        int | None, typer.Option("--episodes", help="How many. [default: 20 of --card, all of --episodes-file]", min=1)
+        int | None,
+        typer.Option("--episodes", help="How many. [default: 20 of --card, all of --episodes-file]", min=1),
     ] = None,
     seed: Seed = 0,
     out: Annotated[
-        Path | None, typer.Option(help="Write each episode's scores here, JSON lines; an unfinished run goes on.")
+        Path | None,
+        typer.Option(help="Write each episode's scores here, JSON lines; an unfinished run goes on."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
     """Scores a learner on episodes (mean, 95 % interval), or a saved model on held-out rows."""
-    given = [o for o, v in (("--card", card), ("--episodes-file", episodes_file), ("--data", data)) if v is not None]
+    given = [
+        o
+        for o, v in (("--card", card), ("--episodes-file", episodes_file), ("--data", data))
+        if v is not None
+    ]
     if len(given) != 1:
         raise FewShotError(
             f"Give one of --card, --episodes-file and --data; {' and '.join(given) if given else 'none'} was given."
@@ -175,7 +186,9 @@ def _on_file(
     found, digest = read_episodes(path)
     tasks = sorted({episode.task for episode in found})
     if len(tasks) != 1:
-        raise FewShotError(f"{path} has episodes of {len(tasks)} tasks; there must be one: {', '.join(tasks)}.")
+        raise FewShotError(
+            f"{path} has episodes of {len(tasks)} tasks; there must be one: {', '.join(tasks)}."
+        )
     if number is not None and number > len(found):
         raise FewShotError(f"{path} has {len(found)} episodes, fewer than --episodes {number}.")
     report = _run(made(tasks[0]), found, number or len(found), seed, out)
@@ -223,7 +236,8 @@ def _print_report(report: "Report", protocol: dict[str, Any], seconds: float, as
         if name != report.metric:
             typer.echo(f"  {name} {value['mean']:.4f}{spread}")
     typer.echo("protocol " + " ".join(f"{key}={value}" for key, value in protocol.items()))
-    typer.echo(f"learner {report.config['learner']} {report.config['learner_config']}")
+    chosen = " ".join(f"{key}={value}" for key, value in report.config["learner_config"].items())
+    typer.echo(f"learner {report.config['learner']} {chosen}")
     typer.echo(f"episodes sha256 {report.manifest_sha}")
     say(f"{seconds:.1f} s")
 
@@ -245,7 +259,9 @@ def _write_held_out(result: dict[str, Any], out: Path | None, as_json: bool) -> 
     if as_json:
         print_json(result)
         return
-    typer.echo(f"{result['metric']} {result['scores'][result['metric']]:.4f} ({result['n_rows']} rows, one model, no interval)")
+    typer.echo(
+        f"{result['metric']} {result['scores'][result['metric']]:.4f} ({result['n_rows']} rows, one model, no interval)"
+    )
     for name, value in result["scores"].items():
         if name != result["metric"]:
             typer.echo(f"  {name} {value:.4f}")

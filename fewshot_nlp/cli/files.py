@@ -78,13 +78,22 @@ def check_output(out: str, task: str) -> None:
     if out == STANDARD:
         return
     if ending not in RENDERERS:
-        raise FewShotError(f"{out} ends in {ending or 'nothing'!r}; predictions are written to: {', '.join(RENDERERS)}.")
+        raise FewShotError(
+            f"{out} ends in {ending or 'nothing'!r}; predictions are written to: {', '.join(RENDERERS)}."
+        )
     if ending == CONLL and task != "ner":
-        raise FewShotError(f"{out}: CoNLL holds words and tags, which {task} does not give; write .jsonl or .csv.")
+        raise FewShotError(
+            f"{out}: CoNLL holds words and tags, which {task} does not give; write .jsonl or .csv."
+        )
 
 
 def output_rows(
-    out: str, task: str, labels: Sequence[str], rows: Sequence[Row], inputs: "Sequence[Query]", predictions: Sequence[Row]
+    out: str,
+    task: str,
+    labels: Sequence[str],
+    rows: Sequence[Row],
+    inputs: "Sequence[Query]",
+    predictions: Sequence[Row],
 ) -> list[Row]:
     """The rows, each with its prediction in further columns; for CoNLL words and predicted tags alone."""
     if out.lower().endswith(CONLL):

@@ -97,8 +97,16 @@ class Learner(nn.Module):
         """
         raise NotImplementedError
 
-    def score(self, state: State, features: Float[Tensor, "n_slots d"]) -> Float[Tensor, "n_slots n_classes"]:
-        """Scores (unnormalised log-probabilities) of slots under a state."""
+    def score(
+        self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
+    ) -> Float[Tensor, "n_slots n_classes"]:
+        """Scores (unnormalised log-probabilities) of slots under a state.
+
+        Args:
+            state: what `fit` returned.
+            features: the encoder's vectors of the batch's slots.
+            batch: the slots; its targets, where it has any, must not be looked at.
+        """
         raise NotImplementedError
 
     def adapt(self, support: SlotBatch) -> "Adapted":
@@ -122,7 +130,7 @@ class Learner(nn.Module):
 
     def query_scores(self, state: State, batch: SlotBatch) -> Float[Tensor, "n_slots n_classes"]:
         """Scores of a batch's slots: features under the state's fast weights, then `score`."""
-        return self.score(state, self.features(batch, fast_weights(state)))
+        return self.score(state, self.features(batch, fast_weights(state)), batch)
 
     def features(self, batch: SlotBatch, weights: Mapping[str, Tensor] | None = None, **options: Any) -> Tensor:
         """The encoder's features, checked to be finite."""

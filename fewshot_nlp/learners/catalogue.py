@@ -1,6 +1,7 @@
 """Every learner: one import line each."""
 
 from fewshot_nlp.learners import (
+    context_probe,
     fine_tune,
     linear_probe,
     maml,
@@ -9,4 +10,4 @@ from fewshot_nlp.learners import (
     stacked_probe,
 )
 
-__all__ = ["fine_tune", "linear_probe", "maml", "nearest_neighbour", "prototypical", "stacked_probe"]
+__all__ = ["context_probe", "fine_tune", "linear_probe", "maml", "nearest_neighbour", "prototypical", "stacked_probe"]

@@ -1,15 +1,15 @@
 """Fine-tuning on the support set: an adapter, the whole model, or only a head, by AdamW.
 
 Papers: Hu et al. 2021, LoRA (``scope="adapter"``); Kumar et al. 2022, Fine-Tuning can Distort Pretrained Features
-(the head starts from what is known before the features move); Prechelt 1998, Early Stopping.
-Deviations: the head starts from the classes' prototypes, label names included, so that no step is lost on
-finding it; no dropout. Data needed: from about 8 examples a class. Choose it when the features of the frozen
-encoder do not separate the classes, and seconds to minutes of adapting are affordable.
+(LP-FT: the head is first solved on frozen features, then everything moves); Prechelt 1998, Early Stopping.
+Deviations: any learner whose state has a head (``head.weight``, ...) may give the start, ``start="prototypes"`` gives
+label names their say; no dropout. Data needed: from about 8 examples a class. Choose it when the features of the
+frozen encoder do not separate the classes, and seconds to minutes of adapting are affordable.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from fewshot_nlp.backbone import Encoder
 from fewshot_nlp.learners import LEARNERS
-from fewshot_nlp.learners.base import FAST, Learner, LearnerConfig, State, check, check_choice, fast_weights
+from fewshot_nlp.learners.base import FAST, Learner, LearnerConfig, State, check, check_choice
 from fewshot_nlp.learners.heads import linear_scores, prototype_head
-from fewshot_nlp.learners.inner_loop import Weights, gradients, need_adapter
+from fewshot_nlp.learners.inner_loop import gradients, need_adapter
 from fewshot_nlp.slots import SlotBatch
 
 
@@ -31,24 +31,31 @@ class FineTuneConfig(LearnerConfig):
     Args:
         scope: what moves beside the head: "adapter", "all" weights of the encoder, or "head" (nothing else).
         steps: optimiser steps at most.
-        lr: learning rate of adapter or encoder; None takes 1e-3 for an adapter and 5e-5 for all weights.
+        lr: learning rate of adapter or encoder; None takes 1e-3 for an adapter and 1e-4 for all weights.
         head_lr: learning rate of the head.
+        start: learner whose head is the start: "prototypes" (class means, label names among them), or the name of
+            a learner that solves a head, e.g. "linear_probe" or "context_probe".
+        start_config: that learner's settings.
         weight_decay: AdamW's, on everything.
         batch_size: examples in a step; the whole support set when it has no more.
         early_stopping: share of the examples held out; training goes back to the step with the least loss on
             them. 0 trains all steps on everything. It takes effect from 20 examples.
-        scale: features are L2-normalised and multiplied by this before the head.
+        scale: with "prototypes", features are L2-normalised and multiplied by this before the head.
+        max_grad_norm: gradients of adapter or encoder are scaled down to this norm.
         label_smoothing: share of the probability spread over all classes.
     """
 
     scope: Literal["adapter", "all", "head"] = "adapter"
     steps: int = 60
     lr: float | None = None
-    head_lr: float = 1e-2
+    head_lr: float = 1e-3
+    start: str = "prototypes"
+    start_config: Mapping[str, Any] = field(default_factory=dict)
     weight_decay: float = 0.01
     batch_size: int = 32
     early_stopping: float = 0.0
     scale: float = 8.0
+    max_grad_norm: float = 1.0
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
@@ -62,6 +69,7 @@ class FineTuneConfig(LearnerConfig):
         check(self, "batch_size", 1, 10**6)
         check(self, "early_stopping", 0, 0.5)
         check(self, "scale", 1e-3, 1e3)
+        check(self, "max_grad_norm", 1e-6, 1e6)
         check(self, "label_smoothing", 0, 0.9)
 
 
@@ -77,39 +85,47 @@ class FineTune(Learner):
         super().__init__(encoder, config)
         if self.config.scope == "adapter":
             need_adapter(encoder, self.config.seed)
+        self.start: Learner | None = None
+        if self.config.start != "prototypes":
+            start_class = LEARNERS.get(self.config.start)
+            self.start = start_class(encoder, start_class.config_class.from_dict(self.config.start_config))
 
     def fit(self, support: SlotBatch, *, meta: bool = False) -> State:
         """Fast weights and head after training; with ``meta``, the head before any step (see `meta_loss`)."""
-        start = self._start(support)
         examples = support.select(~support.anchor_mask)
+        state = self._start(support)
         if meta or not examples.n_slots:
-            return start
+            return state
         with torch.enable_grad():
-            return self._train(start, examples)
+            return self._train(state, examples)
 
-    def score(self, state: State, features: Float[Tensor, "n_slots d"]) -> Float[Tensor, "n_slots n_classes"]:
-        """A linear head on the features."""
-        return linear_scores(state, self._scaled(features))
+    def score(
+        self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
+    ) -> Float[Tensor, "n_slots n_classes"]:
+        """Scores of the head, as the learner that gave the start computes them."""
+        if self.start is not None:
+            return self.start.score(state, features, batch)
+        return linear_scores(state, F.normalize(features, dim=-1) * self.config.scale)
 
-    def _scaled(self, features: Tensor) -> Tensor:
-        return F.normalize(features, dim=-1) * self.config.scale
-
-    def _start(self, support: SlotBatch) -> Weights:
+    def _start(self, support: SlotBatch) -> State:
         moving = {
             "adapter": self.encoder.adapter,
             "all": self.encoder.parameters(),
             "head": dict[str, nn.Parameter](),
         }[self.config.scope]
-        weights: Weights = {FAST + name: parameter for name, parameter in moving.items()}
-        features = self._scaled(self.features(support))
-        weights["head.weight"], weights["head.bias"] = prototype_head(features, support, self.config.label_names)
-        return weights
+        state: State = {FAST + name: parameter for name, parameter in moving.items()}
+        if self.start is not None:
+            return state | self.start.fit(support)
+        features = F.normalize(self.features(support), dim=-1) * self.config.scale
+        state["head.weight"], state["head.bias"] = prototype_head(features, support, self.config.label_names)
+        return state
 
-    def _train(self, start: Weights, examples: SlotBatch) -> Weights:
-        weights = {name: w.detach().clone().requires_grad_() for name, w in start.items()}
-        rate = self.config.lr or (5e-5 if self.config.scope == "all" else 1e-3)
+    def _train(self, start: State, examples: SlotBatch) -> State:
+        state = {name: value.detach().clone() for name, value in start.items()}
+        weights = {n: w.requires_grad_() for n, w in state.items() if n.startswith((FAST, "head."))}
         fast = [w for n, w in weights.items() if n.startswith(FAST)]
         head = [w for n, w in weights.items() if not n.startswith(FAST)]
+        rate = self.config.lr or (1e-4 if self.config.scope == "all" else 1e-3)
         groups = [{"params": fast, "lr": rate}] * bool(fast) + [{"params": head, "lr": self.config.head_lr}]
         optimiser = torch.optim.AdamW(groups, weight_decay=self.config.weight_decay)
         steps = self.config.steps
@@ -117,22 +133,21 @@ class FineTune(Learner):
             optimiser, lambda step: min((step + 1) / (0.1 * steps + 1), 1 - step / steps)
         )
         train, held_out = self._split(examples)
-        best, best_loss = weights, float("inf")
+        best, best_loss = state, float("inf")
         for step, batch in zip(range(steps), self._batches(train), strict=False):
-            loss = batch.loss(self._scores(weights, batch), self.config.label_smoothing)
+            loss = batch.loss(self.query_scores(state, batch), self.config.label_smoothing)
             for name, grad in gradients(loss, weights).items():
                 weights[name].grad = grad
+            if fast:
+                torch.nn.utils.clip_grad_norm_(fast, self.config.max_grad_norm)
             optimiser.step()
             schedule.step()
             if held_out is not None and (step % 5 == 4 or step == steps - 1):
                 with torch.no_grad():
-                    value = float(held_out.loss(self._scores(weights, held_out)))
+                    value = float(held_out.loss(self.query_scores(state, held_out)))
                 if value < best_loss:
-                    best, best_loss = {n: w.detach().clone() for n, w in weights.items()}, value
+                    best, best_loss = {n: w.detach().clone() for n, w in state.items()}, value
         return best
-
-    def _scores(self, weights: Weights, batch: SlotBatch) -> Tensor:
-        return linear_scores(weights, self._scaled(self.features(batch, fast_weights(weights))))
 
     def _split(self, examples: SlotBatch) -> tuple[SlotBatch, SlotBatch | None]:
         groups = examples.groups.unique()

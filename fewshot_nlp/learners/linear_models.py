@@ -10,6 +10,9 @@ from scipy.optimize import minimize
 
 Array = np.ndarray
 
+DECOMPOSED = 1500
+"""Largest size of a Gram matrix whose eigenvectors are computed."""
+
 
 def log_softmax(scores: Float[Array, "n c"]) -> Float[Array, "n c"]:
     """Row-wise log-softmax."""
@@ -27,7 +30,8 @@ class PreconditionedRegression:
 
     Rows are written in the eigenvectors of their Gram matrix, each scaled by the inverse square root of an
     approximate Hessian, eigenvalue x (C - 1) / C^2 + penalty. This changes the speed, not the optimum, and the
-    coordinates serve every subset of the rows, so that all folds of a cross-validation share them.
+    coordinates serve every subset of the rows, so that all folds of a cross-validation share them. Beyond
+    ``DECOMPOSED`` rows and dimensions the eigenvectors would cost more than they save, and rows stay as they are.
 
     Args:
         x: all rows that will ever be fitted on.
@@ -37,7 +41,10 @@ class PreconditionedRegression:
 
     def __init__(self, x: Float[Array, "n d"], n_classes: int, C: float) -> None:
         n, d = x.shape
-        if n < d:
+        basis = None
+        if min(n, d) > DECOMPOSED:
+            values = np.full(d, float((x**2).sum() / d))
+        elif n < d:
             values, vectors = np.linalg.eigh(x @ x.T)
             keep = values > 1e-6 * max(values[-1], 1e-12)
             values = values[keep]
@@ -47,24 +54,35 @@ class PreconditionedRegression:
             values = np.maximum(values, 0.0)
         hessian = values * (n_classes - 1) / n_classes**2 + 1 / C
         self.n_classes = n_classes
-        self.basis = (basis / np.sqrt(hessian)).astype(np.float32)
+        scale = 1 / np.sqrt(hessian)
+        self.basis = (scale if basis is None else basis * scale).astype(np.float32)
         self.penalty = (1 / (C * hessian)).astype(np.float32)[:, None]
-        self.rows = x @ self.basis
+        self.rows = (x * self.basis if basis is None else x @ self.basis).astype(np.float32)
         self.intercept_scale = np.float32(1 / np.sqrt(n * (n_classes - 1) / n_classes**2 + 1e-6))
 
-    def fit(self, rows: Int[Array, " m"], y: Int[Array, " m"], weight: Float[Array, " m"]) -> Float[Array, "c d+1"]:
+    def fit(
+        self,
+        rows: Int[Array, " m"],
+        y: Int[Array, " m"],
+        weight: Float[Array, " m"],
+        n_classes: int | None = None,
+        tolerance: float = 1e-4,
+    ) -> Float[Array, "c d+1"]:
         """Coefficients fitted on some of the rows.
 
         Args:
             rows: their numbers.
             y: their classes.
             weight: their weights in the loss.
+            n_classes: number of classes, if not the one that was given before.
+            tolerance: relative change of the loss at which to stop.
         """
         z, n = self.rows[rows], len(rows)
-        truth = np.zeros((n, self.n_classes), np.float32)
+        n_classes = n_classes or self.n_classes
+        truth = np.zeros((n, n_classes), np.float32)
         truth[np.arange(n), y] = 1
         weights = weight.astype(np.float32)[:, None]
-        shape = (z.shape[1] + 1, self.n_classes)
+        shape = (z.shape[1] + 1, n_classes)
 
         def loss_and_gradient(flat: Array) -> tuple[float, Array]:
             w = flat.reshape(shape).astype(np.float32)
@@ -82,10 +100,11 @@ class PreconditionedRegression:
             np.zeros(shape[0] * shape[1]),
             jac=True,
             method="L-BFGS-B",
-            options={"maxiter": 40, "maxcor": 6, "ftol": 1e-4, "gtol": 1e-3},
+            options={"maxiter": 200, "maxcor": 6, "ftol": tolerance, "gtol": 10 * tolerance},
         )
         w = found.x.reshape(shape).astype(np.float32)
-        return np.concatenate([(self.basis @ w[:-1]).T, self.intercept_scale * w[-1][:, None]], axis=1)
+        back = self.basis[:, None] * w[:-1] if self.basis.ndim == 1 else self.basis @ w[:-1]
+        return np.concatenate([back.T, self.intercept_scale * w[-1][:, None]], axis=1)
 
 
 def shrunk_lda(

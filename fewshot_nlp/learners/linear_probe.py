@@ -52,7 +52,9 @@ class LinearProbe(Learner):
         head = torch.from_numpy(coefficients).to(features)
         return {"head.weight": head[:, :-1], "head.bias": head[:, -1]}
 
-    def score(self, state: State, features: Float[Tensor, "n_slots d"]) -> Float[Tensor, "n_slots n_classes"]:
+    def score(
+        self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
+    ) -> Float[Tensor, "n_slots n_classes"]:
         """A linear head on L2-normalised features."""
         return linear_scores(state, F.normalize(features, dim=-1))
 

@@ -96,7 +96,9 @@ class MAML(Learner):
                 second_order=second_order,
             )
 
-    def score(self, state: State, features: Float[Tensor, "n_slots d"]) -> Float[Tensor, "n_slots n_classes"]:
+    def score(
+        self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
+    ) -> Float[Tensor, "n_slots n_classes"]:
         """A linear head on the features."""
         return linear_scores(state, self._scaled(features))
 

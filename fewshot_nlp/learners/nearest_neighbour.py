@@ -76,7 +76,9 @@ class NearestNeighbour(Learner):
         halves = torch.tensor(1 if support.normaliser == "classes" else 2)
         return {"keys": features, "values": values, "halves": halves}
 
-    def score(self, state: State, features: Float[Tensor, "n_slots d"]) -> Float[Tensor, "n_slots n_classes"]:
+    def score(
+        self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
+    ) -> Float[Tensor, "n_slots n_classes"]:
         """Log-votes of the neighbours."""
         memory = Memory(state["keys"], state["values"], self.config.metric)
         if self.config.vote == "per_class":

@@ -69,7 +69,9 @@ class Prototypical(Learner):
         seen = (targets * weight).sum(dim=0) > 0
         return {"prototypes": torch.stack(means), "seen": seen, "log_temperature": self.log_temperature}
 
-    def score(self, state: State, features: Float[Tensor, "n_slots d"]) -> Float[Tensor, "n_slots n_classes"]:
+    def score(
+        self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
+    ) -> Float[Tensor, "n_slots n_classes"]:
         """Minus the distance to each prototype over the temperature (Snell et al., equation 2)."""
         features = self._space(features)
         scores = -self._distance(features, state["prototypes"][0])

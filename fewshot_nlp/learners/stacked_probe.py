@@ -102,7 +102,9 @@ class StackedProbe(Learner):
         state["name_weight"] = torch.tensor(float(name_weight)).to(blocks)
         return state
 
-    def score(self, state: State, features: Float[Tensor, "n_slots d"]) -> Float[Tensor, "n_slots n_classes"]:
+    def score(
+        self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
+    ) -> Float[Tensor, "n_slots n_classes"]:
         """Weighted scores of the linear heads and of the similarity to the label names."""
         rows = self._scaled(state, self._blocks(features))
         scores = F.linear(rows, state["head.weight"], state["head.bias"])

@@ -4,21 +4,21 @@ Source: Ding et al. 2021, "Few-NERD: A Few-shot Named Entity Recognition Dataset
 sampler released with it, which also asks that a new sentence holds a label that is still short of K.
 
 Deviations: sentences that also hold other types than the N are allowed, and those types become ``O`` (there,
-such sentences are left out, which few data sets can afford). A rare label's support is held below 2K where the
-query set needs the rest. A walk that ends short of K is repaired by exchanging sentences, and begun again if
-that fails (there, the walk would never end, as it does on many small data sets with all labels).
+such sentences are left out, which few data sets can afford). The support mentions of a rare label are held
+below 2K where the query set needs the rest. A walk that ends short of K is repaired by exchanging sentences,
+and begun again if that fails (there, it would never end, as on many small data sets with all labels).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import inf
 from typing import ClassVar, Literal
 
 import numpy as np
 
 from fewshot_nlp.episode import Episode, TaskDataset
 from fewshot_nlp.errors import FewShotError
-from fewshot_nlp.sampling.base import RESTARTS, SAMPLERS, SamplerConfig, generator, label_choice, whole
+from fewshot_nlp.sampling.base import SAMPLERS, SamplerConfig, generator, label_choice, whole
+from fewshot_nlp.sampling.draft import Draft, Pairs
 from fewshot_nlp.sampling.rows import (
     RowIndex,
     Rows,
@@ -29,14 +29,11 @@ from fewshot_nlp.sampling.rows import (
     task_id,
 )
 
+RESTARTS = 10
+"""How often an episode that cannot be completed is begun again, with other random numbers."""
+
 REPAIR_STEPS = 500
-"""Exchanges that are tried before an episode is begun again."""
-
-CHOICES = 8
-"""Examples that an exchange chooses from."""
-
-Pairs = tuple[tuple[str, int], ...]
-"""Labels of an example, each with how often it occurs there."""
+"""Exchanges that are tried each time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,94 +54,6 @@ class NWayK2KShotConfig(SamplerConfig):
             raise FewShotError(f"query is {self.query!r}, but must be one of: mentions, rows.")
 
 
-class Draft:
-    """A set of examples in the making: between ``k`` and ``caps`` mentions of each label.
-
-    Args:
-        pairs: the labels of every example of the data set.
-        k: mentions wanted of each label, at least 1.
-        caps: mentions allowed, at least ``k``, for each label that counts; others are passed over.
-
-    Attributes:
-        rows: the examples taken.
-        counts: how often they hold each label.
-    """
-
-    def __init__(self, pairs: Sequence[Pairs], k: int, caps: Mapping[str, int]) -> None:
-        self._pairs, self._k, self._caps = pairs, k, caps
-        self.rows: list[int] = []
-        self.counts = dict.fromkeys(caps, 0)
-
-    def short(self) -> list[str]:
-        """The labels that are below ``k``."""
-        return [label for label, n in self.counts.items() if n < self._k]
-
-    def walk(self, order: Iterable[int]) -> None:
-        """Takes each example that holds a label still short and brings none over its cap.
-
-        One walk is the whole algorithm: an example that is refused once would be refused ever after.
-        """
-        missing = len(self.short())
-        for row in order:
-            useful = False
-            for label, n in self._pairs[row]:
-                have = self.counts.get(label)
-                if have is None:
-                    continue
-                if have + n > self._caps[label]:
-                    break
-                useful = useful or have < self._k
-            else:
-                if useful:
-                    self._add(row, 1)
-                    missing = len(self.short())
-            if not missing:
-                return
-
-    def repair(self, rng: np.random.Generator, holding: Mapping[str, Rows], steps: int) -> None:
-        """Exchanges examples until no label is short, or the steps are used up.
-
-        A step adds an example of a label that is short, of a few drawn at random the one that brings the fewest
-        mentions over the caps, and then takes out random others until all caps hold again.
-
-        Args:
-            rng: random numbers.
-            holding: for each label, the examples to choose from.
-            steps: at least 0.
-        """
-        for _ in range(steps):
-            short = self.short()
-            if not short:
-                return
-            rows = holding[short[int(rng.integers(len(short)))]]
-            drawn = rows[rng.integers(len(rows), size=CHOICES)].tolist() if len(rows) else []
-            damage = [(self._over(row), row) for row in drawn if row not in self.rows]
-            least, row = min(damage, default=(inf, -1), key=lambda found: found[0])
-            if least == inf:
-                continue
-            self._add(row, 1)
-            for label, _ in self._pairs[row]:
-                while label in self.counts and self.counts[label] > self._caps[label]:
-                    others = [r for r in self.rows if r != row and any(x == label for x, _ in self._pairs[r])]
-                    self._add(others[int(rng.integers(len(others)))], -1)
-
-    def _over(self, row: int) -> float:
-        """How many mentions an example would bring over the caps; infinite if it could not stand alone."""
-        total = 0.0
-        for label, n in self._pairs[row]:
-            if label in self.counts:
-                cap = self._caps[label]
-                total += inf if n > cap else max(0, self.counts[label] + n - cap)
-        return total
-
-    def _add(self, row: int, times: int) -> None:
-        """Takes an example, or with ``times`` -1 takes it out."""
-        (self.rows.append if times > 0 else self.rows.remove)(row)
-        for label, n in self._pairs[row]:
-            if label in self.counts:
-                self.counts[label] += times * n
-
-
 @SAMPLERS.register("n_way_k2k_shot")
 class NWayK2KShot:
     """K to 2K mentions of each of N labels in the support set: for NER, and texts with several labels.
@@ -154,7 +63,8 @@ class NWayK2KShot:
     none over 2K. The query set is drawn in the same way from the other examples, with ``n_query`` for K; or,
     with ``query="rows"``, it is ``n_query`` of the other examples as they come, also those without any label.
     Where the data set has groups, the query set keeps clear of the groups of the support set. An episode that
-    cannot be completed is repaired, and begun again up to 50 times.
+    cannot be completed is repaired, and begun again up to
+    10 times.
 
     Args:
         dataset: data with labels.
@@ -323,19 +233,22 @@ class NWayK2KShot:
         draft = Draft(self._pairs, k, caps)
         draft.walk(rows[np.argsort(self._index.group_ranks(rng, spread)[rows])].tolist())
         if draft.short():
-            holding = {label: np.intersect1d(self._index.by_label[label], rows) for label in caps}
-            draft.repair(rng, holding, REPAIR_STEPS)
+            allowed = np.zeros(len(self.dataset), bool)
+            allowed[rows] = True
+            by_label = self._index.by_label
+            draft.repair(rng, lambda label: by_label[label][allowed[by_label[label]]], REPAIR_STEPS)
         return draft
 
     def _failure(self, part: str, need: int, counts: Mapping[str, int]) -> str:
-        worst = min(counts, key=lambda label: counts[label])
+        """What to tell when all restarts failed: ``counts`` are the last one's."""
         told = f"{self._asked}: after {RESTARTS} restarts, "
+        worst = min(counts, key=lambda label: counts[label])
         if worst in self._totals:
             rows = counted(len(self._index.by_label[worst]), "example", "examples")
             told += (
-                f"{worst!r} came to {counts[worst]} of {need} mentions in the {part} set, though the data has "
-                f"{self._totals[worst]} in {rows}, because other labels stand in the same examples. All counts: "
-                f"{', '.join(f'{label} {n}' for label, n in counts.items())}."
+                f"{worst!r} came to {counts[worst]} of {need} mentions in the {part} set. {self.dataset.name} has "
+                f"{self._totals[worst]} in {rows}, but with them other labels came over {2 * need}, or too few "
+                f"were left. All counts: {', '.join(f'{label} {n}' for label, n in counts.items())}."
             )
         else:
             told += f"{counts[worst]} rows are left for the {part} set, which needs {need}."

@@ -17,13 +17,13 @@ from fewshot_nlp.tasks import TASKS
 from fewshot_nlp.tasks.base import Prediction, Row, Task, check_descriptions, need_column, need_text
 from fewshot_nlp.tasks.tags import (
     Repair,
-    bio_transitions,
     check_tags,
     spans_to_tags,
     split_words,
     tag_spans,
-    viterbi,
+    word_shapes,
 )
+from fewshot_nlp.tasks.transitions import abstract, hidden_markov, legal_bio, viterbi
 from fewshot_nlp.windows import Windows, WindowTokenizer
 
 
@@ -34,10 +34,10 @@ class NER(Task):
     A span is ``{"start": int, "end": int, "label": str}`` in characters of the text, end exclusive.
 
     Args:
-        scheme: classes that slots are scored for: "io" has one class a type, and neighbouring words of a type
-            are one entity; "bio" tells the first word of an entity from the others.
-        transitions: "none" decodes word by word ("bio" still forbids an I- without its B-); "support" adds
-            transition probabilities counted on the support set (StructShot, Yang & Katiyar 2020, section 4.2).
+        scheme: classes that slots are scored for: "io" has one class a type, and neighbouring words of a type are
+            one entity; "bio" tells the first word of an entity from the others.
+        transitions: of the tags, counted on the support set: "hidden_markov" (with "bio"; see `hidden_markov`),
+            "abstract" (with "io"; StructShot, Yang & Katiyar 2020), or "none" (but "bio" forbids what BIO does).
         pooling: a word's vector is its first sub-token's, or the mean of all.
         repair: what an ``I-X`` without a ``B-X`` becomes: "begin" makes it a ``B-X``, "error" refuses it.
     """
@@ -50,14 +50,15 @@ class NER(Task):
         self,
         *,
         scheme: Literal["io", "bio"] = "io",
-        transitions: Literal["none", "support"] = "none",
-        pooling: Literal["first", "mean"] = "first",
+        transitions: Literal["hidden_markov", "abstract", "none"] | None = None,
+        pooling: Literal["mean", "first"] = "mean",
         repair: Repair = "begin",
     ) -> None:
+        transitions = transitions or ("hidden_markov" if scheme == "bio" else "none")
         for name, value, known in (
             ("scheme", scheme, ("io", "bio")),
-            ("transitions", transitions, ("none", "support")),
-            ("pooling", pooling, ("first", "mean")),
+            ("transitions", transitions, ("none", "hidden_markov" if scheme == "bio" else "abstract")),
+            ("pooling", pooling, ("mean", "first")),
             ("repair", repair, ("begin", "error")),
         ):
             if value not in known:
@@ -155,8 +156,15 @@ class NER(Task):
             pooling=self.pooling,  # type: ignore[arg-type]
             normaliser="classes",
             targets=self._targets(items, anchors, classes) if with_targets else None,
+            surface=self._surface(items, len(anchors)),
+            coarse=None if self.scheme == "io" else (0, *(1 + i // 2 for i in range(2 * len(labels)))),
             anchors=torch.arange(len(groups)) >= n_slots if anchors else None,
         )
+
+    @staticmethod
+    def _surface(items: Sequence[Query], n_anchors: int) -> Tensor:
+        shapes = torch.from_numpy(word_shapes([item.inputs["tokens"] for item in items]))
+        return torch.cat([shapes, torch.zeros(n_anchors, shapes.shape[1])])
 
     def _targets(self, items: Sequence[Query], anchors: Sequence[int], classes: Sequence[str]) -> Tensor:
         number = {c: i for i, c in enumerate(classes)}
@@ -165,34 +173,18 @@ class NER(Task):
         return torch.tensor([number[t if t == "O" else t[cut:]] for t in tags] + list(anchors), dtype=torch.long)
 
     def calibrate(self, support: SlotBatch) -> dict[str, Tensor]:
-        """With ``transitions="support"``: log-probabilities of the first class and of each class after each.
-
-        Counted on tags whose types are all one ("O", "entity"), and shared out evenly among the types
-        (Yang & Katiyar 2020, section 4.2), with one added to every count.
-        """
-        if self.transitions == "none" or support.n_slots == 0:
+        """Transitions counted on the support set, as the option says; without examples only what BIO forbids."""
+        examples = support.select(~support.anchor_mask)
+        tags = examples.gold.numpy()
+        sentences = np.split(tags, np.flatnonzero(np.diff(examples.groups.numpy())) + 1) if len(tags) else []
+        if self.scheme == "bio":
+            counted = self.transitions == "hidden_markov" and sentences
+            rule = hidden_markov(support.classes, sentences) if counted else legal_bio(support.classes)
+        elif self.transitions == "abstract" and sentences:
+            rule = abstract(support.n_classes, sentences)
+        else:
             return {}
-        entity = (support.gold > 0).long()
-        same_type = support.gold[1:] == support.gold[:-1]
-        inner = support.groups[1:] == support.groups[:-1]
-        first = torch.cat([torch.ones(1, dtype=torch.bool), ~inner]) & ~support.anchor_mask
-        start = torch.bincount(entity[first], minlength=2).double() + 1
-        counts = torch.ones(2, 3, dtype=torch.float64)  # columns: to O, to the same type, to another type
-        for row in (0, 1):
-            at = inner & (entity[:-1] == row)
-            to_entity = at & (entity[1:] == 1)
-            counts[row] += torch.stack([(at & (entity[1:] == 0)).sum(), (to_entity & same_type).sum(), (to_entity & ~same_type).sum()])
-        n = support.n_classes - 1
-        log = torch.empty(n + 1, n + 1, dtype=torch.float64)
-        counts[0] = torch.stack([counts[0, 0], counts[0, 2], counts[0, 2]])
-        total = counts[0, 0] + counts[0, 2]
-        log[0, 0], log[0, 1:] = (counts[0, 0] / total).log(), (counts[0, 2] / total / n).log()
-        p = counts[1] / counts[1].sum()
-        log[1:, 0] = p[0].log()
-        log[1:, 1:] = (p[2] / max(1, n - 1)).log()
-        log[1:, 1:].fill_diagonal_(p[1].log().item())
-        first_log = torch.cat([start[:1], start[1:].expand(n) / n]).div(start.sum()).log()
-        return {"start": first_log.float(), "step": log.float()}
+        return {name: torch.from_numpy(value).float() for name, value in rule.items()}
 
     def decode(
         self,
@@ -204,9 +196,7 @@ class NER(Task):
         log = batch.log_probabilities(scores).cpu().numpy()
         lengths = np.bincount(batch.groups.numpy(), minlength=len(batch.items))
         if rule:
-            best = viterbi(log, lengths, rule["start"].numpy(), rule["step"].numpy())
-        elif self.scheme == "bio":
-            best = viterbi(log, lengths, *bio_transitions(batch.classes))
+            best = viterbi(log, lengths, {name: value.numpy() for name, value in rule.items()})
         else:
             best = log.argmax(axis=1)
         ends = np.cumsum(lengths)

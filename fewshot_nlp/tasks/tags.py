@@ -1,11 +1,11 @@
-"""BIO tags: checking and repairing them, to and from entity spans, and decoding with transitions."""
+"""BIO tags: checking and repairing them, to and from entity spans; words of a text and what they look like."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 import regex
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from fewshot_nlp.errors import FewShotError
 
@@ -89,51 +89,28 @@ def spans_to_tags(
     return tags
 
 
-def bio_transitions(classes: Sequence[str]) -> tuple[Float[np.ndarray, " c"], Float[np.ndarray, "c c"]]:
-    """Log-scores that forbid an ``I-X`` at the start or after anything but ``B-X`` and ``I-X``."""
-    inside = np.array([c.startswith("I-") for c in classes])
-    types = np.array([c[2:] for c in classes])
-    start = np.where(inside, -np.inf, 0.0)
-    step = np.where(inside[None, :] & (types[:, None] != types[None, :]), -np.inf, 0.0)
-    return start, step
-
-
-def viterbi(
-    emissions: Float[np.ndarray, "n_words n_classes"],
-    lengths: Sequence[int],
-    start: Float[np.ndarray, " n_classes"],
-    step: Float[np.ndarray, "n_classes n_classes"],
-) -> Int[np.ndarray, " n_words"]:
-    """The best class sequence of every sentence: all sentences of a batch advance together.
-
-    Args:
-        emissions: log-scores of all words, sentence after sentence.
-        lengths: words of each sentence.
-        start: log-score of each class at a sentence's start.
-        step: log-score of each class (column) after each class (row).
-    """
-    order = np.argsort([-n for n in lengths], kind="stable")
-    sizes = np.asarray(lengths)[order]
-    first = (np.cumsum(lengths) - np.asarray(lengths))[order]
-    best = np.zeros(len(emissions), int)
-    if not len(emissions):
-        return best
-    score = start + emissions[first[sizes > 0]]
-    back: list[np.ndarray] = []
-    finals = np.zeros(len(sizes), int)
-    for t in range(1, int(sizes[0]) + 1):
-        alive = int((sizes > t).sum())
-        ended = slice(alive, int((sizes > t - 1).sum()))
-        finals[ended] = score[ended].argmax(axis=1)
-        if alive:
-            paths = score[:alive, :, None] + step
-            back.append(paths.argmax(axis=1))
-            score = paths.max(axis=1) + emissions[first[:alive] + t]
-    state = np.zeros(len(sizes), int)
-    for t in range(int(sizes[0]) - 1, -1, -1):
-        alive = int((sizes > t).sum())
-        follows = int((sizes > t + 1).sum())
-        state[:follows] = back[t][np.arange(follows), state[:follows]] if follows else state[:0]
-        state[follows:alive] = finals[follows:alive]
-        best[first[:alive] + t] = state[:alive]
-    return best
+def word_shapes(sentences: Sequence[Sequence[str]]) -> Float[np.ndarray, "n_words 14"]:
+    """What each word looks like, as 0 or 1: capitals, digits, punctuation, length, place in the sentence."""
+    return np.array(
+        [
+            (
+                word[:1].isupper(),
+                word.isupper() and len(word) > 1,
+                word.istitle(),
+                any(c.isupper() for c in word[1:]),
+                word.islower(),
+                any(c.isdigit() for c in word),
+                word.isdigit(),
+                not any(c.isalnum() for c in word),
+                len(word) <= 2,
+                len(word) >= 9,
+                "-" in word,
+                "." in word,
+                any(c in "/%$" for c in word),
+                place == 0,
+            )
+            for words in sentences
+            for place, word in enumerate(words)
+        ],
+        np.float32,
+    ).reshape(-1, 14)

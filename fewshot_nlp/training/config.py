@@ -1,4 +1,4 @@
-"""All settings of a meta-training run; built from a YAML file and the command line, where an unknown key is an error."""
+"""All settings of a meta-training run, from a YAML file and the command line; an unknown key is an error."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -36,8 +36,8 @@ class SamplerSettings:
     """How episodes are drawn from each source.
 
     Args:
-        name: a sampler's; None takes the task's: n_way_k2k_shot for ner, n_way_k_shot for classification, else
-            k_shot.
+        name: a sampler's; None takes the task's: n_way_k2k_shot for ner, n_way_k_shot for classification,
+            k_shot for others.
         n_way: labels in an episode, from 1; None for all. A source with fewer labels gives all that it has.
         k_shot: support size, in the sampler's unit, from 1; a list draws each episode's from it.
         n_query: query size, in the sampler's unit, from 1.
@@ -60,7 +60,9 @@ class SamplerSettings:
             _whole("sampler.n_way", self.n_way, 1)
         _whole("sampler.n_query", self.n_query, 1)
         if not self.k_shots or len(set(self.k_shots)) < len(self.k_shots):
-            raise FewShotError(f"sampler.k_shot is {self.k_shot}, but must be a number, or different numbers.")
+            raise FewShotError(
+                f"sampler.k_shot is {self.k_shot}, but must be a number, or different numbers."
+            )
         for k in self.k_shots:
             _whole("sampler.k_shot", k, 1)
 
@@ -87,7 +89,7 @@ class MetaTrainConfig:
         learner: name of the learner.
         learner_config: its settings.
         encoder: which encoder, and how it is read.
-        adapter: a `peft.PeftConfig` as a mapping with ``peft_type``; None for none (or the learner's default).
+        adapter: a `peft.PeftConfig` as a mapping with ``peft_type``; None: none, or the learner's default.
         top_layers: put the adapter into the last k layers only; None for all.
         train: what of the encoder is meta-trained: its "adapter", "all" of it, or nothing: only what the
             "learner" owns. The learner's own parameters are trained in every case.
@@ -114,13 +116,13 @@ class MetaTrainConfig:
         max_grad_norm: the outer gradient is scaled down to this norm; None for never.
         label_smoothing: share of the probability of the query's targets spread over all classes; in [0, 1).
         seed: of the episodes, the adapter's start and all else that is drawn at random.
-        output_dir: folder for ``best``, ``final``, ``checkpoints`` and ``log.jsonl``; all processes must see it.
+        output_dir: folder for ``best``, ``final``, ``checkpoints``, ``log.jsonl``; all processes must see it.
         save_every: outer steps between checkpoints, from 1.
         keep_last: how many checkpoints are kept, from 1; 2 survive a damaged newest one.
-        resume: "auto" goes on from the newest whole checkpoint in ``output_dir``; "never" wants a fresh folder.
+        resume: "auto" goes on from the newest whole checkpoint in ``output_dir``; "never" wants a new folder.
 
     Raises:
-        FewShotError: naming a value out of its range, or a data set that is both source and validation or target.
+        FewShotError: naming a value out of its range, or a data set that is a source and also measured on.
     """
 
     task: str
@@ -182,7 +184,9 @@ class MetaTrainConfig:
             ("resume", ("auto", "never")),
         ):
             if getattr(self, name) not in known:
-                raise FewShotError(f"{name} is {getattr(self, name)!r}, but must be one of: {', '.join(known)}.")
+                raise FewShotError(
+                    f"{name} is {getattr(self, name)!r}, but must be one of: {', '.join(known)}."
+                )
         if not self.sources:
             raise FewShotError("sources is empty; name at least one data set to draw episodes from.")
         if not self.output_dir:
@@ -195,16 +199,20 @@ class MetaTrainConfig:
         twice = next((name for name in sources if sources.count(name) > 1), None)
         if twice is not None:
             raise FewShotError(f"{twice!r} is among the sources twice; join its splits with '+'.")
-        measured = [(s.name, "a val_source") for s in self.val_sources] + [(t, "a target") for t in self.targets]
+        measured = [(s.name, "a val_source") for s in self.val_sources] + [
+            (t, "a target") for t in self.targets
+        ]
         for name, role in measured:
             if name in sources:
                 raise FewShotError(
-                    f"{name!r} is a source and {role}: figures on it would say nothing about unseen data. Leave it "
-                    "out of one, or hold out classes with val_class_fraction."
+                    f"{name!r} is a source and {role}: figures on it would say nothing about unseen data. "
+                    "Leave it out of one, or hold out classes with val_class_fraction."
                 )
             kin = next((s for family in SAME_CORPUS if name in family for s in sources if s in family), None)
             if kin is not None:
-                raise FewShotError(f"{name!r} is {role}, but the source {kin!r} comes from the same corpus; leave one out.")
+                raise FewShotError(
+                    f"{name!r} is {role}, but the source {kin!r} comes from the same corpus; leave one out."
+                )
         if self.val_sources and self.val_class_fraction:
             raise FewShotError("Give val_sources or val_class_fraction, not both.")
 
@@ -214,13 +222,14 @@ class MetaTrainConfig:
 
 
 def parse_config(arguments: Sequence[str]) -> MetaTrainConfig:
-    """The settings that a command line gives: ``--config file.yaml`` and overrides such as ``--outer_steps 2``.
+    """The settings of a command line: ``--config file.yaml`` and overrides such as ``--outer_steps 2``.
 
     Raises:
-        FewShotError: one line, for an unknown key, a value of the wrong type or out of range, or no such file.
+        FewShotError: one line, for an unknown key, a value of a wrong type or out of range, or no such file.
 
     Example:
-        >>> parse_config(["--task=ner", "--learner=maml", "--output_dir=out", '--sources=[{"name": "wnut17"}]']).meta_batch
+        >>> sources = '--sources=[{"name": "wnut17"}]'
+        >>> parse_config(["--task=ner", "--learner=maml", "--output_dir=out", sources]).meta_batch
         4
     """
     import jsonargparse

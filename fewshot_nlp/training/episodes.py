@@ -1,4 +1,4 @@
-"""From the configuration's sources to two streams of episodes: to train on, and to choose the best model by."""
+"""From the configuration's sources to two streams of episodes: to train on, and to choose the best by."""
 
 import inspect
 from collections.abc import Mapping, Sequence
@@ -68,7 +68,9 @@ def read_source(source: Source, task: Task) -> TaskDataset:
     if source.name in card_names():
         card = load_card(source.name)
         if card.task != task.name:
-            raise FewShotError(f"The source {source.name!r} is for the task {card.task}, the run for {task.name}.")
+            raise FewShotError(
+                f"The source {source.name!r} is for the task {card.task}, the run for {task.name}."
+            )
         domain, group = card.domain, card.group_column
         rows = [row for split in source.split.split("+") for row in load_rows(source.name, split)]
     elif Path(source.name).expanduser().exists():
@@ -96,7 +98,12 @@ def _consistent(rows: Sequence[Mapping[str, Any]], task: Task, name: str) -> lis
         if seen.setdefault(canonical_json(example.inputs), target) == target:
             kept.append(row)
     if len(kept) < len(rows):
-        logger.warning("%s: %d of %d rows contradict an earlier row and are left out.", name, len(rows) - len(kept), len(rows))
+        logger.warning(
+            "%s: %d of %d rows contradict an earlier row and are left out.",
+            name,
+            len(rows) - len(kept),
+            len(rows),
+        )
     return kept
 
 
@@ -104,21 +111,31 @@ def _without(data: TaskDataset, inputs: set[str]) -> TaskDataset:
     rows = [i for i, example in enumerate(data.examples) if canonical_json(example.inputs) not in inputs]
     if len(rows) == len(data):
         return data
-    logger.warning("%s: %d of %d rows are among the meta-validation rows and are left out.", data.name, len(data) - len(rows), len(data))
+    logger.warning(
+        "%s: %d of %d rows are among the meta-validation rows and are left out.",
+        data.name,
+        len(data) - len(rows),
+        len(data),
+    )
     return data.take(rows)
 
 
 def _check_licence(source: Source, ship: bool) -> None:
     if source.name not in card_names():
         if ship:
-            logger.warning("%s has no data set card: see to it that its licence allows weights to be given away.", source.name)
+            logger.warning(
+                "%s has no data set card: see to it that its licence allows weights to be given away.",
+                source.name,
+            )
         return
     card = load_card(source.name)
     if card.may_train_weights:
         return
     told = f"The source {source.name!r} has a licence of the class {card.licence_class!r}"
     if ship:
-        raise FewShotError(f"{told}, on which weights that ship may not be trained; leave it out, or set ship: false.")
+        raise FewShotError(
+            f"{told}, on which weights that ship may not be trained; leave it out, or set ship: false."
+        )
     logger.warning("%s: do not give away what is trained on it.", told)
 
 
@@ -138,7 +155,8 @@ def _mixture(
     }
     if isinstance(weights, Mapping):
         if sorted(weights) != sorted(data):
-            raise FewShotError(f"mixture has weights for {', '.join(sorted(weights))}; the sources are {', '.join(sorted(data))}.")
+            given, known = ", ".join(sorted(weights)), ", ".join(sorted(data))
+            raise FewShotError(f"mixture has weights for {given}; the sources are {known}.")
         weights = {name: weights[name.rpartition("/")[0]] for name in samplers}
     return Mixture(samplers, weights, temperature=temperature, seed=seed)
 
@@ -155,7 +173,9 @@ def _sampler(dataset: TaskDataset, settings: SamplerSettings, k: int, seed: int,
         enough = settings.n_way is None or settings.n_way <= len(dataset.label_names)
         values["n_way"] = settings.n_way if enough else None
         if not enough:
-            logger.info("%s has %d labels: its episodes are %d-way.", dataset.name, *[len(dataset.label_names)] * 2)
+            logger.info(
+                "%s has %d labels: its episodes are %d-way.", dataset.name, *[len(dataset.label_names)] * 2
+            )
     try:
         return make(dataset, **values)
     except FewShotError as error:

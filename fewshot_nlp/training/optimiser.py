@@ -28,14 +28,22 @@ def trainable_parameters(pipeline: Pipeline, train: str) -> Iterator[dict[str, n
     """
     learner, encoder = pipeline.learner, pipeline.learner.encoder
     if not learner.meta_learns:
-        raise FewShotError(f"The learner {learner.name} cannot be differentiated through, so it cannot be meta-trained.")
+        raise FewShotError(
+            f"The learner {learner.name} cannot be differentiated through, so it cannot be meta-trained."
+        )
     if train == "adapter" and not encoder.adapter:
-        raise FewShotError("train is 'adapter', but the encoder has none; give one, or set train to 'all' or 'learner'.")
-    moving = {"adapter": encoder.adapter, "all": encoder.parameters(), "learner": dict[str, nn.Parameter]()}[train]
+        raise FewShotError(
+            "train is 'adapter', but the encoder has none; give one, or set train to 'all' or 'learner'."
+        )
+    moving = {"adapter": encoder.adapter, "all": encoder.parameters(), "learner": dict[str, nn.Parameter]()}[
+        train
+    ]
     chosen = {f"encoder.{name}": p for name, p in moving.items()}
     chosen |= {f"learner.{name}": p for name, p in learner.named_parameters() if p.requires_grad}
     if not chosen:
-        raise FewShotError(f"The learner {learner.name} has no parameters of its own; set train to 'adapter' or 'all'.")
+        raise FewShotError(
+            f"The learner {learner.name} has no parameters of its own; set train to 'adapter' or 'all'."
+        )
     if train == "all":
         encoder.mark_trained()
     try:
@@ -50,7 +58,7 @@ def trainable_parameters(pipeline: Pipeline, train: str) -> Iterator[dict[str, n
 
 
 def make_optimiser(config: MetaTrainConfig, trainable: Mapping[str, nn.Parameter]) -> Optimiser:
-    """The optimiser; weight decay applies to matrices only, so that a learned temperature does not drift to 1."""
+    """The optimiser; weight decay is on matrices only, so that a learned temperature does not drift to 1."""
     groups = [
         {"params": [p for p in trainable.values() if (p.dim() > 1) == matrices], "weight_decay": decay}
         for matrices, decay in ((True, config.weight_decay), (False, 0.0))
@@ -62,7 +70,7 @@ def make_optimiser(config: MetaTrainConfig, trainable: Mapping[str, nn.Parameter
 
 
 def learning_rate(config: MetaTrainConfig, step: int) -> float:
-    """The rate of outer step ``step``, from 0 on: a pure function, so that resuming needs no schedule's state.
+    """The rate of outer step ``step``, from 0 on: a pure function, so that no schedule's state is saved.
 
     Example:
         >>> from fewshot_nlp.training.config import Source
@@ -89,7 +97,9 @@ def set_rate(optimiser: Optimiser, rate: float) -> None:
 def optimiser_tensors(optimiser: Optimiser) -> dict[str, Tensor]:
     """The optimiser's state as tensors under the names ``<parameter number>.<what>``."""
     state: dict[int, dict[str, Any]] = optimiser.state_dict()["state"]
-    return {f"{i}.{key}": v for i, values in state.items() for key, v in values.items() if isinstance(v, Tensor)}
+    return {
+        f"{i}.{key}": v for i, values in state.items() for key, v in values.items() if isinstance(v, Tensor)
+    }
 
 
 def restore_optimiser(optimiser: Optimiser, tensors: Mapping[str, Tensor]) -> None:

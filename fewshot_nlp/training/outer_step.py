@@ -4,14 +4,15 @@ Adapted parameters reach the encoder through `torch.func.functional_call`, past 
 DistributedDataParallel reduces gradients; so they are summed here, explicitly, in one flat tensor.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isfinite, nan
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate import Accelerator  # type: ignore[import-untyped]
+from accelerate.utils import gather_object  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
 from fewshot_nlp.episode import Episode
@@ -77,8 +78,8 @@ def outer_gradient(
         The mean loss, and whether any process was asked to stop.
 
     Raises:
-        ScienceError: in every process, naming learner, episode and parameter, when a loss or gradient of any is
-            NaN or infinite.
+        ScienceError: in every process, naming learner, episode and parameter, when in any of them a loss or
+            gradient is NaN or infinite.
     """
     for parameter in trainable.values():
         parameter.grad = None
@@ -88,8 +89,7 @@ def outer_gradient(
         if index % accelerator.num_processes != accelerator.process_index:
             continue
         episode = stream.episode(index)
-        with torch.random.fork_rng(devices=_devices(accelerator)):
-            torch.manual_seed(episode_seed(seed, index))
+        with own_random_numbers(episode_seed(seed, index), accelerator.device):
             try:
                 loss = _backward(accelerator, pipeline, episode, meta_batch, label_smoothing)
             except ScienceError as error:
@@ -98,8 +98,9 @@ def outer_gradient(
         total += loss
         bad = not_finite({name: p.grad for name, p in trainable.items() if p.grad is not None})
         if not isfinite(loss) or bad is not None:
-            what = f"the gradient of {bad}" if bad is not None else "the meta-loss, with all gradients still finite,"
-            failure = f"{what} became NaN or infinite in episode {episode.episode_id!r} of step {step} (loss {loss:g})"
+            what = f"the gradient of {bad}" if bad is not None else "the loss, but no gradient,"
+            where = f"episode {episode.episode_id!r} of step {step}"
+            failure = f"{what} became NaN or infinite in {where} (loss {loss:g})"
             break
     grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in trainable.values()]
     told = torch.tensor([nan if failure else total, float(stop)], dtype=torch.float64)
@@ -110,9 +111,12 @@ def outer_gradient(
     if not bool(torch.isfinite(told).all()):  # seen by every process, so none waits for another
         failures = [f for f in gather_object([failure]) if f]
         raise ScienceError(
-            f"{pipeline.learner.name}: {failures[0]}. Lower outer_lr or the learner's own rates, or set max_grad_norm."
+            f"{pipeline.learner.name}: {failures[0].rstrip('.')}. Lower outer_lr or the learner's own rates, "
+            "or set max_grad_norm."
         )
-    for parameter, grad in zip(trainable.values(), flat.split([g.numel() for g in grads]), strict=True):
+    for parameter, grad in zip(
+        trainable.values(), torch.split(flat, [g.numel() for g in grads]), strict=True
+    ):
         parameter.grad = grad.view_as(parameter).to(parameter.dtype)
     return float(told[0]) / meta_batch, bool(told[1])
 
@@ -137,5 +141,10 @@ def episode_seed(seed: int, index: int) -> int:
     return int(np.random.SeedSequence(seed, spawn_key=(index,)).generate_state(1, np.uint64)[0] >> 1)
 
 
-def _devices(accelerator: Accelerator) -> list[int]:
-    return [] if accelerator.device.type != "cuda" else [accelerator.device.index or 0]
+@contextmanager
+def own_random_numbers(seed: int, device: torch.device) -> Iterator[None]:
+    """Torch's global generator starts at ``seed`` in the block, and is afterwards as it was before."""
+    devices = [device.index or 0] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield

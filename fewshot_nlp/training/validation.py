@@ -1,15 +1,18 @@
 """Meta-validation: mean loss and primary metric over fixed episodes, shared out among the processes."""
 
+from math import isfinite
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate import Accelerator  # type: ignore[import-untyped]
+from accelerate.utils import gather_object  # type: ignore[import-untyped]
 
+from fewshot_nlp.episode import Episode
+from fewshot_nlp.errors import ScienceError
 from fewshot_nlp.evaluator import mean_and_interval
 from fewshot_nlp.pipeline import Pipeline
 from fewshot_nlp.sampling import TaskSampler
-from fewshot_nlp.training.outer_step import episode_seed
+from fewshot_nlp.training.outer_step import episode_seed, own_random_numbers
 
 
 def meta_validate(
@@ -27,31 +30,51 @@ def meta_validate(
     Returns:
         ``val_loss`` and the task's primary metric, each a mean with the half-width of its 95 % interval
         (Student's t over episodes) under ``..._ci95``; ``n_episodes`` and ``val_seed``.
+
+    Raises:
+        ScienceError: in every process, when a loss or an adapted state is NaN or infinite.
     """
     task, learner = pipeline.task, pipeline.learner
     found: list[tuple[int, float, float]] = []
+    failures: list[str] = []
     with learner.encoder.cached(64 * 2**20):
         for index in range(accelerator.process_index, n_episodes, accelerator.num_processes):
             episode = stream.episode(index)
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(episode_seed(seed, index))
-                model = pipeline.adapt(episode.support, episode.label_names)
-                labels = episode.label_names
-                batch = task.collate(episode.query, labels, learner.encoder.tokenizer, with_targets=True)
-                scores = model.adapted.scores(batch)
-            predicted = [p["target"] for p in task.decode(scores, batch, model.rule)]
-            metric = task.metrics(episode.targets, predicted, labels)[task.primary_metric]
-            found.append((index, float(batch.loss(scores)), float(metric)))
-    if accelerator.num_processes > 1:
-        found = gather_object(found)
+            try:
+                loss, metric = _measure(pipeline, episode, episode_seed(seed, index), accelerator.device)
+            except ScienceError as error:
+                failures.append(f"meta-validation episode {episode.episode_id!r}: {error}")
+                break
+            if not isfinite(loss):
+                failures.append(
+                    f"{learner.name}: the loss of meta-validation episode {episode.episode_id!r} is {loss}"
+                )
+                break
+            found.append((index, loss, metric))
+    found, failures = gather_object(found), gather_object(failures)
+    if failures:
+        raise ScienceError(f"{failures[0].rstrip('.')}. Lower outer_lr or the learner's own rates.")
     found.sort()
-    loss, loss_half = mean_and_interval([loss for _, loss, _ in found])
-    metric, metric_half = mean_and_interval([metric for _, _, metric in found])
+    mean, loss_half = mean_and_interval([loss for _, loss, _ in found])
+    score, score_half = mean_and_interval([metric for _, _, metric in found])
     return {
-        "val_loss": loss,
+        "val_loss": mean,
         "val_loss_ci95": loss_half,
-        task.primary_metric: metric,
-        f"{task.primary_metric}_ci95": metric_half,
+        task.primary_metric: score,
+        f"{task.primary_metric}_ci95": score_half,
         "n_episodes": len(found),
         "val_seed": seed,
     }
+
+
+def _measure(pipeline: Pipeline, episode: Episode, seed: int, device: torch.device) -> tuple[float, float]:
+    """Loss and primary metric of one episode's queries; their targets are used after scoring only."""
+    task, labels = pipeline.task, episode.label_names
+    with own_random_numbers(seed, device):
+        model = pipeline.adapt(episode.support, labels)
+        batch = task.collate(episode.query, labels, pipeline.learner.encoder.tokenizer, with_targets=True)
+        scores = model.adapted.scores(batch)
+    predicted = [p["target"] for p in task.decode(scores, batch, model.rule)]
+    return float(batch.loss(scores)), float(
+        task.metrics(episode.targets, predicted, labels)[task.primary_metric]
+    )

@@ -1,0 +1,68 @@
+"""The demonstration: three domains from five examples each, shown in the terminal and on a page of its own.
+
+Every number is computed in the run. A further task is one more entry in `SECTIONS`.
+"""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from fewshot_nlp.demo.classification import CLASSIFICATION
+from fewshot_nlp.demo.measure import DomainResult, run_domain
+from fewshot_nlp.demo.ner import NER
+from fewshot_nlp.demo.page import write_page
+from fewshot_nlp.demo.section import DOMAINS, Section
+from fewshot_nlp.demo.terminal import Terminal
+from fewshot_nlp.errors import FewShotError
+
+SECTIONS: tuple[Section, ...] = (CLASSIFICATION, NER)
+N_SEEDS = 5
+
+__all__ = ["SECTIONS", "run_demo"]
+
+
+def run_demo(
+    out: Path,
+    seed: int = 0,
+    *,
+    n_seeds: int = N_SEEDS,
+    sections: Sequence[Section] = SECTIONS,
+    domains: Sequence[str] = DOMAINS,
+    encoder: str | None = None,
+) -> Path:
+    """Adapts, predicts and measures, prints the results, and writes them to ``out/index.html``.
+
+    Args:
+        out: folder for the page; it is made.
+        seed: the first seed; the support sets of the scores are drawn with ``seed`` to ``seed + n_seeds - 1``.
+        n_seeds: number of support sets for each score, from 2.
+        sections: tasks to show.
+        domains: domains to show.
+        encoder: folder or Hub name; None for the bundled one.
+
+    Returns:
+        The page.
+
+    Raises:
+        FewShotError: fewer than 2 seeds, which give no interval.
+    """
+    if n_seeds < 2:
+        raise FewShotError(f"n_seeds is {n_seeds}, but an interval needs at least 2.")
+    seeds = range(seed, seed + n_seeds)
+    terminal = Terminal()
+    begin = time.perf_counter()
+    results: dict[Section, list[DomainResult]] = {}
+    terminal.title()
+    for section in sections:
+        terminal.section(section)
+        for domain in domains:
+            with terminal.waiting(f"{section.title}, {domain}"):
+                result = run_domain(section, domain, seeds, encoder)
+            terminal.domain(result)
+            results.setdefault(section, []).append(result)
+    for section, found in results.items():
+        terminal.scores(section, found)
+    seconds = time.perf_counter() - begin
+    page = write_page(out, results, seconds)
+    terminal.end(page, seconds)
+    return page

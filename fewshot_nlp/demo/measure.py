@@ -1,0 +1,106 @@
+"""Adapting, predicting and scoring one task in one domain."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fewshot_nlp.backbone import Encoder
+from fewshot_nlp.demo.section import Section, Shown
+from fewshot_nlp.episode import Episode, TaskDataset, canonical_json
+from fewshot_nlp.evaluator import evaluate_episodes
+from fewshot_nlp.sources import load_card, load_rows
+from fewshot_nlp.storage import new_pipeline
+
+DEFAULT = "default"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """Held-out scores of one method: mean over seeds, half-width of its 95 % interval by Student's t."""
+
+    mean: float
+    half: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class DomainResult:
+    """What the demonstration found out in one domain.
+
+    Args:
+        domain: its name.
+        labels: label names.
+        n_support: rows in the support set of the first seed.
+        seconds: time to adapt the default to it, the encoder being loaded.
+        learner: name of the default learner.
+        shown: new inputs with predictions.
+        metric: name of the metric.
+        scores: method to its held-out scores, the default first.
+        seeds: of the support sets.
+        n_rows: least and greatest number of held-out rows over the seeds.
+        n_all: rows of the data set.
+    """
+
+    domain: str
+    labels: tuple[str, ...]
+    n_support: int
+    seconds: float
+    learner: str
+    shown: list[Shown]
+    metric: str
+    scores: dict[str, Score]
+    seeds: tuple[int, ...]
+    n_rows: tuple[int, int]
+    n_all: int
+
+
+def run_domain(section: Section, domain: str, seeds: Sequence[int], encoder: str | None) -> DomainResult:
+    """Adapts the default to the support set of the first seed, predicts, and scores all methods on all seeds."""
+    name = section.card.format(domain=domain)
+    model = section.model.from_pretrained(encoder)
+    task = model.pipeline.task
+    data = task.dataset(load_rows(name), name, load_card(name).domain)
+    draws = [held_out(section, data, seed) for seed in seeds]
+
+    begin = time.perf_counter()
+    model.adapt([section.row(example) for example in draws[0].support])
+    seconds = time.perf_counter() - begin
+    shown = section.show(model, list(section.inputs[domain]))
+
+    plain = Encoder.from_pretrained(encoder)
+    methods = {DEFAULT: model.pipeline} | {
+        label: new_pipeline(task.name, {}, plain, learner, config)
+        for label, (learner, config) in section.baselines.items()
+    }
+    scores = {}
+    with plain.cached():  # the baselines read the same features
+        for label, pipeline in methods.items():
+            report = evaluate_episodes(pipeline, draws, seed=seeds[0])
+            scores[label] = Score(mean=report.mean[report.metric], half=report.ci95[report.metric] or 0.0)
+    rows = [len(draw.query) for draw in draws]
+    return DomainResult(
+        domain=domain,
+        labels=data.label_names,
+        n_support=len(draws[0].support),
+        seconds=seconds,
+        learner=model.pipeline.learner.name,
+        shown=shown,
+        metric=task.primary_metric,
+        scores=scores,
+        seeds=tuple(seeds),
+        n_rows=(min(rows), max(rows)),
+        n_all=len(data),
+    )
+
+
+def held_out(section: Section, data: TaskDataset, seed: int) -> Episode:
+    """An episode whose query set is every row that is not in the support set."""
+    drawn = section.sampler(data, seed).episode(0)
+    used = {canonical_json(example.inputs) for example in drawn.support}
+    return Episode(
+        task=drawn.task,
+        support=drawn.support,
+        query=tuple(e for e in data.examples if canonical_json(e.inputs) not in used),
+        label_names=drawn.label_names,
+        task_id=drawn.task_id,
+        episode_id=f"{data.name}/demo/seed-{seed}",
+    )

@@ -1,0 +1,59 @@
+"""Named-entity recognition in the demonstration."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from fewshot_nlp.demo.section import K_SHOT, Piece, Section, Shown
+from fewshot_nlp.episode import Example, TaskDataset
+from fewshot_nlp.models import FewShotNER
+from fewshot_nlp.sampling import NWayK2KShot
+
+INPUTS = {
+    "medical": [
+        "Start amoxicillin 500 mg three times daily for the pneumonia and repeat the chest X-ray in six weeks.",
+        "Her migraine brings nausea and blurred vision, but the MRI of the brain was clear.",
+    ],
+    "legal": [
+        "On 12 May 2020 the High Court at Ardenholm ordered Brightwater Shipping Ltd to pay £310,000 to Ms Ingrid Solano.",
+        "Mr Justice Calloway held that section 9 of the Tenancies Act 1998 did not bind the landlord.",
+    ],
+    "finance": [
+        "Halvorsen Foods raised revenue by a tenth to €2.4 billion in the third quarter, said Petra Lindqvist, its treasurer.",
+        "Moorgate Savings will redeem the convertible bond in June 2025 for $180 million.",
+    ],
+}
+
+
+def _sampler(dataset: TaskDataset, seed: int) -> NWayK2KShot:
+    return NWayK2KShot(dataset, n_way=None, k_shot=K_SHOT, n_query=1, query="rows", seed=seed)
+
+
+def _row(example: Example) -> dict[str, Any]:
+    return {"tokens": example.inputs["tokens"], "ner_tags": example.target}
+
+
+def _show(model: FewShotNER, texts: Sequence[str]) -> list[Shown]:
+    shown = []
+    for text, entities in zip(texts, model.predict(texts), strict=True):
+        pieces, at = [], 0
+        for entity in entities:
+            pieces += [
+                Piece(text=text[at : entity["start"]]),
+                Piece(text=entity["word"], tag=entity["entity_group"], score=entity["score"]),
+            ]
+            at = entity["end"]
+        pieces.append(Piece(text=text[at:]))
+        shown.append(Shown(pieces=tuple(piece for piece in pieces if piece.text)))
+    return shown
+
+
+NER = Section(
+    model=FewShotNER,
+    title="Named-entity recognition",
+    support=f"{K_SHOT} to {2 * K_SHOT} mentions of each of 6 entity types",
+    card="{domain}_ner",
+    sampler=_sampler,
+    row=_row,
+    inputs=INPUTS,
+    show=_show,
+)

@@ -1,0 +1,73 @@
+"""What the demonstration shows of a task: one `Section` each."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fewshot_nlp.episode import Example, TaskDataset
+from fewshot_nlp.models.base import FewShotModel
+from fewshot_nlp.sampling import TaskSampler
+
+DOMAINS = ("medical", "legal", "finance")
+K_SHOT = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """A stretch of a shown text; with a tag it is highlighted.
+
+    Args:
+        text: the stretch.
+        tag: what it was found to be; None for the text between.
+        score: confidence in the tag, in (0, 1].
+    """
+
+    text: str
+    tag: str | None = None
+    score: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """One input with what the model made of it.
+
+    Args:
+        pieces: the input's text.
+        answers: what is said of the whole input, likeliest first, each with its confidence.
+    """
+
+    pieces: tuple[Piece, ...]
+    answers: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Section:
+    """A task in the demonstration.
+
+    Args:
+        model: the class that users import.
+        title: heading.
+        support: what the support set holds, in words.
+        card: name of the data set card, with ``{domain}`` in it.
+        sampler: the sampler of support sets; called as ``sampler(dataset, seed)``, its queries are not used.
+        row: an example as a row for `adapt`.
+        inputs: domain to new inputs, for which nobody wrote down an answer.
+        show: predictions for some inputs.
+        baselines: name to learner and settings, all on the frozen encoder with the task's default options.
+    """
+
+    model: type[FewShotModel]
+    title: str
+    support: str
+    card: str
+    sampler: Callable[[TaskDataset, int], TaskSampler]
+    row: Callable[[Example], dict[str, Any]]
+    inputs: Mapping[str, Sequence[str]]
+    show: Callable[[Any, Sequence[str]], list[Shown]]
+    baselines: Mapping[str, tuple[str, Mapping[str, Any]]] = field(
+        default_factory=lambda: {
+            "prototypes": ("prototypical", {"label_names": 0.0}),
+            "nearest neighbour": ("nearest_neighbour", {"label_names": 0.0}),
+            "logistic regression": ("linear_probe", {"label_names": 0.0}),
+        }
+    )

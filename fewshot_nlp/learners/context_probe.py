@@ -1,0 +1,124 @@
+"""Context probe: logistic regression on a slot, its neighbours and its looks, from coarse classes to fine ones.
+
+Papers: features of several layers as in Tenney, Das, Pavlick 2019, BERT Rediscovers the Classical NLP Pipeline;
+solved as `linear_probe`. Each feature is standardised on the support set; the neighbouring slots' features and
+the task's surface features (capitals, digits, ...) join at smaller weights. Where classes have coarser ones (BIO
+tags and their entity types), one regression is fitted for each kind, and the probability of a coarse class is the
+geometric mean of what the two say.
+Deviations: none of the sources does all of this; the parts were chosen by measurement, see docs/learners.md.
+Data needed: a few sentences that hold each class. Choose it for NER: it is the default there.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from fewshot_nlp.learners import LEARNERS
+from fewshot_nlp.learners.base import Learner, LearnerConfig, State, check, slot_weights
+from fewshot_nlp.learners.linear_models import PreconditionedRegression
+from fewshot_nlp.learners.linear_probe import logistic_regression
+from fewshot_nlp.slots import SlotBatch
+
+
+TOLERANCE = 1e-7
+"""Relative change of the loss at which the regression stops."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContextProbeConfig(LearnerConfig):
+    """Settings of `ContextProbe`.
+
+    Args:
+        label_names: weight of the labels' names as extra rows; 0 uses them for labels without examples only.
+        C: inverse strength of the regression's penalty.
+        neighbours: weight of the features of the slots before and after, of the same example.
+        surface: weight of the surface features; the neighbours' count a third of it.
+    """
+
+    label_names: float = 0.0
+    C: float = 100.0
+    neighbours: float = 0.3
+    surface: float = 0.3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self, "C", 1e-6, 1e9)
+        check(self, "neighbours", 0, 10)
+        check(self, "surface", 0, 10)
+
+
+@LEARNERS.register("context_probe")
+class ContextProbe(Learner):
+    """Regression on slots in their context."""
+
+    name = "context_probe"
+    config_class = ContextProbeConfig
+    config: ContextProbeConfig
+    meta_learns = False
+
+    def fit(self, support: SlotBatch, *, meta: bool = False) -> State:
+        """Mean and deviation of the features, and one head, or two where classes have coarser ones."""
+        features = self.features(support)
+        examples = features if bool(support.anchor_mask.all()) else features[~support.anchor_mask]
+        state: State = {"mean": examples.mean(dim=0), "scale": examples.std(dim=0, correction=0) + 1e-3}
+        weight = slot_weights(support, self.config.label_names, features)
+        keep = weight > 0
+        x = self._design(state, features, support)[keep].detach().cpu().float().numpy()
+        targets, weights = support.target_matrix[keep.cpu()].numpy(), weight[keep].cpu().numpy()
+        exclusive = support.normaliser == "classes"
+        solver = PreconditionedRegression(x, support.n_classes, self.config.C) if exclusive else None
+
+        def head(wanted: np.ndarray) -> np.ndarray:
+            if solver is None:
+                return logistic_regression(x, wanted, weights, self.config.C, exclusive=False)
+            return solver.fit(np.arange(len(x)), wanted.argmax(axis=1), weights, wanted.shape[1], TOLERANCE)
+
+        heads = {"head": targets}
+        if support.coarse is not None:
+            heads["head.coarse"] = targets @ np.eye(max(support.coarse) + 1)[list(support.coarse)]
+        for name, wanted in heads.items():
+            coefficients = torch.from_numpy(head(wanted)).to(features)
+            unseen = torch.from_numpy(wanted.sum(axis=0) == 0)
+            state[f"{name}.weight"] = coefficients[:, :-1].masked_fill(unseen[:, None], 0.0)
+            state[f"{name}.bias"] = coefficients[:, -1].masked_fill(unseen, -1e2)
+        return state
+
+    def score(
+        self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
+    ) -> Float[Tensor, "n_slots n_classes"]:
+        """Scores of the fine head, moved so that coarse classes get the mean of both heads' log-probabilities."""
+        x = self._design(state, features, batch)
+        fine = F.linear(x, state["head.weight"], state["head.bias"])
+        if batch.coarse is None:
+            return fine
+        coarse = F.log_softmax(F.linear(x, state["head.coarse.weight"], state["head.coarse.bias"]), dim=1)
+        fine = F.log_softmax(fine, dim=1)
+        index = torch.tensor(batch.coarse, device=x.device)
+        mass = torch.zeros_like(coarse).index_add(1, index, fine.exp()).clamp_min(1e-9).log()
+        return fine + (coarse - mass)[:, index] / 2
+
+    def _design(self, state: State, features: Tensor, batch: SlotBatch) -> Float[Tensor, "n_slots wide"]:
+        """Standardised features, those of the neighbours, and the surface, side by side; rows of norm about 1."""
+        x = (features - state["mean"]) / (state["scale"] * features.shape[1] ** 0.5)
+        parts = [(x, self.config.neighbours, 1.0)]
+        if batch.surface is not None and self.config.surface:
+            parts.append((batch.surface.to(x), self.config.surface / 3, self.config.surface))
+        columns = []
+        for part, aside, own in parts:
+            columns.append(part * own)
+            if aside:
+                columns += [neighbour(part, batch, -1) * aside, neighbour(part, batch, 1) * aside]
+        return torch.cat(columns, dim=1)
+
+
+def neighbour(rows: Float[Tensor, "n d"], batch: SlotBatch, step: int) -> Float[Tensor, "n d"]:
+    """Rows of the slots before (-1) or after (1) in the same example; zeros where there is none."""
+    same = (batch.groups[1:] == batch.groups[:-1])[:, None].to(rows.device)
+    nothing = torch.zeros_like(rows[:1])
+    if step == -1:
+        return torch.cat([nothing, rows[:-1] * same])
+    return torch.cat([rows[1:] * same, nothing])

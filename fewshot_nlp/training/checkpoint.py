@@ -1,0 +1,196 @@
+"""Checkpoints of a meta-training run: a folder each, written whole or not at all, without pickle.
+
+``tensors.safetensors`` holds the trainable parameters and the optimiser's state, ``state.json`` the step, the
+configuration, the sources' fingerprints and the digest of the tensors. Random numbers need no state: all are
+derived from the seed and the episode's number, so a resumed run repeats what an unbroken one does.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from fewshot_nlp.episode import Json, canonical_json, sha256
+from fewshot_nlp.errors import FewShotError, logger
+
+FORMAT = 1
+TENSORS = "tensors.safetensors"
+STATE = "state.json"
+FREE_KEYS = frozenset({"output_dir", "resume", "save_every", "keep_last"})
+"""Settings that a resumed run may change: they do not change what is computed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """What is needed to go on after an outer step.
+
+    Args:
+        step: outer steps done.
+        tensors: parameters and optimiser state by name.
+        config: the run's settings as JSON.
+        fingerprints: of the sources' rows.
+        best: the best meta-validation so far, and its step; None before the first.
+    """
+
+    step: int
+    tensors: Mapping[str, Tensor]
+    config: dict[str, Json]
+    fingerprints: dict[str, str]
+    best: dict[str, Json] | None
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep_last: int) -> Path:
+    """Writes ``<folder>/step-<number>`` and removes all but the last ``keep_last`` checkpoints.
+
+    Files and folders are flushed to the disk before the rename that makes the checkpoint visible.
+
+    Raises:
+        FewShotError: the disk is full or may not be written; earlier checkpoints stay.
+    """
+    from safetensors.torch import save
+
+    data = save({name: t.detach().cpu().contiguous().clone() for name, t in checkpoint.tensors.items()})
+    state = {
+        "format": FORMAT,
+        "step": checkpoint.step,
+        "config": checkpoint.config,
+        "config_sha256": config_digest(checkpoint.config),
+        "fingerprints": checkpoint.fingerprints,
+        "best": checkpoint.best,
+        "random": {
+            "seed": checkpoint.config["seed"],
+            "next_episode": checkpoint.step * checkpoint.config["meta_batch"],
+        },
+        "tensors_sha256": hashlib.sha256(data).hexdigest(),
+    }
+    target = folder / f"step-{checkpoint.step:07d}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob(".part-*"):  # of a run that was killed while it wrote
+            shutil.rmtree(left)
+        part = Path(tempfile.mkdtemp(prefix=".part-", dir=folder))
+        try:
+            _write(part / TENSORS, data)
+            _write(part / STATE, (json.dumps(state, indent=1, ensure_ascii=False) + "\n").encode())
+            _flush_folder(part)
+            part.chmod(0o755)
+            shutil.rmtree(target, ignore_errors=True)
+            part.rename(target)
+        except OSError:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
+        _flush_folder(folder)
+        for old in checkpoints(folder)[:-keep_last]:
+            shutil.rmtree(old)
+    except OSError as error:
+        raise FewShotError(f"The checkpoint {target} cannot be written: {error.strerror}.") from error
+    return target
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Folders of all checkpoints, oldest first."""
+    return sorted(p for p in folder.glob("step-*") if re.fullmatch(r"step-\d{7,}", p.name))
+
+
+def load_newest(
+    folder: Path, config: Mapping[str, Json], fingerprints: Mapping[str, str]
+) -> Checkpoint | None:
+    """The newest whole checkpoint, or None; the logger names each damaged one that is passed over.
+
+    Args:
+        folder: of the checkpoints.
+        config: settings of the run that wants to go on.
+        fingerprints: of its sources.
+
+    Raises:
+        FewShotError: all are damaged, or the checkpoint is of another configuration or other data (naming the
+            first key that differs).
+    """
+    found = checkpoints(folder)
+    for path in reversed(found):
+        try:
+            checkpoint = _read(path)
+        except FewShotError as error:
+            logger.warning("%s Falling back to the checkpoint before it.", error)
+            continue
+        _same_run(path, checkpoint, config, fingerprints)
+        return checkpoint
+    if found:
+        raise FewShotError(
+            f"All {len(found)} checkpoints in {folder} are damaged; remove the folder to start again."
+        )
+    return None
+
+
+def config_digest(config: Mapping[str, Json]) -> str:
+    """SHA-256 of the settings that decide what is computed."""
+    return sha256(canonical_json({key: value for key, value in config.items() if key not in FREE_KEYS}))
+
+
+def _same_run(
+    path: Path, checkpoint: Checkpoint, config: Mapping[str, Json], fingerprints: Mapping[str, str]
+) -> None:
+    then, now = _flat(checkpoint.config), _flat(config)
+    for key in sorted(then | now):
+        if key.split(".")[0] not in FREE_KEYS and then.get(key) != now.get(key):
+            raise FewShotError(
+                f"{path} is of a run with {key}={then.get(key)!r}, but this one has {key}={now.get(key)!r}; "
+                "restore that setting, or name another output_dir."
+            )
+    for key in sorted(checkpoint.fingerprints | dict(fingerprints)):
+        if checkpoint.fingerprints.get(key) != fingerprints.get(key):
+            raise FewShotError(f"{path}: the rows of {key} have changed since; name another output_dir.")
+
+
+def _flat(value: Json, prefix: str = "") -> dict[str, Json]:
+    if isinstance(value, dict) and value:
+        return {
+            k: v
+            for key, item in value.items()
+            for k, v in _flat(item, f"{prefix}.{key}" if prefix else key).items()
+        }
+    return {prefix: value}
+
+
+def _read(path: Path) -> Checkpoint:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        state = json.loads((path / STATE).read_text(encoding="utf-8"))
+        data = (path / TENSORS).read_bytes()
+        if state["format"] != FORMAT:
+            raise FewShotError(f"{path} has format {state['format']}, this version reads format {FORMAT}.")
+        if hashlib.sha256(data).hexdigest() != state["tensors_sha256"]:
+            raise FewShotError(f"{path} is damaged: {TENSORS} has another digest than {STATE} says.")
+        return Checkpoint(
+            step=state["step"],
+            tensors=load(data),
+            config=state["config"],
+            fingerprints=state["fingerprints"],
+            best=state["best"],
+        )
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, SafetensorError) as error:
+        raise FewShotError(f"{path} is damaged ({type(error).__name__}).") from error
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

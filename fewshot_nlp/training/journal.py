@@ -1,0 +1,39 @@
+"""The log of a run: JSON lines, one an outer step and one a meta-validation."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+class Journal:
+    """Appends records to a file; a resumed run first drops what came after its checkpoint.
+
+    Args:
+        path: the file.
+        step: outer steps done; records of later steps, and a line cut short, are dropped.
+        writes: whether this process writes; the others only keep the records.
+    """
+
+    def __init__(self, path: Path, step: int, *, writes: bool) -> None:
+        self._path, self._writes = path, writes
+        self.records: list[dict[str, Any]] = []
+        if path.exists():
+            for line in path.read_text(encoding="utf-8").split("\n")[:-1]:
+                record = json.loads(line)
+                if record["step"] <= step:
+                    self.records.append(record)
+        if writes:
+            part = path.with_name(path.name + ".part")
+            part.write_text("".join(json.dumps(r) + "\n" for r in self.records), encoding="utf-8")
+            part.replace(path)
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Appends a record, which must have a ``step``."""
+        self.records.append(record)
+        if self._writes:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+
+    def has_validation(self, step: int) -> bool:
+        """Whether the meta-validation after ``step`` outer steps is in the log."""
+        return any(r["step"] == step and "val_loss" in r for r in self.records)

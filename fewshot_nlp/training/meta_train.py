@@ -1,0 +1,276 @@
+"""The one outer loop: episodes, meta-loss, gradient over all processes, step, meta-validation, checkpoint."""
+
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator  # type: ignore[import-untyped]
+from torch import nn
+from tqdm import tqdm
+
+from fewshot_nlp.errors import FewShotError, ScienceError, logger
+from fewshot_nlp.pipeline import Pipeline
+from fewshot_nlp.storage import save
+from fewshot_nlp.training.assembly import build_pipeline
+from fewshot_nlp.training.checkpoint import Checkpoint, checkpoints, load_newest, save_checkpoint
+from fewshot_nlp.training.config import MetaTrainConfig
+from fewshot_nlp.training.episodes import Streams, make_streams
+from fewshot_nlp.training.interruption import Interruption
+from fewshot_nlp.training.journal import Journal
+from fewshot_nlp.training.optimiser import (
+    Optimiser,
+    learning_rate,
+    make_optimiser,
+    optimiser_tensors,
+    restore_optimiser,
+    set_rate,
+    trainable_parameters,
+)
+from fewshot_nlp.training.outer_step import not_finite, outer_gradient
+from fewshot_nlp.training.validation import meta_validate
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetaTrainResult:
+    """What a run left.
+
+    Args:
+        folder: the model to use: ``best`` where there was meta-validation, else ``final``.
+        history: the records of ``log.jsonl``, in order.
+    """
+
+    folder: Path
+    history: list[dict[str, Any]]
+
+
+def meta_train(config: MetaTrainConfig) -> MetaTrainResult:
+    """Meta-trains a learner, on one process or on all that ``accelerate launch`` started.
+
+    Writes into ``config.output_dir``: ``log.jsonl`` (loss, rate, gradient norm and episodes a second of every
+    outer step, and the meta-validations), ``checkpoints``, and the models ``best`` and ``final``, which
+    ``from_pretrained`` loads. A run that was stopped goes on from its last checkpoint; on one CPU process the
+    result has the same bits as that of an unbroken run.
+
+    Args:
+        config: all settings.
+
+    Raises:
+        FewShotError: settings that do not fit the data, the learner or the number of processes; or a
+            checkpoint of another configuration.
+        ScienceError: a loss, gradient or parameter became NaN or infinite; the last checkpoint stays.
+    """
+    accelerator = Accelerator()
+    _check_processes(config, accelerator)
+    pipeline = build_pipeline(config, accelerator.device)
+    streams = make_streams(config, pipeline.task)
+    with ExitStack() as stack:
+        trainable = stack.enter_context(trainable_parameters(pipeline, config.train))
+        run = _Run(config, accelerator, pipeline, streams, trainable)
+        history = run.go(stack.enter_context(Interruption()))
+    return MetaTrainResult(folder=run.folder / ("final" if streams.val is None else "best"), history=history)
+
+
+def _check_processes(config: MetaTrainConfig, accelerator: Accelerator) -> None:
+    if config.meta_batch % accelerator.num_processes:
+        raise FewShotError(
+            f"meta_batch is {config.meta_batch}, but must be a multiple of the number of processes, "
+            f"{accelerator.num_processes}."
+        )
+    if accelerator.mixed_precision == "fp16":
+        raise FewShotError(
+            "mixed_precision fp16 needs loss scaling, which the outer loop has not; take bf16 or no."
+        )
+
+
+class _Run:
+    """The state of one run, between its outer steps."""
+
+    def __init__(
+        self,
+        config: MetaTrainConfig,
+        accelerator: Accelerator,
+        pipeline: Pipeline,
+        streams: Streams,
+        trainable: Mapping[str, nn.Parameter],
+    ) -> None:
+        self.config, self.accelerator, self.pipeline, self.streams = config, accelerator, pipeline, streams
+        self.trainable = trainable
+        self.optimiser: Optimiser = make_optimiser(config, trainable)
+        self.folder = Path(config.output_dir).expanduser()
+        self.step = 0
+        self.best: dict[str, Any] | None = None
+        self.saved_at = 0
+        if accelerator.is_main_process:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise FewShotError(f"output_dir {self.folder} cannot be made: {error.strerror}.") from error
+        accelerator.wait_for_everyone()
+        self._resume()
+        self.journal = Journal(self.folder / "log.jsonl", self.step, writes=accelerator.is_main_process)
+
+    def go(self, interruption: Interruption) -> list[dict[str, Any]]:
+        """All outer steps that are left; then the final model."""
+        config, accelerator = self.config, self.accelerator
+        logger.info(
+            "Meta-batch of %d episodes over %d processes; %d parameters trained.",
+            config.meta_batch, accelerator.num_processes, sum(p.numel() for p in self.trainable.values()),
+        )  # fmt: skip
+        if self.step == 0:
+            self._validate()
+        with tqdm(
+            total=config.outer_steps * config.meta_batch,
+            initial=self.step * config.meta_batch,
+            unit=" episodes",
+            desc="meta-training",
+            disable=not accelerator.is_local_main_process,
+        ) as bar:
+            while self.step < config.outer_steps:
+                loss, stop = self._one_step(interruption.asked)
+                bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+                bar.update(config.meta_batch)
+                last = self.step == config.outer_steps
+                if self.step % config.val_every == 0 or last:
+                    self._validate()
+                if self.step % config.save_every == 0 or last or stop:
+                    self._save_checkpoint()
+                if stop and not last:
+                    if accelerator.is_main_process:
+                        logger.warning(
+                            "Stopped by a signal after %d of %d steps.", self.step, config.outer_steps
+                        )
+                    interruption.leave()
+        self._save_model("final", self._last_validation())
+        return self.journal.records
+
+    def _one_step(self, asked_to_stop: bool) -> tuple[float, bool]:
+        config, began, rate = self.config, time.perf_counter(), learning_rate(self.config, self.step)
+        try:
+            loss, stop = outer_gradient(
+                self.accelerator,
+                self.pipeline,
+                self.trainable,
+                self.streams.train,
+                step=self.step,
+                meta_batch=config.meta_batch,
+                label_smoothing=config.label_smoothing,
+                seed=config.seed,
+                stop=asked_to_stop,
+            )
+            limit = float("inf") if config.max_grad_norm is None else config.max_grad_norm
+            norm = float(nn.utils.clip_grad_norm_(list(self.trainable.values()), limit))
+            set_rate(self.optimiser, rate)
+            self.optimiser.step()
+            bad = not_finite(self.trainable)
+            if bad is not None:
+                episode = self.streams.train.episode(self.step * config.meta_batch).episode_id
+                raise ScienceError(
+                    f"{self.pipeline.learner.name}: the parameter {bad} became NaN or infinite in step "
+                    f"{self.step}, whose first episode is {episode!r} (loss {loss:g}, gradient norm {norm:g}). "
+                    f"Lower outer_lr ({rate:g})."
+                )
+        except ScienceError as error:
+            raise ScienceError(f"{error} {self._where()}") from error
+        self.step += 1
+        speed = config.meta_batch / (time.perf_counter() - began)
+        self.journal.add(
+            {
+                "step": self.step,
+                "train_loss": loss,
+                "lr": rate,
+                "grad_norm": norm,
+                "meta_batch": config.meta_batch,
+                "processes": self.accelerator.num_processes,
+                "episodes_per_s": round(speed, 3),
+            }
+        )
+        return loss, stop
+
+    def _validate(self) -> None:
+        config = self.config
+        if self.streams.val is None:
+            return
+        try:
+            found = meta_validate(
+                self.accelerator, self.pipeline, self.streams.val, config.n_val_episodes, config.val_seed
+            )
+        except ScienceError as error:
+            raise ScienceError(f"{error} {self._where()}") from error
+        record = {"step": self.step, **found}
+        self.journal.add(record)
+        metric = self.pipeline.task.primary_metric
+        key, sign = ("val_loss", -1) if config.best_by == "loss" else (metric, 1)
+        if self.best is None or sign * found[key] > sign * self.best[key]:
+            self.best = record
+            self._save_model("best", record)
+
+    def _where(self) -> str:
+        """Where the run can be taken up again, for messages."""
+        found = checkpoints(self.folder / "checkpoints")
+        return f"The last checkpoint is {found[-1]}." if found else "There is no checkpoint yet."
+
+    def _last_validation(self) -> dict[str, Any] | None:
+        return next((r for r in reversed(self.journal.records) if "val_loss" in r), None)
+
+    def _save_model(self, name: str, validation: dict[str, Any] | None) -> None:
+        if self.config.train == "all":
+            self.pipeline.learner.encoder.mark_trained()
+        if self.accelerator.is_main_process:
+            extra = {
+                "meta_training": {
+                    "config": self.config.to_json(),
+                    "step": self.step,
+                    "validation": validation,
+                }
+            }
+            save(self.folder / name, self.pipeline, extra=extra)
+        self.accelerator.wait_for_everyone()
+
+    def _save_checkpoint(self) -> None:
+        if self.accelerator.is_main_process and self.saved_at != self.step:
+            tensors = {f"parameter.{name}": p.detach() for name, p in self.trainable.items()}
+            tensors |= {f"optimiser.{name}": t for name, t in optimiser_tensors(self.optimiser).items()}
+            checkpoint = Checkpoint(
+                step=self.step,
+                tensors=tensors,
+                config=self.config.to_json(),
+                fingerprints=self.streams.fingerprints,
+                best=self.best,
+            )
+            save_checkpoint(self.folder / "checkpoints", checkpoint, self.config.keep_last)
+            self.saved_at = self.step
+        self.accelerator.wait_for_everyone()
+
+    def _resume(self) -> None:
+        folder = self.folder / "checkpoints"
+        if self.config.resume == "never":
+            if checkpoints(folder):
+                raise FewShotError(
+                    f"{folder} holds checkpoints of an earlier run; name another output_dir, or set "
+                    "resume: auto."
+                )
+            return
+        found = load_newest(folder, self.config.to_json(), self.streams.fingerprints)
+        if found is None:
+            return
+        names = {f"parameter.{name}": p for name, p in self.trainable.items()}
+        if names.keys() != {n for n in found.tensors if n.startswith("parameter.")}:
+            raise FewShotError(
+                f"The checkpoint in {folder} holds other parameters than this run trains; name another "
+                "output_dir."
+            )
+        with torch.no_grad():
+            for name, parameter in names.items():
+                parameter.copy_(found.tensors[name])
+        prefix = "optimiser."
+        restore_optimiser(
+            self.optimiser,
+            {n.removeprefix(prefix): t for n, t in found.tensors.items() if n.startswith(prefix)},
+        )
+        self.step = self.saved_at = found.step
+        self.best = found.best
+        logger.info("Going on from the checkpoint after step %d in %s.", found.step, folder)

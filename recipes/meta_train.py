@@ -1,0 +1,24 @@
+"""Meta-trains from a YAML file; any setting can be overridden: ``--config file.yaml --outer_steps 2``."""
+
+import logging
+import sys
+
+from fewshot_nlp import FewShotError
+from fewshot_nlp.training import meta_train, parse_config
+
+
+def main() -> int:
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    for noisy in ("httpx", "accelerate"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        result = meta_train(parse_config(sys.argv[1:]))
+    except FewShotError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    sys.stdout.write(f"{result.folder}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
