@@ -5,6 +5,7 @@ whose weights were trained, is copied into ``encoder/``.
 """
 
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -13,8 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from fewshot_nlp import __version__
 from fewshot_nlp.backbone import Encoder
 from fewshot_nlp.backbone.adapters import adapter_from_json, adapter_to_json
 from fewshot_nlp.backbone.bundled import HUB_NAME, bundled_folder
@@ -27,6 +31,7 @@ from fewshot_nlp.tasks import TASKS
 CONFIG = "fewshot_nlp.json"
 TENSORS = "model.safetensors"
 FORMAT = 1
+PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,56 +62,63 @@ def save(
     model: TaskModel | None = None,
     descriptions: Mapping[str, str] | None = None,
     extra: Mapping[str, Json] | None = None,
+    files: Mapping[str, str] | None = None,
 ) -> Path:
-    """Writes a model folder, whole or not at all: an earlier one of the same name is replaced at the end."""
-    from safetensors.torch import save_file
+    """Writes a model folder, whole or not at all; in an earlier one of the same name its files are replaced.
 
-    import fewshot_nlp
+    Args:
+        folder: where to; new, empty, or a model folder.
+        pipeline: task and learner.
+        model: what it is adapted to, if it is.
+        descriptions: words for labels.
+        extra: whatever else belongs to the model, as JSON.
+        files: names of further text files to their contents, such as a model card.
 
+    Raises:
+        FewShotError: the folder is something else, cannot be written, or the disk is full; it stays as it was.
+    """
     folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not is_model_folder(folder))):
+    target = folder.resolve()
+    if target.exists() and (not target.is_dir() or (any(target.iterdir()) and not is_model_folder(target))):
         raise FewShotError(f"{folder} exists and is no model folder; name a new one, nothing was written.")
-    learner, encoder = pipeline.learner, pipeline.learner.encoder
-    tensors = {f"encoder.{n}": p for n, p in encoder.adapter.items()}
-    tensors |= {f"learner.{n}": p for n, p in learner.state_dict().items()}
-    if model is not None:
-        tensors |= {f"state.{n}": v for n, v in model.adapted.state.items()}
-        tensors |= {f"rule.{n}": v for n, v in model.rule.items()}
-    config = {
-        "format": FORMAT,
-        "version": fewshot_nlp.__version__,
-        "task": pipeline.task.name,
-        "task_options": pipeline.task.options,
-        "learner": learner.name,
-        "learner_config": learner.config.to_dict(),
-        "encoder": _encoder_to_json(encoder),
-        "labels": None if model is None else list(model.labels),
-        "descriptions": dict(descriptions or {}),
-        "extra": dict(extra or {}),
-    }
+    tensors = _tensors(pipeline, model)
+    config = _config(pipeline, model, tensors, descriptions, extra)
+    scratch = None
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=folder.name + ".part", dir=folder.parent))
-    except OSError as error:
-        raise FewShotError(f"{folder} cannot be written: {error.strerror}.") from error
-    try:
-        (part / CONFIG).write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        save_file({n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}, part / TENSORS)
-        if config["encoder"]["name"] is None:  # type: ignore[index]
-            _save_encoder(encoder, part / "encoder")
-        part.chmod(0o755)
-        if folder.exists():
-            old = folder.with_name(folder.name + ".old")
-            shutil.rmtree(old, ignore_errors=True)
-            folder.rename(old)
-            part.rename(folder)
-            shutil.rmtree(old)
-        else:
-            part.rename(folder)
-    except OSError as error:
-        shutil.rmtree(part, ignore_errors=True)
-        raise FewShotError(f"{folder} cannot be written: {error.strerror}; nothing was changed.") from error
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.part", dir=target.parent))
+        new, old = scratch / "new", scratch / "old"
+        new.mkdir()
+        for name, text in {CONFIG: config, **(files or {})}.items():
+            (new / name).write_text(text, encoding="utf-8")
+        save_file(tensors, new / TENSORS)
+        if hub_name(pipeline.learner.encoder) is None:
+            _save_encoder(pipeline.learner.encoder, new / "encoder")
+        if target.exists():
+            target.rename(old)
+        new.rename(target)
+    except Exception as error:
+        reason = _disk_failure(error)
+        if reason is None:
+            raise
+        raise FewShotError(
+            f"{folder} cannot be written: {reason}. Nothing was changed; make room, or name another folder."
+        ) from error
+    finally:
+        if scratch is not None:
+            _put_back(scratch / "old", target)
+            shutil.rmtree(scratch, ignore_errors=True)
     return folder
+
+
+def _put_back(old: Path, target: Path) -> None:
+    """Gives the folder back that was not replaced after all, or what in it was not the model's: notes, .git."""
+    if old.exists() and not target.exists():
+        old.rename(target)
+    elif old.exists():
+        for path in old.iterdir():
+            if path.name not in (CONFIG, TENSORS, "README.md", "encoder") and not (target / path.name).exists():
+                path.rename(target / path.name)
 
 
 def load(folder: str | Path, **encoder_options: Any) -> Saved:
@@ -120,19 +132,22 @@ def load(folder: str | Path, **encoder_options: Any) -> Saved:
         FewShotError: a damaged or foreign folder, or an encoder that is not the one it was adapted on.
     """
     folder = Path(folder)
+    fixed = sorted(set(encoder_options) - {"dtype", "device_map", "attn_implementation"})
+    if fixed:
+        raise FewShotError(f"{folder} is a model with its own settings of the encoder; leave {fixed[0]} out.")
     config = _read_config(folder / CONFIG)
-    tensors = _read_tensors(folder / TENSORS)
+    tensors = _read_tensors(folder / TENSORS, config["tensors"])
     encoder = _encoder_from_json(config["encoder"], folder, encoder_options)
-    _copy(tensors, "encoder.", dict(encoder.adapter), folder)
-    learner_class = LEARNERS.get(config["learner"])
-    learner = learner_class(encoder, learner_class.config_class.from_dict(config["learner_config"]))
-    _copy(tensors, "learner.", learner.state_dict(), folder)
-    pipeline = Pipeline(TASKS.get(config["task"])(**config["task_options"]), learner)
+    pipeline = new_pipeline(
+        config["task"], config["task_options"], encoder, config["learner"], config["learner_config"]
+    )
+    _copy(_under("encoder.", tensors), encoder.adapter, folder)
+    _copy(_under("learner.", tensors), pipeline.learner.state_dict(), folder)
     model = None
     if config["labels"] is not None:
-        state = {n.removeprefix("state."): t.to(encoder.device) for n, t in tensors.items() if n.startswith("state.")}
-        rule = {n.removeprefix("rule."): t for n, t in tensors.items() if n.startswith("rule.")}
-        model = TaskModel(pipeline, tuple(config["labels"]), Adapted(learner, state), rule)
+        state = {name: tensor.to(encoder.device) for name, tensor in _under("state.", tensors).items()}
+        adapted = Adapted(pipeline.learner, state)
+        model = TaskModel(pipeline, tuple(config["labels"]), adapted, _under("rule.", tensors))
     return Saved(pipeline=pipeline, model=model, descriptions=config["descriptions"], extra=config["extra"])
 
 
@@ -149,21 +164,77 @@ def new_pipeline(
     try:
         made = TASKS.get(task)(**task_options)
     except TypeError as error:
-        raise FewShotError(f"The task {task} has no such option: {str(error).split('argument')[-1].strip()}.") from error
+        raise FewShotError(
+            f"The task {task} has no such option: {str(error).split('argument')[-1].strip()}."
+        ) from error
     return Pipeline(made, learner_class(encoder, config))
 
 
+def _tensors(pipeline: Pipeline, model: TaskModel | None) -> dict[str, Tensor]:
+    """All tensors of a model but the encoder's base weights, under names that say whose they are."""
+    learner = pipeline.learner
+    parts: dict[str, Mapping[str, Tensor]] = {
+        "encoder": learner.encoder.adapter,
+        "learner": learner.state_dict(),
+    }
+    if model is not None:
+        parts |= {"state": model.adapted.state, "rule": model.rule}
+    return {
+        f"{part}.{name}": tensor.detach().cpu().contiguous().clone()
+        for part, tensors in parts.items()
+        for name, tensor in tensors.items()
+    }
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _config(
+    pipeline: Pipeline,
+    model: TaskModel | None,
+    tensors: Mapping[str, Tensor],
+    descriptions: Mapping[str, str] | None,
+    extra: Mapping[str, Json] | None,
+) -> str:
+    config = {
+        "format": FORMAT,
+        "version": __version__,
+        "task": pipeline.task.name,
+        "task_options": pipeline.task.options,
+        "learner": pipeline.learner.name,
+        "learner_config": pipeline.learner.config.to_dict(),
+        "encoder": _encoder_to_json(pipeline.learner.encoder),
+        "labels": None if model is None else list(model.labels),
+        "descriptions": dict(descriptions or {}),
+        "extra": dict(extra or {}),
+        "tensors": {name: list(tensor.shape) for name, tensor in tensors.items()},
+    }
+    try:
+        return json.dumps(config, indent=1, ensure_ascii=False) + "\n"
+    except TypeError as error:
+        raise FewShotError(
+            f"The model has settings that are no JSON: {error}. Give plain Python values."
+        ) from error
+
+
+def hub_name(encoder: Encoder) -> str | None:
+    """The name under which the encoder's base weights can be had again; None for weights of one's own."""
+    if encoder.trained:
+        return None
+    if Path(encoder.name).exists():
+        bundled = bundled_folder()
+        return HUB_NAME if bundled is not None and encoder.name == str(bundled) else None
+    return encoder.name
+
+
 def _encoder_to_json(encoder: Encoder) -> dict[str, Json]:
-    bundled = bundled_folder()
-    name: str | None = encoder.name
-    if bundled is not None and name == str(bundled):
-        name = HUB_NAME
-    if name is not None and (encoder.trained or Path(name).exists()):
-        name = None
+    name = hub_name(encoder)
     return {
         "name": name,
-        "revision": encoder.revision,
+        "revision": None if name is None else encoder.revision,
         "fingerprint": encoder.fingerprint,
+        "dtype": str(encoder.model.dtype).removeprefix("torch."),
         "layers": list(encoder.layers),
         "pooling": encoder.pooling,
         "max_length": encoder.tokenizer.max_length,
@@ -173,28 +244,35 @@ def _encoder_to_json(encoder: Encoder) -> dict[str, Json]:
 
 
 def _encoder_from_json(config: Mapping[str, Any], folder: Path, options: Mapping[str, Any]) -> Encoder:
+    saved_dtype = getattr(torch, config["dtype"], None)
+    dtype = options.get("dtype") or saved_dtype
     encoder = Encoder.from_pretrained(
         config["name"] or folder / "encoder",
         revision=config["revision"],
         layers=config["layers"],
         pooling=config["pooling"],
         max_length=config["max_length"],
-        **options,
+        **{**options, "dtype": dtype},
     )
-    if options.get("dtype") in (None, torch.float32) and encoder.fingerprint != config["fingerprint"]:
+    if encoder.model.dtype == saved_dtype and encoder.fingerprint != config["fingerprint"]:
         raise FewShotError(
             f"{folder} was adapted on an encoder with fingerprint {config['fingerprint'][:12]}..., but "
             f"{encoder.name} has {encoder.fingerprint[:12]}...: its weights have changed. Adapt again."
         )
     if config["adapter"] is not None:
-        encoder.attach(adapter_from_json(config["adapter"]), config["top_layers"])
+        try:
+            adapter = adapter_from_json(config["adapter"])
+        except (TypeError, ValueError, KeyError) as error:
+            raise FewShotError(
+                f"{folder / CONFIG} has an adapter that this version of peft does not know "
+                f"({_first_line(error)}); upgrade peft."
+            ) from error
+        encoder.attach(adapter, config["top_layers"])
     return encoder
 
 
 def _save_encoder(encoder: Encoder, folder: Path) -> None:
     """The base weights under the names that transformers knows, without the adapter's."""
-    from safetensors.torch import save_file
-
     tensors = {
         name.replace(".base_layer.", "."): tensor.detach().cpu().contiguous()
         for name, tensor in encoder.model.state_dict().items()
@@ -206,38 +284,103 @@ def _save_encoder(encoder: Encoder, folder: Path) -> None:
     save_file({n: t.clone() for n, t in tensors.items()}, folder / TENSORS, metadata={"format": "pt"})
 
 
+def _disk_failure(error: Exception) -> str | None:
+    """What the disk said, in a word; None where it was not the disk. The Rust libraries raise no OSError."""
+    if isinstance(error, OSError):
+        return error.strerror or _first_line(error)
+    found = re.search(r"([^:]+) \(os error \d+\)", str(error))
+    return found[1].strip() if found else None
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0].rstrip(".")
+
+
+_FORM: dict[str, Any] = {
+    "task": str,
+    "task_options": dict,
+    "learner": str,
+    "learner_config": dict,
+    "labels": list | None,
+    "descriptions": dict,
+    "extra": dict,
+    "tensors": dict,
+    "encoder": dict,
+}
+_ENCODER_FORM: dict[str, Any] = {
+    "name": str | None,
+    "revision": str | None,
+    "fingerprint": str,
+    "dtype": str,
+    "layers": list,
+    "pooling": str,
+    "max_length": int,
+    "adapter": dict | None,
+    "top_layers": int | None,
+}
+"""The keys of a model folder's JSON and their types."""
+
+
 def _read_config(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FewShotError(f"{path.parent} is no model folder of this package: it has no {CONFIG}.")
     try:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         number = config["format"]
-    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise FewShotError(f"{path} is damaged ({type(error).__name__}); save the model again.") from error
+    except OSError as error:
+        raise FewShotError(f"{path} cannot be read: {error.strerror}.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise FewShotError(
+            f"{path} is damaged ({type(error).__name__}); save the model again, or fetch it again."
+        ) from error
     if number != FORMAT:
-        raise FewShotError(f"{path} has format {number}, this version reads format {FORMAT}; upgrade fewshot-nlp.")
+        raise FewShotError(
+            f"{path} has format {number}, this version reads format {FORMAT}; upgrade fewshot-nlp."
+        )
+    _check_form(config, _FORM, path)
+    _check_form(config["encoder"], _ENCODER_FORM, path)
     return config
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+def _check_form(config: Mapping[str, Any], form: Mapping[str, Any], path: Path) -> None:
+    wrong = next(
+        (key for key, kind in form.items() if key not in config or not isinstance(config[key], kind)), None
+    )
+    if wrong is not None:
+        state = "missing" if wrong not in config else f"a {type(config[wrong]).__name__}"
+        raise FewShotError(f"{path} is damaged: {wrong} is {state}; save the model again, or fetch it again.")
 
+
+def _read_tensors(path: Path, shapes: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a model folder, which must be those that its JSON lists."""
     if not path.is_file():
-        pickles = sorted(p.name for p in path.parent.glob("*") if p.suffix in (".bin", ".pt", ".pkl", ".ckpt"))
-        found = f" Pickles such as {pickles[0]} are refused: they can run code when loaded." if pickles else ""
-        raise FewShotError(f"{path.parent} has no {TENSORS}.{found}")
+        pickles = sorted(p.name for p in path.parent.glob("*") if p.suffix in PICKLES)
+        found = (
+            f" Pickles such as {pickles[0]} are refused: they can run code when loaded." if pickles else ""
+        )
+        raise FewShotError(f"{path.parent} has no {TENSORS}.{found} Save the model again, or fetch it again.")
     try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise FewShotError(f"{path} is damaged ({str(error).split('.')[0]}); save or fetch the model again.") from error
+        tensors: dict[str, Tensor] = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise FewShotError(
+            f"{path} is damaged ({_first_line(error)}); save the model again, or fetch it again."
+        ) from error
+    _check_shapes(tensors, shapes, path.parent)
+    return tensors
 
 
-def _copy(tensors: Mapping[str, Tensor], prefix: str, into: Mapping[str, Tensor], folder: Path) -> None:
-    given = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-    if set(given) != set(into) or any(given[n].shape != into[n].shape for n in into):
-        odd = sorted(set(given) ^ set(into)) or sorted(n for n in into if given[n].shape != into[n].shape)
-        raise FewShotError(f"{folder / TENSORS} does not fit its {CONFIG}: {prefix}{odd[0]} differs.")
+def _check_shapes(tensors: Mapping[str, Tensor], expected: Mapping[str, Any], folder: Path) -> None:
+    found: dict[str, Any] = {name: list(tensor.shape) for name, tensor in tensors.items()}
+    odd = sorted(set(found) ^ set(expected)) or sorted(n for n in expected if found[n] != expected[n])
+    if odd:
+        raise FewShotError(
+            f"{folder / TENSORS} does not fit its {CONFIG}: the tensor {odd[0]} is "
+            f"{found.get(odd[0], 'missing')}, but {expected.get(odd[0], 'none')} was expected; save the model again, or fetch it again."
+        )
+
+
+def _copy(given: Mapping[str, Tensor], into: Mapping[str, Tensor], folder: Path) -> None:
+    _check_shapes(given, {name: list(tensor.shape) for name, tensor in into.items()}, folder)
     with torch.no_grad():
         for name, tensor in given.items():
             into[name].copy_(tensor)

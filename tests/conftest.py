@@ -6,19 +6,19 @@ from pathlib import Path
 import pytest
 import torch
 
-WORDS = (
-    "a about account after all am an and are aspirin at back bank be been blood book by can card cash change court "
-    "day did do dose drug for from get give good had has have he her his how i in is it judge last law letter like "
-    "lost me mg money more most my new no not of off on one open or order out pain paid pay play please send she "
-    "show so stock take tell that the their they this to told transfer was we week were what when where which who "
-    "why will with you your"
-).split()
+WORDS = """
+a about account after all am an and are aspirin at back bank be been blood book by can card cash
+change court day did do dose drug for from get give good had has have he her his how i in is it
+judge last law letter like lost me mg money more most my new no not of off on one open or order out
+pain paid pay play please send she show so stock take tell that the their they this to told transfer
+was we week were what when where which who why will with you your
+""".split()  # noqa: SIM905 - a list of one word a line is no easier to read
 PIECES = ("##ed", "##er", "##es", "##ing", "##ly", "##ol", "##tion")
 MARKS = tuple(string.punctuation + string.digits)
 
 
 def make_tiny_encoder(folder: Path, seed: int = 0, hidden_size: int = 32) -> Path:
-    """Writes a randomly initialised BERT of 2 layers with its WordPiece tokenizer, as transformers saves them.
+    """Writes a randomly initialised BERT of 2 layers and its WordPiece tokenizer, as transformers does.
 
     Args:
         folder: where to; it is made.

@@ -1,8 +1,8 @@
 """A stand-in for the Hugging Face Hub on 127.0.0.1: what `huggingface_hub` needs to push and to load models.
 
-It answers: creating a repository, the check of a card's YAML, preupload, commits of regular and LFS files, LFS
-uploads, model information, file listings, and resolve (HEAD and GET). It keeps everything in memory. Clients need
-``HF_ENDPOINT=<url>``, which they read at import, and ``HF_HUB_DISABLE_XET=1``.
+It answers: creating a repository, the check of a card's YAML, preupload, commits of regular and LFS files,
+LFS uploads, model information, file listings, and resolve (HEAD and GET). It keeps everything in memory.
+Clients need ``HF_ENDPOINT=<url>``, which they read at import, and ``HF_HUB_DISABLE_XET=1``.
 """
 
 import base64
@@ -35,7 +35,8 @@ class File:
     def git_sha(self) -> str:
         content = self.data
         if self.lfs:
-            content = f"version https://git-lfs.github.com/spec/v1\noid sha256:{self.sha256}\nsize {len(self.data)}\n".encode()
+            head = "version https://git-lfs.github.com/spec/v1"
+            content = f"{head}\noid sha256:{self.sha256}\nsize {len(self.data)}\n".encode()
         return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
     @cached_property
@@ -98,7 +99,7 @@ class StandInHub:
         return [line.split(" ", 1)[1] for line in self.requests if line.startswith(method + " ")]
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     def __init__(self, status: int, code: str, message: str, commit: str | None = None) -> None:
         self.status, self.code, self.message, self.commit = status, code, message, commit
 
@@ -107,19 +108,19 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     hub: StandInHub
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+    def log_message(self, format: str, *args: object) -> None:
         pass
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         self._serve()
 
-    def do_HEAD(self) -> None:  # noqa: N802
+    def do_HEAD(self) -> None:
         self._serve()
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         self._serve()
 
-    def do_PUT(self) -> None:  # noqa: N802
+    def do_PUT(self) -> None:
         self._serve()
 
     def _serve(self) -> None:
@@ -131,7 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         try:
             self._route(path, body)
-        except _Refused as refused:
+        except _RefusedError as refused:
             headers = {"X-Error-Code": refused.code, "X-Error-Message": refused.message}
             if refused.commit:
                 headers["X-Repo-Commit"] = refused.commit
@@ -160,7 +161,7 @@ class _Handler(BaseHTTPRequestHandler):
         parts = path.strip("/").split("/")
         if self.command == "PUT" and parts[0] == "lfs":
             if hashlib.sha256(body).hexdigest() != parts[1]:
-                raise _Refused(400, "BadRequest", "the sha256 is another one")
+                raise _RefusedError(400, "BadRequest", "the sha256 is another one")
             self.hub.uploads[parts[1]] = body
             return self._send(200, b"")
         if path == "/api/validate-yaml":
@@ -169,40 +170,38 @@ class _Handler(BaseHTTPRequestHandler):
             return self._create(json.loads(body))
         if path.endswith(".git/info/lfs/objects/batch"):
             self._may_write("/".join(parts[:2]).removesuffix(".git"))
-            return self._json({"transfer": "basic", "objects": list(map(self._lfs_action, json.loads(body)["objects"]))})
+            wanted = json.loads(body)["objects"]
+            return self._json({"transfer": "basic", "objects": [self._lfs_action(item) for item in wanted]})
         if parts[:2] == ["api", "models"]:
             return self._model("/".join(parts[2:4]), parts[4:], body)
         if len(parts) > 4 and parts[2] == "resolve":
-            return self._resolve("/".join(parts[:2]), *self._split_revision(parts[3:]))
-        raise _Refused(404, "NotFound", f"the stand-in does not know {self.command} {path}")
-
-    def _split_revision(self, parts: list[str]) -> tuple[str, str]:
-        return parts[0], "/".join(parts[1:])
+            return self._resolve("/".join(parts[:2]), parts[3], "/".join(parts[4:]))
+        raise _RefusedError(404, "NotFound", f"the stand-in does not know {self.command} {path}")
 
     def _may_write(self, repo_id: str) -> None:
         token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
         if token != TOKEN:
-            raise _Refused(401, "", "Invalid username or password.")
+            raise _RefusedError(401, "", "Invalid username or password.")
         if not repo_id.startswith("user/"):
-            raise _Refused(403, "", f'You don\'t have the rights to write to "{repo_id}"')
+            raise _RefusedError(403, "", f'You don\'t have the rights to write to "{repo_id}"')
 
     def _repository(self, repo_id: str) -> Repository:
         if repo_id not in self.hub.repositories:
-            raise _Refused(401, "RepoNotFound", "Repository not found")
+            raise _RefusedError(401, "RepoNotFound", "Repository not found")
         return self.hub.repositories[repo_id]
 
     def _at(self, repo_id: str, revision: str) -> tuple[str, dict[str, File]]:
         repository = self._repository(repo_id)
         oid = repository.resolve(revision)
         if oid is None:
-            raise _Refused(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+            raise _RefusedError(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         return oid, repository.commits[oid]
 
     def _create(self, wanted: Mapping[str, Any]) -> None:
         repo_id = f"{wanted.get('organization') or 'user'}/{wanted['name']}"
         self._may_write(repo_id)
         if repo_id in self.hub.repositories:
-            raise _Refused(409, "", "You already created this model repo")
+            raise _RefusedError(409, "", "You already created this model repo")
         repository = Repository(private=wanted.get("visibility") == "private" or bool(wanted.get("private")))
         repository.commit({})
         self.hub.repositories[repo_id] = repository
@@ -221,15 +220,17 @@ class _Handler(BaseHTTPRequestHandler):
             self._may_write(repo_id)
         oid, files = self._at(repo_id, revision)
         if verb == "revision":
-            return self._json({"_id": "0", "id": repo_id, "sha": oid, "siblings": [{"rfilename": p} for p in files]})
+            siblings = [{"rfilename": path} for path in files]
+            return self._json({"_id": "0", "id": repo_id, "sha": oid, "siblings": siblings})
         if verb == "tree":
             return self._json([_entry(path, file) for path, file in files.items()])
         if verb == "preupload":
             return self._json({"files": [_upload_mode(f, files) for f in json.loads(body)["files"]]})
         if verb == "commit":
             new = self._repository(repo_id).commit(self._changed(files, body), revision)
-            return self._json({"success": True, "commitOid": new, "commitUrl": f"{self.hub.url}/{repo_id}/commit/{new}"})
-        raise _Refused(404, "NotFound", f"the stand-in does not know {verb}")
+            url = f"{self.hub.url}/{repo_id}/commit/{new}"
+            return self._json({"success": True, "commitOid": new, "commitUrl": url})
+        raise _RefusedError(404, "NotFound", f"the stand-in does not know {verb}")
 
     def _changed(self, files: Mapping[str, File], body: bytes) -> dict[str, File]:
         result = dict(files)
@@ -247,7 +248,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _resolve(self, repo_id: str, revision: str, path: str) -> None:
         oid, files = self._at(repo_id, revision)
         if path not in files:
-            raise _Refused(404, "EntryNotFound", "Entry not found", oid)
+            raise _RefusedError(404, "EntryNotFound", "Entry not found", oid)
         file = files[path]
         etag = file.sha256 if file.lfs else file.git_sha
         headers = {"ETag": f'"{etag}"', "X-Repo-Commit": oid, "X-Linked-Size": str(len(file.data))}

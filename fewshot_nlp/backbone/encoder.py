@@ -26,7 +26,7 @@ from fewshot_nlp.backbone.batching import (
 )
 from fewshot_nlp.backbone.bundled import resolve
 from fewshot_nlp.backbone.cache import FeatureCache
-from fewshot_nlp.backbone.loading import load_model
+from fewshot_nlp.backbone.loading import layer_numbers, load_model
 from fewshot_nlp.errors import FewShotError, logger
 from fewshot_nlp.slots import SlotBatch
 from fewshot_nlp.windows import WindowTokenizer
@@ -45,7 +45,8 @@ class Encoder:
         tokenizer: its fast tokenizer.
         name: folder or Hub name that it came from.
         revision: Hub revision.
-        layers: hidden layers whose outputs are concatenated; 0 is the embeddings, -1 the last layer.
+        layers: hidden layers whose outputs are concatenated; 0 is the embeddings, -1 the last layer, and a float
+            a share of the depth (0.5 is the middle layer).
         pooling: how a whole text becomes one vector: mean of its tokens, or the first token.
         max_length: tokens in a window; longer texts are divided into overlapping windows.
         token_budget: tokens in one forward pass.
@@ -58,7 +59,7 @@ class Encoder:
         *,
         name: str,
         revision: str | None = None,
-        layers: Sequence[int] = (-1,),
+        layers: Sequence[int | float] = (-1,),
         pooling: TextPooling = "mean",
         max_length: int | None = None,
         token_budget: int = 2048,
@@ -72,10 +73,7 @@ class Encoder:
             raise FewShotError(f"max_length {max_length} is over the encoder's window of {limit} tokens.")
         self.tokenizer = WindowTokenizer(tokenizer, max_length or limit)
         n_layers = model.config.num_hidden_layers
-        wrong = [layer for layer in layers if not -n_layers - 1 <= layer <= n_layers]
-        if wrong or not layers:
-            raise FewShotError(f"layers={list(layers)}, but the encoder has layers 0 (embeddings) to {n_layers}.")
-        self.layers = tuple(layer % (n_layers + 1) for layer in layers)
+        self.layers = layer_numbers(layers, n_layers)
         self.adapter: dict[str, nn.Parameter] = {}
         self.adapter_config: Any = None
         self.top_layers: int | None = None
@@ -94,7 +92,7 @@ class Encoder:
         dtype: Any = None,
         attn_implementation: str | None = None,
         device_map: Any = None,
-        layers: Sequence[int] = (-1,),
+        layers: Sequence[int | float] = (-1,),
         pooling: TextPooling | None = None,
         max_length: int | None = None,
     ) -> "Encoder":
@@ -107,7 +105,7 @@ class Encoder:
             dtype: weights' type, e.g. `torch.bfloat16`; default float32.
             attn_implementation: transformers' attention; the default packs windows where the model allows.
             device_map: as in transformers, e.g. "cuda"; default the CPU.
-            layers: hidden layers whose outputs are concatenated.
+            layers: hidden layers whose outputs are concatenated, as numbers or shares of the depth.
             pooling: "mean" or "first"; default what the model's sentence-transformers files say, else mean.
             max_length: tokens in a window; default what the model's files say.
 
@@ -116,8 +114,13 @@ class Encoder:
                 needed and not there.
         """
         source = resolve(None if name is None else str(name))
-        model, tokenizer = load_model(
-            source, revision=revision, dtype=dtype, attn_implementation=attn_implementation, device_map=device_map
+        model, tokenizer, numbers = load_model(
+            source,
+            layers,
+            revision=revision,
+            dtype=dtype,
+            attn_implementation=attn_implementation,
+            device_map=device_map,
         )
         hints = _sentence_transformers_hints(source)
         return cls(
@@ -125,7 +128,7 @@ class Encoder:
             tokenizer,
             name=source,
             revision=revision,
-            layers=layers,
+            layers=numbers,
             pooling=pooling or hints.get("pooling", "mean"),
             max_length=max_length or hints.get("max_length"),
         )

@@ -1,40 +1,81 @@
 """Loading a model's files: safetensors only, no remote code, every failure one clear line."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from fewshot_nlp.errors import FewShotError
 
 
-def load_model(source: str, **options: Any) -> tuple[Any, Any]:
-    """Model and tokenizer of a folder or Hub name.
+def load_model(
+    source: str, layers: Sequence[int | float] = (-1,), **options: Any
+) -> tuple[Any, Any, tuple[int, ...]]:
+    """Model and tokenizer of a folder or Hub name, without the layers above the highest that is asked for.
 
     Args:
         source: a folder, or a name on the Hub.
+        layers: hidden layers whose outputs will be used: numbers, negative from the end, or shares of the depth.
         options: `revision`, `dtype`, `attn_implementation`, `device_map`; None means transformers' default.
 
+    Returns:
+        Model, tokenizer, and the numbers of the layers asked for.
+
     Raises:
-        FewShotError: no such model, damaged or unsafe files, or no network.
+        FewShotError: no such model, no such layer, damaged or unsafe files, or no network.
     """
     from safetensors import SafetensorError
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
 
     if _looks_like_folder(source):
         _check_folder(Path(source))
     given = {key: value for key, value in options.items() if value is not None}
     revision = {k: v for k, v in given.items() if k == "revision"}
     try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False, **revision)
+        numbers = layer_numbers(layers, config.num_hidden_layers)
+        _keep_layers(config, max(numbers))
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **revision)
-        with _no_progress_bars():
-            model = AutoModel.from_pretrained(source, trust_remote_code=False, use_safetensors=True, **given)
+        with _quiet():
+            model, found = AutoModel.from_pretrained(
+                source,
+                config=config,
+                trust_remote_code=False,
+                use_safetensors=True,
+                output_loading_info=True,
+                **given,
+            )
     except SafetensorError as error:
         raise FewShotError(
             f"The weights of {source} are damaged ({_first_line(error)}); fetch or save the model again."
         ) from error
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except FewShotError:
+        raise
+    except (OSError, ValueError, KeyError, ImportError, AttributeError) as error:
         raise FewShotError(_explain(source, error)) from error
-    return model, tokenizer
+    missing = sorted(name for name in found["missing_keys"] if "pooler" not in name)
+    if missing:
+        raise FewShotError(
+            f"The weights of {source} lack {len(missing)} tensors of {type(model).__name__}, such as {missing[0]}; it "
+            "is no encoder of that family, or it was saved in part."
+        )
+    return model, tokenizer, numbers
+
+
+def layer_numbers(layers: Sequence[int | float], depth: int) -> tuple[int, ...]:
+    """Layers as numbers from 0 (the embeddings) to ``depth``."""
+    numbers = [round(layer * depth) if isinstance(layer, float) else layer for layer in layers]
+    if not numbers or any(not -depth - 1 <= n <= depth for n in numbers):
+        raise FewShotError(f"layers={list(layers)}, but the encoder has layers 0 (embeddings) to {depth}.")
+    return tuple(n % (depth + 1) for n in numbers)
+
+
+def _keep_layers(config: Any, count: int) -> None:
+    """Cuts the configuration to its first layers (at least one), so that the others are neither loaded nor run."""
+    if count < config.num_hidden_layers:
+        config.num_hidden_layers = max(1, count)
+        if getattr(config, "layer_types", None):
+            config.layer_types = config.layer_types[: config.num_hidden_layers]
 
 
 def _first_line(error: BaseException) -> str:
@@ -72,17 +113,19 @@ def _explain(source: str, error: Exception) -> str:
     )
 
 
-class _no_progress_bars:  # noqa: N801 - reads as a statement
-    """Loading a model that is already on disk takes a blink: no bar."""
+class _quiet:  # noqa: N801 - reads as a statement
+    """No progress bar for files that are already here, and no report of the weights that are left out."""
 
     def __enter__(self) -> None:
         from transformers.utils import logging
 
-        self._on = logging.is_progress_bar_enabled()
+        self._bar, self._level = logging.is_progress_bar_enabled(), logging.get_verbosity()
         logging.disable_progress_bar()
+        logging.set_verbosity_error()
 
     def __exit__(self, *_: object) -> None:
         from transformers.utils import logging
 
-        if self._on:
+        logging.set_verbosity(self._level)
+        if self._bar:
             logging.enable_progress_bar()

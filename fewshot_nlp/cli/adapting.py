@@ -72,7 +72,7 @@ def adapt(
         print_json(result)
         return
     typer.echo(
-        f"{result['learner']} adapted to {len(rows)} rows with {len(model.labels)} labels in {seconds:.1f} s: "
+        f"{result['learner']} adapted to {len(rows)} rows in {seconds:.1f} s; {len(model.labels)} labels: "
         f"{', '.join(model.labels)}\nsaved to {folder}"
     )
 

@@ -119,7 +119,7 @@ def evaluate(
     ]
     if len(given) != 1:
         raise FewShotError(
-            f"Give one of --card, --episodes-file and --data; {' and '.join(given) if given else 'none'} was given."
+            f"Give one of --card, --episodes-file and --data; given: {', '.join(given) or 'none'}."
         )
     if model is not None and (encoder or learner or learner_config or task_config):
         raise FewShotError("--model has its own encoder, learner and settings; leave these options out.")
@@ -259,9 +259,8 @@ def _write_held_out(result: dict[str, Any], out: Path | None, as_json: bool) -> 
     if as_json:
         print_json(result)
         return
-    typer.echo(
-        f"{result['metric']} {result['scores'][result['metric']]:.4f} ({result['n_rows']} rows, one model, no interval)"
-    )
+    score = result["scores"][result["metric"]]
+    typer.echo(f"{result['metric']} {score:.4f} ({result['n_rows']} rows, one model, no interval)")
     for name, value in result["scores"].items():
         if name != result["metric"]:
             typer.echo(f"  {name} {value:.4f}")

@@ -42,7 +42,7 @@ def choose_split(card: "DatasetCard", split: str | None) -> str:
 
 
 def choose_ways(card: "DatasetCard", n_way: str | None) -> int | None:
-    """The number of labels that is asked for; else the task's usual one: None (all) but for classification."""
+    """The number of labels that is asked for; else 5 for classification, and None (all) for other tasks."""
     from fewshot_nlp.cli.arguments import n_way as parse
 
     if n_way is not None:

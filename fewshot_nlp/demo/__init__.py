@@ -34,7 +34,7 @@ def run_demo(
 
     Args:
         out: folder for the page; it is made.
-        seed: the first seed; the support sets of the scores are drawn with ``seed`` to ``seed + n_seeds - 1``.
+        seed: the first seed; support sets are drawn with ``seed`` to ``seed + n_seeds - 1``.
         n_seeds: number of support sets for each score, from 2.
         sections: tasks to show.
         domains: domains to show.

@@ -12,12 +12,12 @@ LIKELIEST = 2
 
 INPUTS = {
     "medical": [
-        "I'm down to my last three blood pressure tablets, could another month's worth go to the chemist by the station?",
+        "Down to my last three blood pressure tablets. Could another month's worth go to the chemist?",
         "Since starting the new inhaler my voice has gone hoarse and my tongue is coated white.",
         "The receptionist left a voicemail saying my thyroid numbers are back. Are they all right?",
     ],
     "legal": [
-        "Each party shall keep the other's business plans to itself and show them to nobody without written consent.",
+        "Each party shall keep the other's business plans to itself and show them to nobody.",
         "Either side may walk away from this lease by giving ninety days' notice in writing.",
         "Invoices fall due thirty days after receipt; later sums bear interest at four per cent a year.",
     ],

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from fewshot_nlp.backbone import Encoder
 from fewshot_nlp.demo.section import Section, Shown
@@ -54,7 +55,7 @@ class DomainResult:
 
 
 def run_domain(section: Section, domain: str, seeds: Sequence[int], encoder: str | None) -> DomainResult:
-    """Adapts the default to the support set of the first seed, predicts, and scores all methods on all seeds."""
+    """Adapts the default to the first seed's support set, predicts, and scores all methods on all seeds."""
     name = section.card.format(domain=domain)
     model = section.model.from_pretrained(encoder)
     task = model.pipeline.task
@@ -75,7 +76,9 @@ def run_domain(section: Section, domain: str, seeds: Sequence[int], encoder: str
     with plain.cached():  # the baselines read the same features
         for label, pipeline in methods.items():
             report = evaluate_episodes(pipeline, draws, seed=seeds[0])
-            scores[label] = Score(mean=report.mean[report.metric], half=report.ci95[report.metric] or 0.0)
+            scores[label] = Score(
+                mean=report.mean[report.metric], half=cast(float, report.ci95[report.metric])
+            )
     rows = [len(draw.query) for draw in draws]
     return DomainResult(
         domain=domain,

@@ -10,15 +10,15 @@ from fewshot_nlp.sampling import NWayK2KShot
 
 INPUTS = {
     "medical": [
-        "Start amoxicillin 500 mg three times daily for the pneumonia and repeat the chest X-ray in six weeks.",
+        "Start amoxicillin 500 mg three times daily for the pneumonia and repeat the chest X-ray.",
         "Her migraine brings nausea and blurred vision, but the MRI of the brain was clear.",
     ],
     "legal": [
-        "On 12 May 2020 the High Court at Ardenholm ordered Brightwater Shipping Ltd to pay £310,000 to Ms Ingrid Solano.",
+        "On 12 May 2020 the High Court at Ardenholm ordered Brightwater Shipping Ltd to pay £310,000.",
         "Mr Justice Calloway held that section 9 of the Tenancies Act 1998 did not bind the landlord.",
     ],
     "finance": [
-        "Halvorsen Foods raised revenue by a tenth to €2.4 billion in the third quarter, said Petra Lindqvist, its treasurer.",
+        "Petra Lindqvist, treasurer of Halvorsen Foods, put third-quarter revenue at €2.4 billion.",
         "Moorgate Savings will redeem the convertible bond in June 2025 for $180 million.",
     ],
 }

@@ -83,10 +83,10 @@ def footnote(result: DomainResult) -> str:
     """What the scores are."""
     first, last = result.seeds[0], result.seeds[-1]
     return (
-        f"Mean ± half of its 95 % interval (Student's t) over {len(result.seeds)} support sets, seeds {first} to {last}; "
-        "each is scored on every row outside it. The interval tells how much the choice of support rows matters, "
-        "on these small corpora written for this package. The other methods read the last layer of the same frozen "
-        "encoder, without label names."
+        f"Mean ± half of its 95 % interval (Student's t) over {len(result.seeds)} support sets, seeds {first} "
+        f"to {last}, each scored on every row outside it. The interval tells how much the choice of support "
+        "rows matters, on these small corpora written for this package. The other methods read the last layer "
+        "of the same frozen encoder, without label names."
     )
 
 

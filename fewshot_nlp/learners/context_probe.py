@@ -70,7 +70,7 @@ class ContextProbe(Learner):
         x = self._design(state, features, support)[keep].detach().cpu().float().numpy()
         targets, weights = support.target_matrix[keep.cpu()].numpy(), weight[keep].cpu().numpy()
         exclusive = support.normaliser == "classes"
-        solver = PreconditionedRegression(x, support.n_classes, self.config.C) if exclusive else None
+        solver = PreconditionedRegression(x, support.n_classes, self.config.C, np.float64) if exclusive else None
 
         def head(wanted: np.ndarray) -> np.ndarray:
             if solver is None:

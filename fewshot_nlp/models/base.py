@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from fewshot_nlp.backbone import Encoder
+from fewshot_nlp.backbone.bundled import resolve
 from fewshot_nlp.episode import Example, Json, Query
 from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.evaluator import Report
 from fewshot_nlp.hub import download_model_folder, push_folder
 from fewshot_nlp.model_card import model_card
 from fewshot_nlp.pipeline import Pipeline, TaskModel
@@ -26,8 +28,9 @@ class FewShotModel:
     task_name: ClassVar[str]
     default_learner: ClassVar[str]
     default_learner_config: ClassVar[dict[str, Any]] = {}
+    default_task_config: ClassVar[dict[str, Any]] = {}
     default_encoder: ClassVar[dict[str, Any]] = {}
-    """Encoder options that go with the default learner."""
+    """Learner settings, task options and encoder options that go with the default learner."""
 
     def __init__(
         self,
@@ -73,10 +76,10 @@ class FewShotModel:
         """
         folder = _find_model_folder(name, encoder_options.get("revision"))
         if folder is not None:
-            if learner or learner_config or task_config or adapter:
+            if learner or learner_config or task_config or adapter or top_layers:
                 raise FewShotError(
                     f"{name} is a model with its own learner and settings; leave learner, learner_config, "
-                    "task_config and adapter out, or name an encoder."
+                    "task_config, adapter and top_layers out, or name an encoder."
                 )
             encoder_options.pop("revision", None)
             saved = load(folder, **encoder_options)
@@ -91,6 +94,7 @@ class FewShotModel:
         if learner is None:
             learner = cls.default_learner
             learner_config = {**cls.default_learner_config, **(learner_config or {})}
+            task_config = {**cls.default_task_config, **(task_config or {})}
             encoder_options = {**cls.default_encoder, **encoder_options}
         encoder = Encoder.from_pretrained(name, **encoder_options)
         if adapter is not None:
@@ -101,6 +105,11 @@ class FewShotModel:
     def labels(self) -> list[str]:
         """Sorted label names that the model predicts; empty before adapting."""
         return [] if self._model is None else list(self._model.labels)
+
+    @property
+    def is_adapted(self) -> bool:
+        """Whether the model can predict: `adapt` was called, or it was loaded so."""
+        return self._model is not None
 
     def adapt(
         self, rows: Any, labels: Labels | None = None, *, column_mapping: Mapping[str, str] | None = None
@@ -159,12 +168,15 @@ class FewShotModel:
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Writes the model to a folder, which `from_pretrained` reads; with a model card."""
-        path = save(folder, self.pipeline, self._model, self.descriptions, self.extra)
-        (path / "README.md").write_text(model_card(self, path.name), encoding="utf-8")
-        return path
+        return self._save(Path(folder), Path(folder).resolve().name)
 
     def push_to_hub(
-        self, repo_id: str, *, private: bool = False, token: str | None = None, scores: Mapping[str, float] | None = None
+        self,
+        repo_id: str,
+        *,
+        private: bool = False,
+        token: str | None = None,
+        scores: Mapping[str, Json] | Report | None = None,
     ) -> str:
         """Uploads the model with its card to the Hugging Face Hub.
 
@@ -172,14 +184,20 @@ class FewShotModel:
             repo_id: "user/name".
             private: whether a new repository is private.
             token: access token; default the one that `hf auth login` stored.
-            scores: measured scores for the card, e.g. what `evaluate` returned.
+            scores: measured scores for the card: what `evaluate` returned, perhaps with "n_rows", "seed" and
+                "dataset" added, or the report of `evaluate_episodes`.
 
         Returns:
             The address of the uploaded commit.
         """
         if scores is not None:
-            self.extra["scores"] = dict(scores)
-        return push_folder(self.save_pretrained, repo_id, private=private, token=token)
+            given = scores.to_json() if isinstance(scores, Report) else scores
+            self.extra["scores"] = {name: value for name, value in given.items() if name != "per_episode"}
+        return push_folder(lambda folder: self._save(folder, repo_id), repo_id, private=private, token=token)
+
+    def _save(self, folder: Path, name: str) -> Path:
+        files = {"README.md": model_card(self, name)}
+        return save(folder, self.pipeline, self._model, self.descriptions, self.extra, files)
 
     def _read(self, rows: Any, column_mapping: Mapping[str, str] | None) -> list[Example]:
         return self.pipeline.task.examples(read_rows(rows, self.task_name, column_mapping))
@@ -200,6 +218,9 @@ class FewShotModel:
         words = {k: v for k, v in labels.items() if v} if isinstance(labels, Mapping) else {}
         self._model = self.pipeline.adapt(examples, names, words)
         self._examples, self.descriptions = examples, words
+        if "n_episodes" not in self.extra.get("scores", {}):  # a report is of the settings, not of a support set
+            self.extra.pop("scores", None)
+        self.extra["support_size"] = len(examples)
         return self
 
     def _adapted(self) -> TaskModel:
@@ -221,8 +242,7 @@ class FewShotModel:
 
 
 def _find_model_folder(name: str | Path | None, revision: str | None) -> Path | None:
-    if name is None:
-        return None
-    if Path(name).exists():
-        return Path(name) if is_model_folder(name) else None
-    return download_model_folder(str(name), revision)
+    source = resolve(None if name is None else str(name))
+    if Path(source).exists():
+        return Path(source) if is_model_folder(source) else None
+    return download_model_folder(source, revision)

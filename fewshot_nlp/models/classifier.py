@@ -20,7 +20,8 @@ class FewShotClassifier(FewShotModel):
     """
 
     task_name = "classification"
-    default_learner = "linear_probe"
+    default_learner = "stacked_probe"
+    default_encoder = {"layers": (0.5, -1)}  # noqa: RUF012 - read only
 
     def fit(self, texts: Sequence[Any], labels: Sequence[Any]) -> Self:
         """`adapt` in scikit-learn's manner.

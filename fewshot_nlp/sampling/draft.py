@@ -1,4 +1,4 @@
-"""A set of examples with a number of mentions of each label within bounds, found by a greedy walk and by repair."""
+"""A set of examples with K to 2K mentions of each label, found by a greedy walk and by repair."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf
@@ -20,11 +20,17 @@ class Draft:
     Args:
         pairs: the labels of every example of the data set.
         k: mentions wanted of each label, at least 1.
-        caps: mentions allowed, at least ``k``, for each label that counts; others are passed over.
+        caps: mentions allowed, at least ``k``, of each label that counts; other labels do not.
 
     Attributes:
         rows: the examples taken.
         counts: how often they hold each label.
+
+    Example:
+        >>> draft = Draft([(("A", 3),), (("A", 1),), (("A", 1), ("B", 2))], 1, {"A": 2, "B": 2})
+        >>> draft.walk([0, 1, 2])
+        >>> draft.rows, draft.counts
+        ([1, 2], {'A': 2, 'B': 2})
     """
 
     def __init__(self, pairs: Sequence[Pairs], k: int, caps: Mapping[str, int]) -> None:

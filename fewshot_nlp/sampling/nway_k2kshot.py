@@ -29,10 +29,10 @@ from fewshot_nlp.sampling.rows import (
     task_id,
 )
 
-RESTARTS = 10
+RESTARTS = 100
 """How often an episode that cannot be completed is begun again, with other random numbers."""
 
-REPAIR_STEPS = 500
+REPAIR_STEPS = 100
 """Exchanges that are tried each time."""
 
 
@@ -63,8 +63,7 @@ class NWayK2KShot:
     none over 2K. The query set is drawn in the same way from the other examples, with ``n_query`` for K; or,
     with ``query="rows"``, it is ``n_query`` of the other examples as they come, also those without any label.
     Where the data set has groups, the query set keeps clear of the groups of the support set. An episode that
-    cannot be completed is repaired, and begun again up to
-    10 times.
+    cannot be completed so is repaired, by up to 100 exchanges, and begun again, up to 100 times.
 
     Args:
         dataset: data with labels.
@@ -222,9 +221,14 @@ class NWayK2KShot:
             elif len(rest) >= n:
                 rows = rest[rng.choice(len(rest), n, replace=False)]
                 return rng.permutation(used).tolist(), rows.tolist()
-            else:
-                failure = "query", n, {"rows": len(rest)}
-        raise FewShotError(self._failure(*failure))
+        if not by_mentions and not support.short():
+            told = f"{len(rest)} rows are left for the query set, which needs {n}."
+        else:
+            told = self._failure(*failure)
+        raise FewShotError(
+            f"{self._asked}: after {RESTARTS} restarts, {told} Lower k_shot, n_query or n_way, or "
+            "pass labels=[...] to leave such labels out."
+        )
 
     def _complete(
         self, rng: np.random.Generator, rows: Rows, k: int, caps: Mapping[str, int], *, spread: bool
@@ -240,16 +244,11 @@ class NWayK2KShot:
         return draft
 
     def _failure(self, part: str, need: int, counts: Mapping[str, int]) -> str:
-        """What to tell when all restarts failed: ``counts`` are the last one's."""
-        told = f"{self._asked}: after {RESTARTS} restarts, "
+        """Which label fell short in the last restart, and by how much."""
         worst = min(counts, key=lambda label: counts[label])
-        if worst in self._totals:
-            rows = counted(len(self._index.by_label[worst]), "example", "examples")
-            told += (
-                f"{worst!r} came to {counts[worst]} of {need} mentions in the {part} set. {self.dataset.name} has "
-                f"{self._totals[worst]} in {rows}, but with them other labels came over {2 * need}, or too few "
-                f"were left. All counts: {', '.join(f'{label} {n}' for label, n in counts.items())}."
-            )
-        else:
-            told += f"{counts[worst]} rows are left for the {part} set, which needs {need}."
-        return f"{told} Lower k_shot, n_query or n_way, or pass labels=[...] to leave such labels out."
+        rows = counted(len(self._index.by_label[worst]), "example", "examples")
+        return (
+            f"{worst!r} came to {counts[worst]} of {need} mentions in the {part} set. The data has"
+            f" {self._totals[worst]} in {rows}, but they bring others over {2 * need}, or too few are left."
+            f" All counts: {', '.join(f'{label} {n}' for label, n in counts.items())}."
+        )

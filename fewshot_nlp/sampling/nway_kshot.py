@@ -126,9 +126,9 @@ class NWayKShot:
         groups = counted(len(sizes[short]), "group", "groups")
         where = f" in {groups} that cannot be divided so" if rows >= k + n else ""
         raise FewShotError(
-            f"{self._asked} needs {k + n} examples of each label, but {short!r} has {rows}{where}. Labels "
-            f"with enough: {len(enough)} of {len(wanted)}. Lower k_shot or n_query, or pass labels=[...] to leave "
-            "rare labels out."
+            f"{self._asked} needs {k + n} examples of each label, but {short!r} has {rows}{where}. "
+            f"Labels with enough: {len(enough)} of {len(wanted)}. "
+            "Lower k_shot or n_query, or pass labels=[...] to leave rare labels out."
             + (f" Or set n_way to at most {len(enough)}." if self.config.n_way and len(enough) > 1 else "")
         )
 

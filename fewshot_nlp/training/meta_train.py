@@ -170,8 +170,8 @@ class _Run:
                 episode = self.streams.train.episode(self.step * config.meta_batch).episode_id
                 raise ScienceError(
                     f"{self.pipeline.learner.name}: the parameter {bad} became NaN or infinite in step "
-                    f"{self.step}, whose first episode is {episode!r} (loss {loss:g}, gradient norm {norm:g}). "
-                    f"Lower outer_lr ({rate:g})."
+                    f"{self.step}, whose first episode is {episode!r} (loss {loss:g}, gradient norm "
+                    f"{norm:g}). Lower outer_lr ({rate:g})."
                 )
         except ScienceError as error:
             raise ScienceError(f"{error} {self._where()}") from error

@@ -16,7 +16,7 @@ from accelerate.utils import gather_object  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
 from fewshot_nlp.episode import Episode
-from fewshot_nlp.errors import ScienceError
+from fewshot_nlp.errors import FewShotError, ScienceError
 from fewshot_nlp.pipeline import Pipeline
 from fewshot_nlp.sampling import TaskSampler
 from fewshot_nlp.slots import SlotBatch
@@ -126,8 +126,12 @@ def _backward(
 ) -> float:
     with accelerator.autocast():
         loss = meta_loss(pipeline, episode, label_smoothing)
-    if loss.requires_grad:
-        accelerator.backward(loss / meta_batch)
+    if not loss.requires_grad:
+        raise FewShotError(
+            f"The meta-loss of the learner {pipeline.learner.name} does not depend on anything that is trained; "
+            "set train to 'adapter' or 'all', or take another learner."
+        )
+    accelerator.backward(loss / meta_batch)
     return float(loss.detach())
 
 

@@ -166,8 +166,11 @@ def test_other_adapters_and_refusals(tokenizer):
         make("bert", tokenizer).attach(LoraConfig(target_modules=["nothing"]))
 
 
-@pytest.mark.parametrize("family", ["bert", "deberta-v2", "modernbert"])
-def test_second_order_gradients_match_finite_differences(family, tokenizer):
+# ModernBERT computes its rotary angles in float32, whatever the weights' type: a larger step, a looser bound.
+@pytest.mark.parametrize(
+    ("family", "h", "bound"), [("bert", 1e-6, 1e-5), ("deberta-v2", 1e-6, 1e-5), ("modernbert", 1e-5, 1e-3)]
+)
+def test_second_order_gradients_match_finite_differences(family, h, bound, tokenizer):
     encoder = make(family, tokenizer)
     encoder.attach(LoraConfig(r=2, target_modules="all-linear"), top_layers=1)
     encoder.model.double()
@@ -187,9 +190,8 @@ def test_second_order_gradients_match_finite_differences(family, tokenizer):
         (g * direction[n]).sum()
         for n, g in zip(weights, torch.autograd.grad(value, list(weights.values())), strict=True)
     )
-    h = 1e-6
     numeric = (inner_gradient_norm(h)[0] - inner_gradient_norm(-h)[0]) / (2 * h)
-    torch.testing.assert_close(exact, numeric.detach(), rtol=1e-5, atol=1e-10)
+    torch.testing.assert_close(exact, numeric.detach(), rtol=bound, atol=1e-10)
 
 
 def test_threads_get_their_own_answers(tokenizer):

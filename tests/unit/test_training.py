@@ -1,0 +1,494 @@
+"""Meta-training: resuming, several processes, guards, and what it leaves behind."""
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file
+from torch import nn
+
+from fewshot_nlp import FewShotClassifier, FewShotError, FewShotNER
+from fewshot_nlp.errors import ScienceError
+from fewshot_nlp.learners.prototypical import Prototypical
+from fewshot_nlp.training import MetaTrainConfig, meta_train, parse_config
+from fewshot_nlp.training.assembly import build_pipeline
+from fewshot_nlp.training.config import EncoderSettings, SamplerSettings, Source
+from fewshot_nlp.training.episodes import make_streams
+from fewshot_nlp.training.optimiser import learning_rate, trainable_parameters
+from fewshot_nlp.training.outer_step import SmoothedBatch, meta_loss, outer_gradient
+from fewshot_nlp.training.validation import meta_validate
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "recipes" / "meta_train.py"
+METRIC = "entity_f1_strict_iob2"
+LORA = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["query", "value"]}
+
+PARITY = """
+import sys
+from accelerate import Accelerator
+from safetensors.torch import save_file
+from fewshot_nlp.training import parse_config
+from fewshot_nlp.training.assembly import build_pipeline
+from fewshot_nlp.training.episodes import make_streams
+from fewshot_nlp.training.optimiser import trainable_parameters
+from fewshot_nlp.training.outer_step import outer_gradient
+
+accelerator = Accelerator()
+config = parse_config(sys.argv[2:])
+pipeline = build_pipeline(config, accelerator.device)
+streams = make_streams(config, pipeline.task)
+with trainable_parameters(pipeline, config.train) as trainable:
+    loss, stop = outer_gradient(
+        accelerator, pipeline, trainable, streams.train, step=1, meta_batch=config.meta_batch,
+        stop=accelerator.process_index == 1,
+    )
+    if accelerator.is_main_process:
+        assert accelerator.num_processes == 2, accelerator.num_processes
+        assert stop, "the other process was asked to stop"
+        save_file({n: p.grad.clone() for n, p in trainable.items()}, sys.argv[1], {"loss": repr(loss)})
+accelerator.end_training()
+"""
+
+
+def config_of(folder: Path, encoder: Path, **changes: Any) -> MetaTrainConfig:
+    """A run of less than a second, on the package's own corpora."""
+    values: dict[str, Any] = {
+        "task": "ner",
+        "learner": "prototypical",
+        "encoder": EncoderSettings(name=str(encoder)),
+        "adapter": LORA,
+        "sources": (Source(name="medical_ner"), Source(name="legal_ner")),
+        "sampler": SamplerSettings(n_way=2, k_shot=(1, 2), n_query=3, options={"query": "rows"}),
+        "val_sources": (Source(name="finance_ner"),),
+        "n_val_episodes": 3,
+        "val_every": 3,
+        "outer_lr": 1e-2,
+        "warmup": 2,
+        "meta_batch": 2,
+        "outer_steps": 6,
+        "save_every": 2,
+        "output_dir": str(folder),
+    }
+    return MetaTrainConfig(**(values | changes))
+
+
+def arguments_of(config: MetaTrainConfig) -> list[str]:
+    """The command line of a configuration."""
+    result = []
+    for key, value in config.to_json().items():
+        if value is not None:
+            result.append(f"--{key}={value if isinstance(value, str) else json.dumps(value)}")
+    return result
+
+
+def environment(**more: str) -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **more}
+
+
+def start(config: MetaTrainConfig) -> "subprocess.Popen[str]":
+    command = [sys.executable, str(SCRIPT), *arguments_of(config)]
+    return subprocess.Popen(
+        command, env=environment(), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+
+
+def wait_for_step(process: "subprocess.Popen[str]", folder: Path, step: int) -> None:
+    """Returns as soon as the log has the step."""
+    limit = time.monotonic() + 120
+    while time.monotonic() < limit and process.poll() is None:
+        log = folder / "log.jsonl"
+        if log.exists() and f'"step": {step}, "train_loss"' in log.read_text():
+            return
+        time.sleep(0.002)
+    raise AssertionError(
+        f"step {step} did not come: {process.communicate()[1] if process.poll() is not None else ''}"
+    )
+
+
+def log_of(folder: Path) -> list[dict[str, Any]]:
+    """The log without timings."""
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "episodes_per_s"} for line in lines]
+
+
+def assert_same_run(one: Path, two: Path) -> None:
+    for name in ("final", "best"):
+        assert (one / name / "model.safetensors").read_bytes() == (
+            two / name / "model.safetensors"
+        ).read_bytes()
+    assert log_of(one) == log_of(two)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, tiny_encoder_folder: Path) -> MetaTrainConfig:
+    """An unbroken run of 40 steps that other runs are compared with."""
+    config = config_of(
+        tmp_path_factory.mktemp("whole"), tiny_encoder_folder, outer_steps=40, save_every=3, val_every=10
+    )
+    meta_train(config)
+    return config
+
+
+def test_run_leaves_log_checkpoints_and_models(tmp_path: Path, tiny_encoder_folder: Path) -> None:
+    config = config_of(tmp_path, tiny_encoder_folder, learner="maml", learner_config={"inner_steps": 2})
+    result = meta_train(config)
+    assert result.folder == tmp_path / "best"
+    steps = [r for r in result.history if "train_loss" in r]
+    checks = [r for r in result.history if "val_loss" in r]
+    assert [r["step"] for r in steps] == [1, 2, 3, 4, 5, 6]
+    assert [r["step"] for r in checks] == [0, 3, 6]
+    assert all({"lr", "grad_norm", "episodes_per_s", "meta_batch"} <= set(r) for r in steps)
+    assert all(r["n_episodes"] == 3 and r[f"{METRIC}_ci95"] >= 0 for r in checks)
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["step-0000004", "step-0000006"]
+    assert not list(tmp_path.rglob("*.bin")) + list(tmp_path.rglob("*.pt")) + list(tmp_path.rglob("*.pkl"))
+    assert len({r["val_loss"] for r in checks}) == 3, "training changes the model"
+
+
+@pytest.mark.parametrize("train", ["adapter", "all", "learner"])
+def test_saved_model_is_the_one_that_was_measured(
+    train: str, tmp_path: Path, tiny_encoder_folder: Path
+) -> None:
+    config = config_of(tmp_path, tiny_encoder_folder, train=train)
+    result = meta_train(config)
+    model = FewShotNER.from_pretrained(tmp_path / "final")
+    stream = make_streams(config, model.pipeline.task).val
+    assert stream is not None
+    again = meta_validate(Accelerator(), model.pipeline, stream, config.n_val_episodes, config.val_seed)
+    assert again["val_loss"] == pytest.approx(result.history[-1]["val_loss"], abs=1e-6)
+    assert (tmp_path / "final" / "encoder").exists()  # it came from a folder, so it is copied
+    start_encoder = load_file(tiny_encoder_folder / "model.safetensors")
+    copied = load_file(tmp_path / "final" / "encoder" / "model.safetensors")
+    moved = any(not torch.equal(copied[name], tensor) for name, tensor in start_encoder.items())
+    assert moved == (train == "all")
+    assert not any(p.requires_grad for p in model.pipeline.learner.encoder.model.parameters())
+    rows = [{"tokens": ["Give", "aspirin"], "ner_tags": ["O", "B-DRUG"]}]
+    assert model.adapt(rows).predict(["Give aspirin."])
+
+
+def test_training_lowers_the_loss(tmp_path: Path, tiny_encoder_folder: Path) -> None:
+    config = config_of(
+        tmp_path,
+        tiny_encoder_folder,
+        task="classification",
+        train="all",
+        sources=(Source(name="medical_classification"), Source(name="legal_classification")),
+        val_sources=(),
+        val_class_fraction=0.4,
+        sampler=SamplerSettings(n_way=3, k_shot=3, n_query=4),
+        outer_steps=30,
+        val_every=40,
+        outer_lr=3e-3,
+    )
+    streams = make_streams(config, build_pipeline(config, torch.device("cpu")).task)
+    assert streams.val is not None
+    trained, held = (
+        {n for i in range(30) for n in s.episode(i).label_names} for s in (streams.train, streams.val)
+    )
+    assert trained
+    assert held
+    assert not trained & held
+    losses = [r["train_loss"] for r in meta_train(config).history if "train_loss" in r]
+    assert sum(losses[-8:]) / 8 < sum(losses[:8]) / 8 - 0.15
+    assert isinstance(FewShotClassifier.from_pretrained(tmp_path / "best"), FewShotClassifier)
+
+
+def test_resume_after_a_kill_is_bit_identical(whole: MetaTrainConfig, tmp_path: Path) -> None:
+    broken = replace(whole, output_dir=str(tmp_path))
+    step = 4 + secrets.randbelow(25)
+    process = start(broken)
+    wait_for_step(process, tmp_path, step)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL, f"finished before it was killed at step {step}"
+    assert not (tmp_path / "final").exists()
+    meta_train(broken)
+    assert_same_run(Path(whole.output_dir), tmp_path)
+
+
+def test_sigterm_saves_and_exits(whole: MetaTrainConfig, tmp_path: Path) -> None:
+    broken = replace(whole, output_dir=str(tmp_path), save_every=1000)
+    process = start(broken)
+    wait_for_step(process, tmp_path, 4)
+    process.terminate()
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 143, told
+    assert "Stopped by a signal" in told
+    last = max(r["step"] for r in log_of(tmp_path))
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == [f"step-{last:07d}"]
+    meta_train(replace(broken, save_every=3))
+    assert_same_run(Path(whole.output_dir), tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "no_state", "half_state"])
+def test_damaged_checkpoint_falls_back(
+    damage: str, tmp_path: Path, tiny_encoder_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = config_of(tmp_path, tiny_encoder_folder)
+    meta_train(config)
+    expected = (tmp_path / "final" / "model.safetensors").read_bytes()
+    newest = tmp_path / "checkpoints" / "step-0000006"
+    tensors, state = newest / "tensors.safetensors", newest / "state.json"
+    data = tensors.read_bytes()
+    if damage == "cut":
+        tensors.write_bytes(data[: len(data) // 2])
+    elif damage == "flipped":
+        tensors.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    elif damage == "no_state":
+        state.unlink()
+    else:
+        state.write_text(state.read_text()[:40])
+    caplog.set_level("INFO", "fewshot_nlp")
+    meta_train(config)
+    assert "step-0000006 is damaged" in caplog.text
+    assert "Going on from the checkpoint after step 4" in caplog.text
+    assert (tmp_path / "final" / "model.safetensors").read_bytes() == expected
+    for path in (tmp_path / "checkpoints").glob("*/tensors.safetensors"):
+        path.write_bytes(b"")
+    with pytest.raises(FewShotError, match="All 2 checkpoints"):
+        meta_train(config)
+
+
+def test_other_configuration_or_data_is_not_resumed(tmp_path: Path, tiny_encoder_folder: Path) -> None:
+    config = config_of(tmp_path, tiny_encoder_folder, outer_steps=2)
+    meta_train(config)
+    for changes, key in (
+        ({"outer_lr": 0.5}, r"outer_lr=0\.01.*outer_lr=0\.5"),
+        ({"sampler": replace(config.sampler, n_query=4)}, r"sampler\.n_query=3.*sampler\.n_query=4"),
+        ({"adapter": {**LORA, "r": 4}}, r"adapter\.r=2.*adapter\.r=4"),
+    ):
+        with pytest.raises(FewShotError, match=key):
+            meta_train(replace(config, **changes))
+    with pytest.raises(FewShotError, match="holds checkpoints of an earlier run"):
+        meta_train(replace(config, resume="never"))
+    meta_train(replace(config, keep_last=1, save_every=7))  # these decide nothing that is computed
+    state = tmp_path / "checkpoints" / "step-0000002" / "state.json"
+    value = json.loads(state.read_text())
+    value["fingerprints"]["train.medical_ner"] = "0" * 64
+    state.write_text(json.dumps(value))
+    with pytest.raises(FewShotError, match=r"rows of train\.medical_ner have changed"):
+        meta_train(config)
+
+
+def test_two_processes_have_the_gradient_of_one(tmp_path: Path, tiny_encoder_folder: Path) -> None:
+    config = config_of(
+        tmp_path, tiny_encoder_folder, learner="maml", learner_config={"inner_steps": 2}, meta_batch=4
+    )
+    (tmp_path / "parity.py").write_text(PARITY)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run(
+        [*command, str(tmp_path / "parity.py"), str(tmp_path / "two.safetensors"), *arguments_of(config)],
+        env=environment(ACCELERATE_USE_CPU="true"), capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    two = load_file(tmp_path / "two.safetensors")
+    accelerator = Accelerator()
+    assert accelerator.num_processes == 1
+    pipeline = build_pipeline(config, accelerator.device)
+    streams = make_streams(config, pipeline.task)
+    with trainable_parameters(pipeline, config.train) as trainable:
+        losses = [meta_loss(pipeline, streams.train.episode(i)) for i in range(4, 8)]
+        plain = torch.autograd.grad(torch.stack(losses).mean(), list(trainable.values()))
+        unused = nn.Parameter(torch.ones(3))
+        loss, stop = outer_gradient(
+            accelerator, pipeline, {**trainable, "unused": unused}, streams.train, step=1, meta_batch=4
+        )
+        one = {name: p.grad for name, p in trainable.items() if p.grad is not None}
+    assert not stop
+    assert loss == pytest.approx(sum(x.item() for x in losses) / 4, abs=1e-6)
+    assert unused.grad is not None
+    assert torch.equal(unused.grad, torch.zeros(3))
+    assert two.keys() == one.keys()
+    assert max(float(g.abs().max()) for g in one.values()) > 1e-4
+    for (name, grad), expected in zip(one.items(), plain, strict=True):
+        assert (grad - expected).abs().max() < 1e-6, name
+        assert (two[name] - grad).abs().max() < 1e-6, name
+
+
+def test_divergent_run_stops_and_keeps_the_last_checkpoint(tmp_path: Path, tiny_encoder_folder: Path) -> None:
+    config = config_of(tmp_path, tiny_encoder_folder, outer_lr=1e9, warmup=0, outer_steps=60, save_every=1)
+    with pytest.raises(ScienceError, match="NaN or infinite") as caught:
+        meta_train(config)
+    text = str(caught.value)
+    assert text.startswith("prototypical: ")
+    assert "episode '" in text
+    assert "encoder." in text or "features" in text or "the loss" in text
+    kept = sorted((tmp_path / "checkpoints").iterdir())
+    assert kept, "the run diverged before its first checkpoint"
+    assert str(kept[-1]) in text
+    tensors = load_file(kept[-1] / "tensors.safetensors")
+    assert all(torch.isfinite(t).all() for n, t in tensors.items() if n.startswith("parameter."))
+
+
+def test_nan_gradient_names_learner_episode_and_parameter(tmp_path: Path, tiny_encoder_folder: Path) -> None:
+    config = config_of(tmp_path, tiny_encoder_folder)
+    pipeline = build_pipeline(config, torch.device("cpu"))
+    streams = make_streams(config, pipeline.task)
+    with trainable_parameters(pipeline, "adapter") as trainable:
+        name = next(n for n in trainable if "lora_B" in n)
+        trainable[name].register_hook(lambda grad: grad * float("nan"))
+        with pytest.raises(ScienceError) as caught:
+            outer_gradient(Accelerator(), pipeline, trainable, streams.train, step=0, meta_batch=2)
+    text = str(caught.value)
+    assert text.startswith("prototypical: ")
+    assert name in text
+    assert streams.train.episode(0).episode_id in text
+
+
+def test_unknown_keys_are_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("task: ner\nlearner: maml\noutput_dir: out\nsources: [{name: wnut17}]\noter_lr: 0.1\n")
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "--config", str(path)], env=environment(), capture_output=True, text=True, check=False
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "oter_lr" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("sampler: {kshot: 3}", "kshot"),
+        ("outer_lr: -1", r"outer_lr is -1\.0.*above 0"),
+        ("meta_batch: 0", "meta_batch is 0.*at least 1"),
+        ("schedule: step", "schedule"),
+        ("val_sources: [{name: wnut17, split: test}]", "'wnut17' is a source and a val_source"),
+        ("targets: [wnut17]", "'wnut17' is a source and a target"),
+        ("val_class_fraction: 0.2\nval_sources: [{name: re3d}]", "not both"),
+        ("warmup: 500", "only 200 outer_steps"),
+    ],
+)
+def test_configuration_is_checked(line: str, told: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(f"task: ner\nlearner: maml\noutput_dir: out\nsources: [{{name: wnut17}}]\n{line}\n")
+    with pytest.raises(FewShotError, match=told):
+        parse_config(["--config", str(path)])
+
+
+def test_sources_are_guarded(
+    tmp_path: Path, tiny_encoder_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def config(**changes: Any) -> MetaTrainConfig:
+        return config_of(tmp_path, tiny_encoder_folder, **changes)
+
+    with pytest.raises(
+        FewShotError, match="'liu54' is a target, but the source 'hwu64' comes from the same corpus"
+    ):
+        config(sources=(Source(name="hwu64"),), targets=("liu54",))
+    with pytest.raises(FewShotError, match="'finer_ord'.*non-commercial.*may not be trained"):
+        meta_train(config(sources=(Source(name="finer_ord"),), ship=True))
+    rows = [
+        {"tokens": ["Ann", "in", "Rome", str(i)], "ner_tags": ["B-PER", "O", "B-LOC", "O"]} for i in range(12)
+    ]
+    clash = {"tokens": rows[0]["tokens"], "ner_tags": ["O"] * 4}
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(r) + "\n" for r in [*rows, clash]))
+    other = tmp_path / "other.jsonl"
+    more = [
+        {"tokens": ["Bob", "in", "Oslo", str(i)], "ner_tags": ["B-PER", "O", "B-LOC", "O"]} for i in range(12)
+    ]
+    other.write_text("".join(json.dumps(r) + "\n" for r in [*more, *rows[:2]]))
+    made = config(sources=(Source(name=str(other)),), val_sources=(Source(name=str(path)),))
+    streams = make_streams(made, build_pipeline(made, torch.device("cpu")).task)
+    assert streams.val is not None
+    held = {" ".join(e.inputs["tokens"]) for i in range(20) for e in streams.val.episode(i).query}
+    seen = {" ".join(e.inputs["tokens"]) for i in range(40) for e in streams.train.episode(i).support}
+    assert held & {"Ann in Rome 0", "Ann in Rome 1"}
+    assert not held & seen
+    assert "1 of 13 rows contradict" in caplog.text
+    assert "2 of 14 rows are among the meta-validation rows" in caplog.text
+    with pytest.raises(FewShotError, match="is for the task classification"):
+        make_streams(
+            config(sources=(Source(name="medical_classification"),)),
+            build_pipeline(made, torch.device("cpu")).task,
+        )
+    with pytest.raises(FewShotError, match="neither a file nor the name"):
+        meta_train(config(sources=(Source(name="wnut71"),)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"adapter": None}, "the encoder has none"),
+        ({"learner": "maml", "train": "learner"}, "no parameters of its own"),
+        (
+            {"adapter": {"peft_type": "LORA", "rnak_pattern": {}}},
+            "no setting 'rnak_pattern'. Did you mean 'rank_pattern'",
+        ),
+        ({"adapter": {"r": 2}}, "peft_type is None, but must be one of: .*LORA"),
+        ({"sampler": SamplerSettings(n_way=2, options={"qery": "rows"})}, "no knob 'qery'"),
+        ({"top_layers": 9}, "top_layers is 9"),
+    ],
+)
+def test_nothing_to_train_is_told(
+    changes: dict[str, Any], told: str, tmp_path: Path, tiny_encoder_folder: Path
+) -> None:
+    with pytest.raises(FewShotError, match=told):
+        meta_train(config_of(tmp_path, tiny_encoder_folder, **changes))
+
+
+def test_learner_without_meta_gradient_is_told(
+    tmp_path: Path, tiny_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(tmp_path, tiny_encoder_folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(Prototypical, "meta_loss", lambda *_: torch.zeros(()))
+        with pytest.raises(FewShotError, match="prototypical does not depend on anything that is trained"):
+            meta_train(config)
+    monkeypatch.setattr(Prototypical, "meta_learns", False)
+    with pytest.raises(FewShotError, match="prototypical cannot be differentiated through"):
+        meta_train(config)
+
+
+def test_label_smoothing_reaches_the_query_only(tmp_path: Path, tiny_encoder_folder: Path) -> None:
+    config = config_of(tmp_path, tiny_encoder_folder)
+    pipeline = build_pipeline(config, torch.device("cpu"))
+    episode = make_streams(config, pipeline.task).train.episode(0)
+    encoder = pipeline.learner.encoder
+    batch = pipeline.task.collate(episode.query, episode.label_names, encoder.tokenizer, with_targets=True)
+    scores = torch.linspace(-1, 1, batch.n_slots * batch.n_classes).view(batch.n_slots, batch.n_classes)
+    smooth = SmoothedBatch(**vars(batch), smoothing=0.3)
+    assert torch.equal(smooth.loss(scores), batch.loss(scores, 0.3))
+    assert not torch.equal(smooth.loss(scores), batch.loss(scores))
+    assert float(meta_loss(pipeline, episode, 0.3)) != float(meta_loss(pipeline, episode))
+
+
+def test_learning_rate_schedules(tmp_path: Path, tiny_encoder_folder: Path) -> None:
+    config = config_of(tmp_path, tiny_encoder_folder, outer_lr=1.0, warmup=2, outer_steps=6)
+    assert [learning_rate(config, s) for s in range(6)] == [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
+    cosine = [learning_rate(replace(config, schedule="cosine"), s) for s in range(2, 7)]
+    assert cosine == pytest.approx([1.0, 0.8535534, 0.5, 0.1464466, 0.0])
+    assert learning_rate(replace(config, schedule="constant"), 5) == 1.0
+
+
+def test_checkpoint_write_failure_keeps_earlier_ones(
+    tmp_path: Path, tiny_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(tmp_path, tiny_encoder_folder)
+    real, calls = os.fsync, []
+
+    def failing(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) > 8:
+            raise OSError(28, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", failing)
+    with pytest.raises(FewShotError, match="cannot be written: No space left"):
+        meta_train(config)
+    monkeypatch.undo()
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-0000002", "step-0000004"]
+    reference = config_of(tmp_path / "reference", tiny_encoder_folder)
+    meta_train(config)
+    meta_train(reference)
+    assert_same_run(tmp_path, tmp_path / "reference")
