@@ -81,8 +81,8 @@ def push_folder(
         )
     if not (token or get_token()):
         raise FewShotError(
-            "There is no access token for the Hub; run 'hf auth login', set HF_TOKEN, or pass token=. It must "
-            "be one that may write."
+            "There is no access token for the Hub; run 'hf auth login', set HF_TOKEN, or pass token=. "
+            "It must be one that may write."
         )
     api = HfApi(token=token)
     with tempfile.TemporaryDirectory() as scratch:

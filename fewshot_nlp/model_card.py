@@ -15,10 +15,9 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from fewshot_nlp import __version__
 from fewshot_nlp.backbone import Encoder
 from fewshot_nlp.sources import card_names, load_card
-from fewshot_nlp.storage import hub_name
+from fewshot_nlp.storage import VERSION, hub_name
 
 TEMPLATE = Path(__file__).with_name("model_card_template.md")
 
@@ -116,7 +115,7 @@ def model_card(model: Any, name: str) -> str:
         measured=measured,
         sources=sources,
         training=_training(extra.get("meta_training"), pipeline.task.primary_metric),
-        version=__version__,
+        version=VERSION,
     )
     return str(ModelCard(f"---\n{_metadata(model, name, scores, sources).to_yaml()}\n---\n\n{body}"))
 
@@ -223,8 +222,8 @@ def _training(run: Mapping[str, Any] | None, metric: str) -> str:
     spread = "" if half is None else f" ± {half} (95 % interval)"
     step, episodes, seed = (validation.get(key, "not stated") for key in ("step", "n_episodes", "val_seed"))
     return text + (
-        f" Meta-validation: {metric} {validation[metric]}{spread}; step {step}, number of episodes {episodes}, "
-        f"seed {seed}. The step may have been chosen by it."
+        f" Meta-validation: {metric} {validation[metric]}{spread}; step {step}, number of episodes "
+        f"{episodes}, seed {seed}. The step may have been chosen by it."
     )
 
 

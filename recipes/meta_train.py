@@ -1,6 +1,7 @@
 """Meta-trains from a YAML file; any setting can be overridden: ``--config file.yaml --outer_steps 2``."""
 
 import logging
+import os
 import sys
 
 from fewshot_nlp import FewShotError
@@ -8,7 +9,10 @@ from fewshot_nlp.training import meta_train, parse_config
 
 
 def main() -> int:
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    first = os.environ.get("RANK", "0") == "0"
+    logging.basicConfig(
+        level=logging.INFO if first else logging.ERROR, format="%(levelname)s %(name)s: %(message)s"
+    )
     for noisy in ("httpx", "accelerate"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
@@ -16,7 +20,8 @@ def main() -> int:
     except FewShotError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    sys.stdout.write(f"{result.folder}\n")
+    if first:
+        sys.stdout.write(f"{result.folder}\n")
     return 0
 
 

@@ -144,6 +144,11 @@ class Encoder:
         return next(self.model.parameters()).device
 
     @property
+    def feature_dtype(self) -> torch.dtype:
+        """Type of the features: float32, or float64 for a model in float64."""
+        return torch.float64 if self.model.dtype == torch.float64 else torch.float32
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 over the base weights and whatever else features depend on, without the adapter."""
         if self._fingerprint is None:
@@ -250,7 +255,7 @@ class Encoder:
                 offset += len(window)
             rows.append(_pool(hidden, np.concatenate(spans), mode))
         if not rows:
-            return torch.zeros(0, self.dimension, device=self.device)
+            return torch.zeros(0, self.dimension, device=self.device, dtype=self.feature_dtype)
         return torch.cat(rows)[torch.from_numpy(np.argsort(np.concatenate(order))).to(self.device)]
 
     def _forward(
@@ -288,7 +293,7 @@ class Encoder:
             hidden = output.last_hidden_state
         else:
             hidden = torch.cat([output.hidden_states[layer] for layer in self.layers], dim=-1)
-        hidden = hidden.float() if hidden.dtype != torch.float64 else hidden
+        hidden = hidden.to(self.feature_dtype)
         return hidden[0] if self.packed else hidden[inputs["attention_mask"].bool()]
 
     @property

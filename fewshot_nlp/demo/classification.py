@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from fewshot_nlp.demo.section import K_SHOT, Piece, Section, Shown
+from fewshot_nlp.demo.section import K_SHOT, Baseline, Piece, Section, Shown
 from fewshot_nlp.episode import Example, TaskDataset
 from fewshot_nlp.models import FewShotClassifier
 from fewshot_nlp.sampling import NWayKShot
@@ -55,4 +55,11 @@ CLASSIFICATION = Section(
     row=_row,
     inputs=INPUTS,
     show=_show,
+    baselines={
+        "prototypes": Baseline(learner="prototypical"),
+        "nearest neighbour": Baseline(learner="nearest_neighbour"),
+        "logistic regression": Baseline(learner="linear_probe"),
+    },
+    layers=(-1,),
+    note="The other methods read the last layer of the same frozen encoder, and know no label names.",
 )

@@ -67,10 +67,10 @@ def run_domain(section: Section, domain: str, seeds: Sequence[int], encoder: str
     seconds = time.perf_counter() - begin
     shown = section.show(model, list(section.inputs[domain]))
 
-    plain = Encoder.from_pretrained(encoder)
+    plain = Encoder.from_pretrained(encoder, layers=section.layers)
     methods = {DEFAULT: model.pipeline} | {
-        label: new_pipeline(task.name, {}, plain, learner, config)
-        for label, (learner, config) in section.baselines.items()
+        label: new_pipeline(task.name, base.task_config, plain, base.learner, {"label_names": 0.0})
+        for label, base in section.baselines.items()
     }
     scores = {}
     with plain.cached():  # the baselines read the same features

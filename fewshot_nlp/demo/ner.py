@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from fewshot_nlp.demo.section import K_SHOT, Piece, Section, Shown
+from fewshot_nlp.demo.section import K_SHOT, Baseline, Piece, Section, Shown
 from fewshot_nlp.episode import Example, TaskDataset
 from fewshot_nlp.models import FewShotNER
 from fewshot_nlp.sampling import NWayK2KShot
@@ -56,4 +56,12 @@ NER = Section(
     row=_row,
     inputs=INPUTS,
     show=_show,
+    baselines={
+        "prototypes": Baseline(learner="prototypical"),
+        "nearest neighbour": Baseline(learner="nearest_neighbour", task_config={"scheme": "bio"}),
+        "logistic regression": Baseline(learner="linear_probe", task_config={"scheme": "bio"}),
+    },
+    layers=(0.5,),
+    note="The other methods read the middle layer of the same frozen encoder, where they do better than on the "
+    "last, and know no label names; all but prototypes decode BIO tags as the default does.",
 )

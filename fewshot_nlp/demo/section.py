@@ -40,6 +40,19 @@ class Shown:
     answers: tuple[tuple[str, float], ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Baseline:
+    """A learner without label names, on features of the frozen encoder.
+
+    Args:
+        learner: its name.
+        task_config: options of the task; the section's choice is what suits the learner best.
+    """
+
+    learner: str
+    task_config: Mapping[str, Any] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Section:
     """A task in the demonstration.
@@ -53,7 +66,9 @@ class Section:
         row: an example as a row for `adapt`.
         inputs: domain to new inputs, for which nobody wrote down an answer.
         show: predictions for some inputs.
-        baselines: name to learner and settings, all on the frozen encoder with the task's default options.
+        baselines: name to a method on the frozen encoder that the default is compared with.
+        layers: the encoder's layers that the baselines read, as in `Encoder.from_pretrained`.
+        note: what the baselines are, in words.
     """
 
     model: type[FewShotModel]
@@ -64,10 +79,6 @@ class Section:
     row: Callable[[Example], dict[str, Any]]
     inputs: Mapping[str, Sequence[str]]
     show: Callable[[Any, Sequence[str]], list[Shown]]
-    baselines: Mapping[str, tuple[str, Mapping[str, Any]]] = field(
-        default_factory=lambda: {
-            "prototypes": ("prototypical", {"label_names": 0.0}),
-            "nearest neighbour": ("nearest_neighbour", {"label_names": 0.0}),
-            "logistic regression": ("linear_probe", {"label_names": 0.0}),
-        }
-    )
+    baselines: Mapping[str, Baseline]
+    layers: tuple[float, ...]
+    note: str

@@ -66,7 +66,7 @@ class Terminal:
             table.add_row(name, *cells, style="bold" if method == DEFAULT else "")
         table.add_row("held-out rows", *map(held_out_rows, results), style="dim")
         self._console.print(table)
-        self._console.print(Text(footnote(first), "dim"))
+        self._console.print(Text(footnote(section, first), "dim"))
 
     def end(self, page: Path, seconds: float) -> None:
         """Where the page is."""
@@ -79,14 +79,13 @@ def held_out_rows(result: DomainResult) -> str:
     return str(low) if low == high else f"{low} to {high}"
 
 
-def footnote(result: DomainResult) -> str:
+def footnote(section: Section, result: DomainResult) -> str:
     """What the scores are."""
     first, last = result.seeds[0], result.seeds[-1]
     return (
         f"Mean ± half of its 95 % interval (Student's t) over {len(result.seeds)} support sets, seeds {first} "
         f"to {last}, each scored on every row outside it. The interval tells how much the choice of support "
-        "rows matters, on these small corpora written for this package. The other methods read the last layer "
-        "of the same frozen encoder, without label names."
+        f"rows matters, on these small corpora written for this package. {section.note}"
     )
 
 

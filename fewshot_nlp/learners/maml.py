@@ -109,14 +109,16 @@ class MAML(Learner):
         adapter = self.encoder.adapter if self.config.scope == "adapter" else {}
         weights: Weights = {FAST + name: parameter for name, parameter in adapter.items()}
         weights["head.weight"], weights["head.bias"] = self._initial_head(support, second_order)
-        if meta:
-            return {n: w if w.requires_grad else w.detach().requires_grad_() for n, w in weights.items()}
+        if meta:  # clones, so that the adapter's inner gradient does not also run through the head's start
+            return {n: w.clone() if w.requires_grad else w.detach().requires_grad_() for n, w in weights.items()}
         return {n: w.detach().clone().requires_grad_() for n, w in weights.items()}
 
     def _initial_head(self, support: SlotBatch, second_order: bool) -> tuple[Tensor, Tensor]:
         dimension = self.encoder.dimension
         if self.config.head == "zeros":
-            zeros = torch.zeros(support.n_classes, dimension + 1, device=self.encoder.device)
+            zeros = torch.zeros(
+                support.n_classes, dimension + 1, device=self.encoder.device, dtype=self.encoder.feature_dtype
+            )
             return zeros[:, :dimension].clone(), zeros[:, dimension].clone()
         features = self._scaled(self.features(support, double_backward=second_order))
         return prototype_head(features, support, self.config.label_names)

@@ -218,7 +218,7 @@ class FewShotModel:
         words = {k: v for k, v in labels.items() if v} if isinstance(labels, Mapping) else {}
         self._model = self.pipeline.adapt(examples, names, words)
         self._examples, self.descriptions = examples, words
-        if "n_episodes" not in self.extra.get("scores", {}):  # a report is of the settings, not of a support set
+        if "n_episodes" not in self.extra.get("scores", {}):  # unlike a report, of the old support set
             self.extra.pop("scores", None)
         self.extra["support_size"] = len(examples)
         return self

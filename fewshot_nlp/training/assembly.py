@@ -43,9 +43,9 @@ def make_adapter(values: Mapping[str, Any]) -> Any:
     Raises:
         FewShotError: no ``peft_type``, an unknown one, or a setting that it does not have.
     """
-    from peft import PEFT_TYPE_TO_CONFIG_MAPPING as known
+    from peft import PEFT_TYPE_TO_CONFIG_MAPPING
 
-    kinds = {str(getattr(kind, "value", kind)): config_class for kind, config_class in known.items()}
+    kinds = {str(kind.value): config_class for kind, config_class in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
     kind = values.get("peft_type")
     if kind not in kinds:
         raise FewShotError(f"adapter.peft_type is {kind!r}, but must be one of: {', '.join(sorted(kinds))}.")

@@ -128,8 +128,8 @@ def _backward(
         loss = meta_loss(pipeline, episode, label_smoothing)
     if not loss.requires_grad:
         raise FewShotError(
-            f"The meta-loss of the learner {pipeline.learner.name} does not depend on anything that is trained; "
-            "set train to 'adapter' or 'all', or take another learner."
+            f"The meta-loss of the learner {pipeline.learner.name} does not depend on anything that is "
+            "trained; set train to 'adapter' or 'all', or take another learner."
         )
     accelerator.backward(loss / meta_batch)
     return float(loss.detach())

@@ -130,7 +130,9 @@ def test_saved_and_loaded_predictions_are_equal(task, learner, make, tmp_path):
 def test_a_separable_toy_is_well_above_chance(task, learner, make):
     support = ROWS[task](10, seed=0)
     known = {str(r.get("text") or r.get("tokens")) for r in support}
-    held_out = [r for r in unique(ROWS[task](12, seed=7)) if str(r.get("text") or r.get("tokens")) not in known]
+    held_out = [
+        r for r in unique(ROWS[task](12, seed=7)) if str(r.get("text") or r.get("tokens")) not in known
+    ]
     model = adapt(make(task, learner), support)
     examples = model.pipeline.task.examples(held_out)
     predicted = [p["target"] for p in model.predict([e.query for e in examples])]

@@ -33,7 +33,10 @@ FAMILIES = {
         transformers.DebertaV2Config,
         {**SMALL, "relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 16},
     ),
-    "modernbert": (transformers.ModernBertConfig, {**SMALL, "local_attention": 16, "global_attn_every_n_layers": 2}),
+    "modernbert": (
+        transformers.ModernBertConfig,
+        {**SMALL, "local_attention": 16, "global_attn_every_n_layers": 2},
+    ),
 }
 PACKED = {"bert", "roberta", "xlm-roberta", "distilbert", "modernbert"}
 
@@ -57,7 +60,13 @@ def texts_batch(encoder, texts):
     return task.collate([task.query(t) for t in texts], ["a", "b"], encoder.tokenizer, with_targets=False)
 
 
-TEXTS = ["the cat", "a dog ran to the old house by the river and slept", "x", "the dog saw the cat", "a cat ran"]
+TEXTS = [
+    "the cat",
+    "a dog ran to the old house by the river and slept",
+    "x",
+    "the dog saw the cat",
+    "a cat ran",
+]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -109,7 +118,9 @@ def test_a_word_is_read_where_it_has_most_context(tokenizer):
 def test_words_without_tokens_and_blank_tokens_keep_their_slots(tokenizer):
     encoder = make("bert", tokenizer)
     task = TASKS.get("ner")()
-    batch = task.collate([task.query(["the", "\u200d", "cat", "\x00"])], ["X"], encoder.tokenizer, with_targets=False)
+    batch = task.collate(
+        [task.query(["the", "\u200d", "cat", "\x00"])], ["X"], encoder.tokenizer, with_targets=False
+    )
     assert sorted(batch.spans[:, 0]) == [0, 1, 2, 3]
     assert torch.isfinite(encoder.features(batch)).all()
 
@@ -159,7 +170,9 @@ def test_other_adapters_and_refusals(tokenizer):
     encoder.attach(IA3Config(target_modules=["key", "value"], feedforward_modules=[]), top_layers=2)
     assert len(encoder.adapter) == 4
     with pytest.raises(FewShotError, match="virtual tokens"):
-        make("bert", tokenizer).attach(PromptTuningConfig(task_type="FEATURE_EXTRACTION", num_virtual_tokens=2))
+        make("bert", tokenizer).attach(
+            PromptTuningConfig(task_type="FEATURE_EXTRACTION", num_virtual_tokens=2)
+        )
     with pytest.raises(FewShotError, match="top_layers is 9, but the encoder has 3"):
         make("bert", tokenizer).attach(LoraConfig(target_modules=["query"]), top_layers=9)
     with pytest.raises(FewShotError, match="No module"):

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
@@ -220,7 +220,10 @@ def test_processes_with_different_hash_seeds_draw_the_same_episodes() -> None:
 
 
 def test_sampling_imports_no_model_code() -> None:
-    program = "import sys, fewshot_nlp.sampling.catalogue; print([m for m in ('torch', 'transformers', 'fewshot_nlp.tasks') if m in sys.modules])"
+    program = (
+        "import sys, fewshot_nlp.sampling.catalogue\n"
+        "print([m for m in ('torch', 'transformers', 'fewshot_nlp.tasks') if m in sys.modules])"
+    )
     assert run_python(program, "0") == "[]"
 
 
@@ -264,7 +267,8 @@ def test_the_error_for_too_few_examples_has_the_numbers_and_the_fix() -> None:
         {"refund": 15, "loan": 30, "card": 15, "pin": 16, "fee": 15, "rate": 20, "limit": 14, "dosage": 9}
     )
     message = (
-        "8-way 5-shot with 10 queries needs 15 examples of each label, but 'dosage' has 9. Labels with enough: 6 of 8. "
+        "8-way 5-shot with 10 queries needs 15 examples of each label, but 'dosage' has 9. Labels with "
+        "enough: 6 of 8. "
         "Lower k_shot or n_query, or pass labels=[...] to leave rare labels out."
     )
     with pytest.raises(FewShotError) as error:
@@ -320,7 +324,7 @@ def test_n_way_k_shot_refuses_other_data_and_names_the_sampler_for_it(
         ({"n_query": 0}, "n_query is 0"),
         ({"labels": "a"}, "labels is 'a'"),
         ({"labels": []}, r"labels is \[\]"),
-        ({"labels": ["a", "x"]}, "no label 'x'. It has: a, b, c"),
+        ({"labels": ["a", "x"]}, "no label 'x'"),
         ({"n_way": None, "labels": ["a"]}, "n_way is 1, but must be at least 2 and at most"),
     ],
 )
@@ -370,25 +374,20 @@ def test_a_label_in_one_group_cannot_be_drawn() -> None:
     data = labelled({"a": 9, "b": 9, "c": 9}, groups=["x"] * 9 + [str(i) for i in range(18)])
     assert {x for e in episodes(NWayKShot(data, 2, 3, 3), 0, 20) for x in e.label_names} == {"b", "c"}
     with pytest.raises(
-        FewShotError, match="'a' has 9 in 1 group that cannot be divided so. Labels with enough: 2 of 3"
+        FewShotError, match=r"'a' has 9 in 1 group that cannot be divided so[.] Labels with enough: 2 of 3"
     ):
         NWayKShot(data, None, 3, 3)
 
 
 def test_groups_that_bar_each_other_are_told() -> None:
-    data = labelled(
-        {"a": 4, "b": 4}, groups=["x", "x", "y", "y", "x", "y", "y", "y"]
-    )  # b: one in x, three in y
-    with pytest.raises(
-        FewShotError, match=r"2-way 2-shot with 2 queries: after 50 restarts, 'b' has \d query rows"
-    ):
-        NWayKShot(data.take([*range(8)]), 2, 2, 2).episode(0) if can_divide([1, 3], 2, 2) else _two_bars()
-
-
-def _two_bars() -> None:
     # Each label alone can be divided between its two groups, but only in opposite ways.
     data = labelled({"a": 5, "b": 5}, groups=["x"] * 2 + ["y"] * 3 + ["x"] * 3 + ["y"] * 2)
-    NWayKShot(data, 2, 2, 3).episode(0)
+    sampler = NWayKShot(data, 2, 2, 3)
+    with pytest.raises(
+        FewShotError,
+        match=r"2-way 2-shot with 3 queries: after 50 restarts, '[ab]' has \d query rows in groups",
+    ):
+        sampler.episode(0)
 
 
 @given(sizes=st.lists(st.integers(1, 6), max_size=7), k=st.integers(1, 8), n=st.integers(1, 8))
@@ -403,36 +402,26 @@ def test_can_divide_agrees_with_trying_all(sizes: list[int], k: int, n: int) -> 
 # --- N-way K~2K-shot ---
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
-    sentences=st.lists(st.text("ABCD", max_size=4), min_size=1, max_size=40),
+    sentences=st.lists(st.text("ABCD", max_size=9), max_size=40),
     n_way=st.integers(1, 4) | st.none(),
     k=st.integers(1, 3),
     n=st.integers(1, 3),
     query=st.sampled_from(["mentions", "rows"]),
     index=st.integers(0, 100),
 )
-def test_k_to_2k_mentions_of_each_type_or_an_error(
+def test_k_to_2k_mentions_of_each_type(
     sentences: list[str], n_way: int | None, k: int, n: int, query: Any, index: int
 ) -> None:
-    data = tagged(sentences)
-    try:
-        episode = NWayK2KShot(data, n_way, k, n, query=query).episode(index)
-    except FewShotError as error:
-        assert (
-            "Lower k_shot" in str(error)
-            or "n_way is" in str(error)
-            or "KShot" in str(error)
-            or "lower" in str(error)
-        )
-        return
+    data = tagged([*sentences, *"ABCD" * (k + n)])  # so that there always is a solution
+    episode = NWayK2KShot(data, n_way, k, n, query=query).episode(index)
     found = mentions(episode.support)
     assert sorted(found) == list(episode.label_names)
     assert all(k <= found[label] <= 2 * k for label in episode.label_names)
-    assert len(episode.label_names) == (len(data.label_names) if n_way is None else n_way)
-    rows = inputs(episode.support + episode.query)
-    assert len(set(rows)) == len(rows)
-    assert all(set(e.target) <= {"O", *episode.label_names} for e in episode.support + episode.query)
+    assert len(episode.label_names) == (n_way or 4)
+    both = episode.support + episode.query
+    assert len(set(inputs(both))) == len(both)
     if query == "rows":
         assert len(episode.query) == n
     else:
@@ -440,38 +429,28 @@ def test_k_to_2k_mentions_of_each_type_or_an_error(
         assert all(n <= asked[label] <= 2 * n for label in episode.label_names)
     source = {canonical_json(e.inputs): e.target for e in data.examples}
     wanted = frozenset(episode.label_names)
-    assert all(
-        e.target == keep_types(source[canonical_json(e.inputs)], wanted)
-        for e in episode.support + episode.query
-    )
+    assert all(e.target == keep_types(source[canonical_json(e.inputs)], wanted) for e in both)
 
 
-def feasible(sentences: list[str], k: int, labels: str = "AB") -> bool:
-    """Whether any set of the sentences has k to 2k of each label, by trying all."""
-    reached = {(0,) * len(labels)}
+def feasible(sentences: list[str], k: int) -> bool:
+    """Whether any set of the sentences has k to 2k of A and of B, by trying all."""
+    reached = {(0, 0)}
     for s in sentences:
-        step = tuple(s.count(label) for label in labels)
-        more = {tuple(a + b for a, b in zip(state, step, strict=True)) for state in reached}
+        more = {(a + s.count("A"), b + s.count("B")) for a, b in reached}
         reached |= {state for state in more if max(state) <= 2 * k}
     return any(min(state) >= k for state in reached)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(sentences=st.lists(st.text("AB", min_size=1, max_size=5), min_size=2, max_size=9), k=st.integers(1, 3))
 def test_a_support_set_is_found_exactly_where_there_is_one(sentences: list[str], k: int) -> None:
-    data = tagged([*sentences, ""])
-    if set(data.label_names) != {"A", "B"}:
-        return
-    possible = feasible(sentences, k) and (
-        # one row must be left for the query; "" is never in the support
-        True
-    )
-    try:
-        NWayK2KShot(data, 2, k, 1, query="rows").episode(0)
-    except FewShotError:
-        assert not possible
+    data = tagged([*sentences, ""])  # the last is never in the support, so the query can always be had
+    assume(data.label_names == ("A", "B"))
+    if feasible(sentences, k):
+        assert sorted(mentions(NWayK2KShot(data, 2, k, 1, query="rows").episode(0).support)) == ["A", "B"]
     else:
-        assert possible
+        with pytest.raises(FewShotError, match="2-way"):
+            NWayK2KShot(data, 2, k, 1, query="rows").episode(0)
 
 
 def test_greedy_walk_takes_only_what_is_needed_and_fits() -> None:
@@ -546,34 +525,42 @@ def test_several_labels_a_text() -> None:
         (
             ["A"] * 20 + ["B"] * 9,
             {"n_way": 2},
-            "2-way 5~10-shot with 5 query mentions needs 10 mentions of each label in examples with at most 10 of it, but "
-            "'B' has 9. Labels with enough: 1 of 2. Lower k_shot or n_query, or pass labels=[...] to leave rare labels "
+            "2-way 5~10-shot with 5 query mentions needs 10 mentions of each label in examples with at most "
+            "10 of it, but "
+            "'B' has 9. Labels with enough: 1 of 2. Lower k_shot or n_query, or pass labels=[...] to leave "
+            "rare labels "
             "out. Or set n_way to at most 1.",
         ),
         (
             ["A"] * 20 + ["B" * 11] * 9,
             {"n_way": None},
-            "2-way 5~10-shot with 5 query mentions needs 5 mentions of each label in examples with at most 10 of it, but "
-            "'B' has 0. Labels with enough: 1 of 2. Lower k_shot or n_query, or pass labels=[...] to leave rare labels "
+            "2-way 5~10-shot with 5 query mentions needs 5 mentions of each label in examples with at most "
+            "10 of it, but "
+            "'B' has 0. Labels with enough: 1 of 2. Lower k_shot or n_query, or pass labels=[...] to leave "
+            "rare labels "
             "out.",
         ),
         (
             ["A", "BBBB", "A", "A"],
             {"n_way": None, "k_shot": 2, "n_query": 1},
-            "2-way 2~4-shot with 1 query mention needs 1 mention of each label in examples with at most 2 of it, but 'B' "
-            "has 0. Labels with enough: 1 of 2. Lower k_shot or n_query, or pass labels=[...] to leave rare labels out.",
+            "2-way 2~4-shot with 1 query mention needs 1 mention of each label in examples with at most 2 "
+            "of it, but 'B' has 0. Labels with enough: 1 of 2. Lower k_shot or n_query, or pass "
+            "labels=[...] to leave rare labels out.",
         ),
         (
             ["A", "BBBB", "A", "A", "A"],
             {"n_way": None, "k_shot": 2, "n_query": 2},
-            "2-way 2~4-shot with 2 query mentions needs each label in two examples with at most 4 of it, but 'B' has one. "
-            "Labels with enough: 1 of 2. Lower k_shot or n_query, or pass labels=[...] to leave rare labels out.",
+            "2-way 2~4-shot with 2 query mentions needs each label in two examples with at most 4 of it, "
+            "but 'B' has one. "
+            "Labels with enough: 1 of 2. Lower k_shot or n_query, or pass labels=[...] to leave rare labels "
+            "out.",
         ),
         (["A", "A"], {"n_way": 2}, "n_way is 2, but there are 1 labels to draw from."),
         (
             ["A", "A"],
             {"n_way": 1, "k_shot": 1, "n_query": 2, "query": "rows"},
-            "1-way 1~2-shot with 2 query rows: tags has 2 distinct examples, which leaves none for the support set; "
+            "1-way 1~2-shot with 2 query rows: tags has 2 distinct examples, which leaves none for the "
+            "support set; "
             "lower n_query.",
         ),
         (["", ""], {}, "tags has no labels; use KShot for tasks without labels."),
@@ -592,8 +579,10 @@ def test_k2k_says_which_label_could_not_be_had() -> None:
     with pytest.raises(FewShotError) as error:
         sampler.episode(0)
     assert str(error.value).startswith(
-        "2-way 1~2-shot with 3 query rows: after 100 restarts, 'B' came to 0 of 1 mentions in the support set. The data "
-        "has 9 in 9 examples, but they bring others over 2, or too few are left. All counts: A 1, B 0. Lower k_shot"
+        "2-way 1~2-shot with 3 query rows: after 100 restarts, 'B' came to 0 of 1 mentions in the support "
+        "set. The data "
+        "has 9 in 9 examples, but they bring others over 2, or too few are left. All counts: A 1, B 0. "
+        "Lower k_shot"
     )
     with pytest.raises(FewShotError, match="2 rows are left for the query set, which needs 3"):
         NWayK2KShot(tagged(["A", "A", "", ""]), 1, 2, 3, query="rows").episode(0)
@@ -624,11 +613,8 @@ def test_k_shot_never_divides_a_group(groups: list[str], k: int, n: int, index: 
         with pytest.raises(FewShotError, match=f"needs {k + n} distinct examples, but qa has {len(groups)}"):
             KShot(data, k, n)
         return
-    try:
-        episode = KShot(data, k, n).episode(index)
-    except FewShotError as error:
-        assert "after 50 restarts" in str(error)
-        return
+    assume(max(Counter(groups).values()) <= len(groups) - k - n + 1)  # then any order of groups will do
+    episode = KShot(data, k, n).episode(index)
     assert (len(episode.support), len(episode.query), episode.label_names) == (k, n, ())
     group = group_of(data)
     assert not {group(e) for e in episode.support} & {group(e) for e in episode.query}
@@ -675,11 +661,10 @@ def test_k_shot_errors() -> None:
 )
 def test_class_splits_share_no_class(sentences: list[str], seed: int, shared: Any) -> None:
     data = tagged(sentences)
-    try:
-        splits = split_classes(data, seed=seed, shared=shared)
-    except FewShotError as error:
-        assert len(data.label_names) < 3 or (shared == "drop" and "were dropped" in str(error))
-        return
+    assume(len(data.label_names) >= 3)
+    if shared == "drop":  # every label keeps rows of its own
+        data = tagged([*sentences, *data.label_names])
+    splits = split_classes(data, seed=seed, shared=shared)
     parts = [splits.meta_train, splits.meta_val, splits.meta_test]
     assert sorted(label for part in parts for label in part.label_names) == list(data.label_names)
     for part in parts:
@@ -698,7 +683,7 @@ def test_class_split_sizes_names_and_seeds(caplog: pytest.LogCaptureFixture) -> 
     data = labelled({f"l{i:02}": 3 for i in range(77)})
     splits = split_classes(data)
     sizes = [len(p.label_names) for p in (splits.meta_train, splits.meta_val, splits.meta_test)]
-    assert sizes == [46, 16, 15] or sizes == [46, 15, 16]
+    assert sizes == [46, 16, 15]
     assert (splits.meta_train.name, splits.meta_test.name) == ("toy.meta_train", "toy.meta_test")
     assert len(splits.meta_train) == 3 * 46
     exact = split_classes(data, counts=[70, 0, 7], seed=1)
@@ -745,7 +730,7 @@ def test_class_split_refuses_too_few_labels_and_lost_ones() -> None:
         split_classes(labelled({"a": 2, "b": 2}))
     with pytest.raises(FewShotError, match="has no labels to split by"):
         split_classes(plain(3))
-    with pytest.raises(FewShotError, match="all rows of 'A' also have labels of other parts"):
+    with pytest.raises(FewShotError, match=r"all rows of '[ABC]' also have labels of other parts"):
         split_classes(tagged(["ABC"]), shared="drop")
 
 

@@ -1,0 +1,150 @@
+"""Meta-training: what a configuration may hold, and what is refused."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from training_runs import SCRIPT, config_of, environment
+
+from fewshot_nlp import FewShotError
+from fewshot_nlp.learners.prototypical import Prototypical
+from fewshot_nlp.training import MetaTrainConfig, meta_train, parse_config
+from fewshot_nlp.training.assembly import build_pipeline
+from fewshot_nlp.training.config import SamplerSettings, Source
+from fewshot_nlp.training.episodes import make_streams
+from fewshot_nlp.training.optimiser import learning_rate
+from fewshot_nlp.training.outer_step import SmoothedBatch, meta_loss
+
+
+def test_unknown_keys_are_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("task: ner\nlearner: maml\noutput_dir: out\nsources: [{name: wnut17}]\noter_lr: 0.1\n")
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "--config", str(path)],
+        env=environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "oter_lr" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("sampler: {kshot: 3}", "kshot"),
+        ("outer_lr: -1", r"outer_lr is -1\.0.*above 0"),
+        ("meta_batch: 0", "meta_batch is 0.*at least 1"),
+        ("schedule: step", "schedule"),
+        ("val_sources: [{name: wnut17, split: test}]", "'wnut17' is a source and a val_source"),
+        ("targets: [wnut17]", "'wnut17' is a source and a target"),
+        ("val_class_fraction: 0.2\nval_sources: [{name: re3d}]", "not both"),
+        ("warmup: 500", "only 200 outer_steps"),
+    ],
+)
+def test_configuration_is_checked(line: str, told: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(f"task: ner\nlearner: maml\noutput_dir: out\nsources: [{{name: wnut17}}]\n{line}\n")
+    with pytest.raises(FewShotError, match=told):
+        parse_config(["--config", str(path)])
+
+
+def test_sources_are_guarded(
+    tmp_path: Path, tiny_encoder_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def config(**changes: Any) -> MetaTrainConfig:
+        return config_of(tmp_path, tiny_encoder_folder, **changes)
+
+    with pytest.raises(
+        FewShotError, match="'liu54' is a target, but the source 'hwu64' comes from the same corpus"
+    ):
+        config(sources=(Source(name="hwu64"),), targets=("liu54",))
+    with pytest.raises(FewShotError, match=r"'finer_ord'.*non-commercial.*may not be trained"):
+        meta_train(config(sources=(Source(name="finer_ord"),), ship=True))
+    rows = [
+        {"tokens": ["Ann", "in", "Rome", str(i)], "ner_tags": ["B-PER", "O", "B-LOC", "O"]} for i in range(12)
+    ]
+    clash = {"tokens": rows[0]["tokens"], "ner_tags": ["O"] * 4}
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(r) + "\n" for r in [*rows, clash]))
+    other = tmp_path / "other.jsonl"
+    more = [
+        {"tokens": ["Bob", "in", "Oslo", str(i)], "ner_tags": ["B-PER", "O", "B-LOC", "O"]} for i in range(12)
+    ]
+    other.write_text("".join(json.dumps(r) + "\n" for r in [*more, *rows[:2]]))
+    made = config(sources=(Source(name=str(other)),), val_sources=(Source(name=str(path)),))
+    streams = make_streams(made, build_pipeline(made, torch.device("cpu")).task)
+    assert streams.val is not None
+    held = {" ".join(e.inputs["tokens"]) for i in range(20) for e in streams.val.episode(i).query}
+    seen = {" ".join(e.inputs["tokens"]) for i in range(40) for e in streams.train.episode(i).support}
+    assert held & {"Ann in Rome 0", "Ann in Rome 1"}
+    assert not held & seen
+    assert "1 of 13 rows contradict" in caplog.text
+    assert "2 of 14 rows are among the meta-validation rows" in caplog.text
+    with pytest.raises(FewShotError, match="is for the task classification"):
+        make_streams(
+            config(sources=(Source(name="medical_classification"),)),
+            build_pipeline(made, torch.device("cpu")).task,
+        )
+    with pytest.raises(FewShotError, match="neither a file nor the name"):
+        meta_train(config(sources=(Source(name="wnut71"),)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"adapter": None}, "the encoder has none"),
+        ({"learner": "maml", "train": "learner"}, "no parameters of its own"),
+        (
+            {"adapter": {"peft_type": "LORA", "rnak_pattern": {}}},
+            "no setting 'rnak_pattern'. Did you mean 'rank_pattern'",
+        ),
+        ({"adapter": {"r": 2}}, "peft_type is None, but must be one of: .*LORA"),
+        ({"sampler": SamplerSettings(n_way=2, options={"qery": "rows"})}, "no knob 'qery'"),
+        ({"top_layers": 9}, "top_layers is 9"),
+    ],
+)
+def test_nothing_to_train_is_told(
+    changes: dict[str, Any], told: str, tmp_path: Path, tiny_encoder_folder: Path
+) -> None:
+    with pytest.raises(FewShotError, match=told):
+        meta_train(config_of(tmp_path, tiny_encoder_folder, **changes))
+
+
+def test_learner_without_meta_gradient_is_told(
+    tmp_path: Path, tiny_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(tmp_path, tiny_encoder_folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(Prototypical, "meta_loss", lambda *_: torch.zeros(()))
+        with pytest.raises(FewShotError, match="prototypical does not depend on anything that is trained"):
+            meta_train(config)
+    monkeypatch.setattr(Prototypical, "meta_learns", False)
+    with pytest.raises(FewShotError, match="prototypical cannot be differentiated through"):
+        meta_train(config)
+
+
+def test_label_smoothing_reaches_the_query_only(tmp_path: Path, tiny_encoder_folder: Path) -> None:
+    config = config_of(tmp_path, tiny_encoder_folder)
+    pipeline = build_pipeline(config, torch.device("cpu"))
+    episode = make_streams(config, pipeline.task).train.episode(0)
+    encoder = pipeline.learner.encoder
+    batch = pipeline.task.collate(episode.query, episode.label_names, encoder.tokenizer, with_targets=True)
+    scores = torch.linspace(-1, 1, batch.n_slots * batch.n_classes).view(batch.n_slots, batch.n_classes)
+    smooth = SmoothedBatch(**vars(batch), smoothing=0.3)
+    assert torch.equal(smooth.loss(scores), batch.loss(scores, 0.3))
+    assert not torch.equal(smooth.loss(scores), batch.loss(scores))
+    assert float(meta_loss(pipeline, episode, 0.3)) != float(meta_loss(pipeline, episode))
+
+
+def test_learning_rate_schedules(tmp_path: Path, tiny_encoder_folder: Path) -> None:
+    config = config_of(tmp_path, tiny_encoder_folder, outer_lr=1.0, warmup=2, outer_steps=6)
+    assert [learning_rate(config, s) for s in range(6)] == [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
+    cosine = [learning_rate(replace(config, schedule="cosine"), s) for s in range(2, 7)]
+    assert cosine == pytest.approx([1.0, 0.8535534, 0.5, 0.1464466, 0.0])
+    assert learning_rate(replace(config, schedule="constant"), 5) == 1.0
