@@ -10,14 +10,15 @@ class Journal:
 
     Args:
         path: the file.
-        step: outer steps done; records of later steps, and a line cut short, are dropped.
+        step: outer steps done; records of later steps, and a line cut short, are dropped. 0 drops all: the run
+            begins anew.
         writes: whether this process writes; the others only keep the records.
     """
 
     def __init__(self, path: Path, step: int, *, writes: bool) -> None:
         self._path, self._writes = path, writes
         self.records: list[dict[str, Any]] = []
-        if path.exists():
+        if step and path.exists():
             for line in path.read_text(encoding="utf-8").split("\n")[:-1]:
                 record = json.loads(line)
                 if record["step"] <= step:
@@ -33,7 +34,3 @@ class Journal:
         if self._writes:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
-
-    def has_validation(self, step: int) -> bool:
-        """Whether the meta-validation after ``step`` outer steps is in the log."""
-        return any(r["step"] == step and "val_loss" in r for r in self.records)

@@ -101,6 +101,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, tiny_encoder_folder: Path) -
 
 def test_run_leaves_log_checkpoints_and_models(tmp_path: Path, tiny_encoder_folder: Path) -> None:
     config = config_of(tmp_path, tiny_encoder_folder, learner="maml", learner_config={"inner_steps": 2})
+    (tmp_path / "log.jsonl").write_text('{"step": 0, "val_loss": 9.0}\n{"step": 1, "tra')  # killed early
     result = meta_train(config)
     assert result.folder == tmp_path / "best"
     steps = [r for r in result.history if "train_loss" in r]

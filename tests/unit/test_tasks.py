@@ -1,0 +1,254 @@
+"""Tasks: rows to slots, tags, transitions, decoding, metrics."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from seqeval.metrics import f1_score
+from seqeval.scheme import IOB2
+
+from fewshot_nlp.backbone import Encoder
+from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.metrics.classification import multi_label_scores, single_label_scores
+from fewshot_nlp.metrics.ner import entity_scores
+from fewshot_nlp.slots import SlotBatch
+from fewshot_nlp.tasks import TASKS
+from fewshot_nlp.tasks.base import readable
+from fewshot_nlp.tasks.tags import check_tags, spans_to_tags, split_words, tag_spans
+from fewshot_nlp.tasks.transitions import abstract, hidden_markov, legal_bio, viterbi
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_encoder_folder):
+    return Encoder.from_pretrained(tiny_encoder_folder).tokenizer
+
+
+def batch_with(normaliser, targets, groups=None, n_classes=3):
+    n = len(targets)
+    return SlotBatch(
+        items=(),
+        windows=[],
+        types=None,
+        spans=np.zeros((0, 4), int),
+        groups=torch.arange(n) if groups is None else torch.tensor(groups),
+        classes=tuple("abcdefg"[:n_classes]),
+        pooling="text",
+        normaliser=normaliser,
+        targets=targets,
+    )
+
+
+def test_losses_are_negative_log_likelihoods():
+    scores = torch.tensor([[2.0, 0.0, -1.0], [0.5, 1.0, 0.0], [0.0, 0.0, 3.0]])
+    exclusive = batch_with("classes", torch.tensor([0, 1, 2]))
+    p = scores.softmax(1)
+    expected = -(p[0, 0].log() + p[1, 1].log() + p[2, 2].log()) / 3
+    torch.testing.assert_close(exclusive.loss(scores), expected)
+    y = torch.tensor([[1.0, 0, 1], [0, 0, 0], [0, 1, 1]])
+    q = scores.sigmoid()
+    independent = -(y * q.log() + (1 - y) * (1 - q).log()).mean()
+    torch.testing.assert_close(batch_with("independent", y).loss(scores), independent)
+
+
+def test_positions_are_normalised_over_the_slots_of_an_example():
+    scores = torch.tensor([[1.0, 0.0], [2.0, 5.0], [0.0, 1.0], [3.0, 3.0], [1.0, 2.0]])
+    starts_ends = torch.tensor([[1.0, 0], [0, 1], [0, 0], [1, 0], [0, 1]])
+    batch = batch_with("positions", starts_ends, groups=[0, 0, 0, 1, 1], n_classes=2)
+    log = batch.log_probabilities(scores)
+    torch.testing.assert_close(log[:3].exp().sum(0), torch.ones(2))
+    torch.testing.assert_close(log[3:].exp().sum(0), torch.ones(2))
+    expected = -(log[0, 0] + log[1, 1] + log[3, 0] + log[4, 1]) / 4
+    torch.testing.assert_close(batch.loss(scores), expected)
+
+
+def test_selecting_slots_keeps_their_features(tiny_encoder_folder):
+    encoder = Encoder.from_pretrained(tiny_encoder_folder)
+    task = TASKS.get("ner")()
+    rows = [{"tokens": ["the", "court", "paid"], "ner_tags": ["O", "B-X", "O"]}, {"tokens": ["my"] * 90, "ner_tags": ["O"] * 90}]
+    batch = task.collate(task.examples(rows), ["X"], encoder.tokenizer, with_targets=True, descriptions={"X": "law"})
+    keep = torch.zeros(batch.n_slots, dtype=torch.bool)
+    keep[[1, 2, 50, 92, 93]] = True
+    part = batch.select(keep)
+    torch.testing.assert_close(encoder.features(part), encoder.features(batch)[keep])
+    assert part.gold.tolist() == batch.gold[keep].tolist()
+    assert part.anchor_mask.tolist() == [False] * 4 + [True]
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        (["O", "I-X", "I-X", "I-Y"], ["O", "B-X", "I-X", "B-Y"]),
+        (["B-X", "I-Y"], ["B-X", "B-Y"]),
+        (["S-X", "B-Y", "E-Y", "U-Z", "L-Z"], ["B-X", "B-Y", "I-Y", "B-Z", "I-Z"]),
+        (["B-a-b", "I-a-b"], ["B-a-b", "I-a-b"]),
+    ],
+)
+def test_tags_are_repaired_in_the_stated_way(tags, expected):
+    assert check_tags(tags) == expected
+
+
+@pytest.mark.parametrize(("tags", "message"), [(["X"], "tag 1 is 'X'"), (["O", 3], "tag 2 is 3 of type int"), (["B-"], "'B-'")])
+def test_other_tags_are_refused(tags, message):
+    with pytest.raises(FewShotError, match=message):
+        check_tags(tags)
+
+
+def test_a_lone_inside_tag_can_be_refused():
+    task = TASKS.get("ner")(repair="error")
+    with pytest.raises(FewShotError, match="Row 1: tag 2 is 'I-X', but no X begins before it"):
+        task.examples([{"tokens": ["a", "b"], "ner_tags": ["O", "I-X"]}])
+
+
+def test_spans_and_tags_round_trip():
+    text = "Dr. Zoë Ng (né Smith) paid 1,250.50 € — twice."
+    offsets = split_words(text)
+    assert [text[a:b] for a, b in offsets][:5] == ["Dr", ".", "Zoë", "Ng", "("]
+    assert "1,250.50" in [text[a:b] for a, b in offsets]
+    spans = [{"start": 4, "end": 10, "label": "PER"}, {"start": 27, "end": 37, "label": "SUM"}]
+    tags = spans_to_tags(offsets, spans, text)
+    found = [(label, text[offsets[a][0] : offsets[b - 1][1]]) for label, a, b in tag_spans(tags)]
+    assert found == [("PER", "Zoë Ng"), ("SUM", "1,250.50 €")]
+
+
+@pytest.mark.parametrize(
+    ("span", "message"),
+    [
+        ({"start": 0, "end": 99, "label": "X"}, "outside the text of 9 characters"),
+        ({"start": 4, "end": 5, "label": "X"}, "holds no word"),
+        ({"start": 0, "end": 7, "label": "Y"}, "overlaps another"),
+    ],
+)
+def test_bad_spans_are_refused(span, message):
+    task = TASKS.get("ner")()
+    with pytest.raises(FewShotError, match=message):
+        task.examples([{"text": "some text", "spans": [{"start": 0, "end": 4, "label": "X"}, span]}])
+
+
+def test_a_span_that_cuts_a_word_is_widened():
+    task = TASKS.get("ner")()
+    (example,) = task.examples([{"text": "aspirins help", "spans": [{"start": 0, "end": 7, "label": "DRUG"}]}])
+    assert example.target == ["B-DRUG", "O"]
+
+
+def brute_force(emissions, rule):
+    best, best_score = None, -np.inf
+    for path in itertools.product(range(emissions.shape[1]), repeat=len(emissions)):
+        score = rule["start"][path[0]] + sum(emissions[i, c] + rule["offset"][c] for i, c in enumerate(path))
+        score += sum(rule["step"][a, b] for a, b in itertools.pairwise(path))
+        if score > best_score:
+            best, best_score = path, score
+    return list(best)
+
+
+@pytest.mark.parametrize("kind", ["legal", "hidden_markov", "abstract"])
+def test_viterbi_is_brute_force_on_every_sentence_of_a_batch(kind):
+    rng = np.random.default_rng(0)
+    classes = ("O", "B-X", "I-X", "B-Y", "I-Y")
+    sentences = [np.array([0, 1, 2, 0]), np.array([3, 4, 4]), np.array([1, 0, 3])]
+    rule = {
+        "legal": legal_bio(classes),
+        "hidden_markov": hidden_markov(classes, sentences),
+        "abstract": abstract(5, sentences),
+    }[kind]
+    lengths = np.array([3, 1, 5, 0, 2, 5])
+    emissions = rng.normal(size=(lengths.sum(), 5)) * 2
+    got = viterbi(emissions, lengths, rule)
+    ends = np.cumsum(lengths)
+    for n, end in zip(lengths, ends, strict=True):
+        if n:
+            assert got[end - n : end].tolist() == brute_force(emissions[end - n : end], rule)
+
+
+def test_transition_rows_are_probabilities():
+    classes = ("O", "B-X", "I-X", "B-Y", "I-Y")
+    sentences = [np.array([0, 1, 2, 0]), np.array([3, 4, 4])]
+    from fewshot_nlp.tasks.transitions import EVIDENCE
+
+    rows = np.exp(hidden_markov(classes, sentences)["step"] / EVIDENCE)
+    np.testing.assert_allclose(rows.sum(1), 1)
+    assert rows[0, 2] == rows[3, 2] == 0
+    rows = np.exp(abstract(3, [np.array([0, 1, 1, 2])])["step"])
+    np.testing.assert_allclose(rows.sum(1), 1)
+
+
+def test_decoded_entities_have_exact_offsets(tokenizer):
+    task = TASKS.get("ner")()
+    text = "my 👩‍👩‍👧 aspirin e\u0301tude\r\nשלום judge"
+    query = task.query(text)
+    batch = task.collate([query], ["X"], tokenizer, with_targets=False)
+    scores = torch.zeros(batch.n_slots, 2)
+    words = query.inputs["tokens"]
+    assert words == ["my", "👩‍👩‍👧", "aspirin", "e\u0301tude", "שלום", "judge"]
+    for chosen in range(len(words)):
+        scores = torch.full((batch.n_slots, 2), 0.0)
+        scores[:, 0], scores[chosen] = 5.0, torch.tensor([0.0, 5.0])
+        (entity,) = task.decode(scores, batch)[0]["entities"]
+        assert text[entity["start"] : entity["end"]] == entity["word"] == words[chosen]
+        assert entity["score"] == pytest.approx(1 / (1 + np.exp(-5)), abs=1e-6)
+
+
+def test_words_given_as_tokens_have_offsets_into_the_joined_text(tokenizer):
+    task = TASKS.get("ner")(scheme="bio")
+    batch = task.collate([task.query(["the", "high", "court"])], ["X"], tokenizer, with_targets=False)
+    scores = torch.tensor([[9.0, 0, 0], [0, 9.0, 0], [0, 0, 9.0]])
+    (entity,) = task.decode(scores, batch, task.calibrate(batch_like(batch)))[0]["entities"]
+    assert entity == {"entity_group": "X", "score": entity["score"], "word": "high court", "start": 4, "end": 14}
+
+
+def batch_like(batch):
+    from dataclasses import replace
+
+    return replace(batch, targets=torch.zeros(batch.n_slots, dtype=torch.long)).select(torch.zeros(3, dtype=torch.bool))
+
+
+def test_pairs_and_several_labels(tokenizer):
+    task = TASKS.get("classification")(multi_label=True)
+    rows = [
+        {"text": "the card", "text_pair": "was lost", "labels": ["b", "a"]},
+        {"text": "a dog", "text_pair": "and all", "labels": []},
+    ]
+    examples = task.examples(rows)
+    assert [e.target for e in examples] == [["a", "b"], []]
+    batch = task.collate(examples, ["a", "b"], tokenizer, with_targets=True, descriptions={"b": "letter b"})
+    assert batch.gold.tolist() == [[1, 1], [0, 0], [0, 1]]
+    assert batch.types is not None
+    assert batch.types[0] == [0, 0, 0, 0, 1, 1, 1]
+    got = task.decode(torch.tensor([[3.0, -3.0], [-1.0, -2.0]]), task.collate(examples, ["a", "b"], tokenizer, with_targets=False))
+    assert [p["target"] for p in got] == [["a"], []]
+
+
+def test_a_long_second_text_is_divided_and_a_long_first_text_refused(tokenizer):
+    task = TASKS.get("classification")()
+    query = task.query(("the card", "lost " * 200))
+    batch = task.collate([query], ["a", "b"], tokenizer, with_targets=False)
+    assert len(batch.windows) > 3
+    assert all(w[:4] == batch.windows[0][:4] for w in batch.windows)
+    with pytest.raises(FewShotError, match="first text of pair 1 has 202 tokens, but it must fit half of the window of 64"):
+        task.collate([task.query(("lost " * 200, "the card"))], ["a", "b"], tokenizer, with_targets=False)
+
+
+@pytest.mark.parametrize(("name", "words"), [("card_payment", "card payment"), ("GetWeather", "get weather"), ("DNA", "dna")])
+def test_label_names_become_words(name, words):
+    assert readable(name) == words
+
+
+def test_entity_scores_are_seqevals_strict_ones():
+    gold = [["B-X", "I-X", "O"], ["B-Y", "O"], ["O", "B-X"]]
+    got = [["B-X", "O", "O"], ["B-Y", "O"], ["O", "B-Y"]]
+    scores = entity_scores(gold, got, ["X", "Y"])
+    assert scores["entity_f1_strict_iob2"] == f1_score(gold, got, mode="strict", scheme=IOB2)
+    assert scores["entity_precision_strict_iob2"] == pytest.approx(1 / 3)
+    assert scores["f1[Y]"] == pytest.approx(2 / 3)
+    assert entity_scores([["O"]], [["O"]], [])["entity_f1_strict_iob2"] == 0.0
+    assert entity_scores([["O"]], [["B-X"]], ["X"])["entity_f1_strict_iob2"] == 0.0
+
+
+def test_classification_scores_by_hand():
+    scores = single_label_scores(["a", "a", "b"], ["a", "c", "b"], ["a", "b", "c"])
+    assert scores["accuracy"] == pytest.approx(2 / 3)
+    assert scores["macro_f1"] == pytest.approx((2 / 3 + 1) / 2)
+    many = multi_label_scores([["a"], ["a", "b"], []], [["a"], ["a"], ["b"]], ["a", "b"])
+    assert many["accuracy"] == pytest.approx(1 / 3)
+    assert many["micro_f1"] == pytest.approx(2 * 2 / (2 * 2 + 1 + 1))
+    assert many["macro_f1"] == pytest.approx(0.5)
