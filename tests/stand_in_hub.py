@@ -201,11 +201,12 @@ class _Handler(BaseHTTPRequestHandler):
         repo_id = f"{wanted.get('organization') or 'user'}/{wanted['name']}"
         self._may_write(repo_id)
         if repo_id in self.hub.repositories:
-            raise _RefusedError(409, "", "You already created this model repo")
+            answer = {"error": "You already created this model repo", "url": f"{self.hub.url}/{repo_id}"}
+            return self._send(409, json.dumps(answer).encode())
         repository = Repository(private=wanted.get("visibility") == "private" or bool(wanted.get("private")))
         repository.commit({})
         self.hub.repositories[repo_id] = repository
-        self._json({"url": f"{self.hub.url}/{repo_id}"})
+        return self._json({"url": f"{self.hub.url}/{repo_id}"})
 
     def _lfs_action(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
         answer: dict[str, Any] = {"oid": wanted["oid"], "size": wanted["size"]}
@@ -266,11 +267,12 @@ def _entry(path: str, file: File) -> dict[str, Any]:
 
 def _upload_mode(wanted: Mapping[str, Any], files: Mapping[str, File]) -> dict[str, Any]:
     path = wanted["path"]
+    known = files.get(path)
     return {
         "path": path,
         "uploadMode": "lfs" if wanted["size"] >= LFS_FROM else "regular",
         "shouldIgnore": False,
-        "oid": files[path].git_sha if path in files else None,
+        "oid": known and (known.sha256 if known.lfs else known.git_sha),
     }
 
 

@@ -246,7 +246,7 @@ class Encoder:
             numbers = [windows[j] for j in chunk]
             ids = [batch.windows[i] for i in numbers]
             types = None if batch.types is None else [batch.types[i] for i in numbers]
-            hidden = self._forward(ids, types, fast_weights, double_backward)
+            hidden = self.hidden_states(ids, types, fast_weights, double_backward)
             spans, offset = [], 0
             for i, window in zip(numbers, ids, strict=True):
                 chosen = np.arange(first_span[i], first_span[i + 1])
@@ -258,14 +258,14 @@ class Encoder:
             return torch.zeros(0, self.dimension, device=self.device, dtype=self.feature_dtype)
         return torch.cat(rows)[torch.from_numpy(np.argsort(np.concatenate(order))).to(self.device)]
 
-    def _forward(
+    def hidden_states(
         self,
         ids: Sequence[Sequence[int]],
-        types: Sequence[Sequence[int]] | None,
-        fast_weights: Mapping[str, Tensor] | None,
-        double_backward: bool,
+        types: Sequence[Sequence[int]] | None = None,
+        fast_weights: Mapping[str, Tensor] | None = None,
+        double_backward: bool = False,
     ) -> Float[Tensor, "n_tokens dimension"]:
-        """Hidden states of all tokens of some windows, one window after the other."""
+        """Hidden states of all tokens of some windows, one window after the other, in one forward pass."""
         lengths = [len(row) for row in ids]
         inputs: dict[str, Any] = {}
         if self.packed:
@@ -314,12 +314,12 @@ class Encoder:
         usual = [i for i in range(min(vocabulary, 4000)) if i not in special]
         ids = [[usual[(7 * i + n) % len(usual)] for i in range(n)] for n in sorted({5, min(9, limit), min(160, limit)})]
         self.packed = False
-        expected = self._forward(ids, None, None, False)
+        expected = self.hidden_states(ids)
         register_packed_attention()
         try:
             self.model.set_attn_implementation(PACKED)
             self.packed = True
-            error = (self._forward(ids, None, None, False) - expected).abs().max().item()
+            error = (self.hidden_states(ids) - expected).abs().max().item()
             scale = expected.abs().max().item()
             if error <= (1e-4 if self.model.dtype == torch.float32 else 0.1) * scale:
                 return True

@@ -8,7 +8,7 @@ import typer
 
 import fewshot_nlp
 from fewshot_nlp.cli import adapting, episodic, listing, running
-from fewshot_nlp.cli.console import OneLineErrors
+from fewshot_nlp.cli.console import OneLineErrors, quieten
 
 app = typer.Typer(
     cls=OneLineErrors,
@@ -49,4 +49,5 @@ def _options(
 
 def main() -> None:
     """Runs the command line and exits."""
+    quieten()
     app(prog_name="fewshot-nlp")

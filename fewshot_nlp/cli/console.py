@@ -25,7 +25,6 @@ class OneLineErrors(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Runs the command."""
-        quieten()
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()

@@ -1,7 +1,7 @@
 """Commands over episodes: export them, and evaluate learners on them."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from fewshot_nlp.episode import Episode
     from fewshot_nlp.evaluator import Report
     from fewshot_nlp.models.base import FewShotModel
+    from fewshot_nlp.sources import DatasetCard
 
+Maker = Callable[[str], "FewShotModel"]
+"""From a task's name to the model to evaluate."""
 Ways = Annotated[
     str | None,
     typer.Option(help="Labels in an episode: a number, or 'all'. [default: 5 for classification, else all]"),
@@ -26,6 +29,12 @@ Shots = Annotated[
     typer.Option(help="Support rows of each label; for ner mentions, to twice as many; without labels rows."),
 ]
 Queries = Annotated[int, typer.Option(help="Query set, in the unit of --k-shot.")]
+Labels = Annotated[
+    list[str] | None, typer.Option("--label", help="Label to draw from; may be repeated. [default: all]")
+]
+SamplerConfig = Annotated[
+    list[str] | None, typer.Option(help="Further knob of the sampler (ner: query=rows); may be repeated.")
+]
 Seed = Annotated[int, typer.Option(help="Other seeds give other episodes.")]
 
 
@@ -38,6 +47,8 @@ def episodes(
     n_query: Queries = 10,
     number: Annotated[int, typer.Option("--episodes", help="How many.")] = 600,
     seed: Seed = 0,
+    label: Labels = None,
+    sampler_config: SamplerConfig = None,
 ) -> None:
     """Draws episodes from a data set and writes them to a file, with its SHA-256."""
     from tqdm import tqdm
@@ -54,7 +65,9 @@ def episodes(
         n_query=n_query,
         n_episodes=number,
         seed=seed,
-        n_way=choose_ways(found, n_way),
+        n_way=choose_ways(found, n_way, len(label or ())),
+        labels=tuple(label) if label else None,
+        options=settings(sampler_config or (), "--sampler-config"),
     )
     sampler = make_sampler(found, protocol)
     try:
@@ -105,6 +118,8 @@ def evaluate(
         typer.Option("--episodes", help="How many. [default: 20 of --card, all of --episodes-file]", min=1),
     ] = None,
     seed: Seed = 0,
+    label: Labels = None,
+    sampler_config: SamplerConfig = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Write each episode's scores here, JSON lines; an unfinished run goes on."),
@@ -141,45 +156,41 @@ def evaluate(
             task_config=settings(task_config or (), "--task-config"),
         )
 
+    from fewshot_nlp.sources import load_card
+
     begin = time.perf_counter()
     with stdout_is_ours():
         if card is not None:
-            report, protocol = _on_card(card, split, n_way, k_shot, n_query, number or 20, seed, made, out)
+            found = load_card(card)
+            asked = Protocol(
+                card=card,
+                split=choose_split(found, split),
+                k_shot=k_shot,
+                n_query=n_query,
+                n_episodes=number or 20,
+                seed=seed,
+                n_way=choose_ways(found, n_way, len(label or ())),
+                labels=tuple(label) if label else None,
+                options=settings(sampler_config or (), "--sampler-config"),
+            )
+            report, protocol = _on_card(found, asked, made, out)
         else:
             report, protocol = _on_file(Path(str(episodes_file)), number, seed, made, out)
     _print_report(report, protocol, time.perf_counter() - begin, as_json)
 
 
 def _on_card(
-    name: str,
-    split: str | None,
-    n_way: str | None,
-    k_shot: int,
-    n_query: int,
-    number: int,
-    seed: int,
-    made: Any,
-    out: Path | None,
+    card: "DatasetCard", asked: Protocol, made: Maker, out: Path | None
 ) -> tuple["Report", dict[str, Any]]:
     from fewshot_nlp.sampling import episodes as stream
-    from fewshot_nlp.sources import load_card
 
-    card = load_card(name)
-    protocol = Protocol(
-        card=name,
-        split=choose_split(card, split),
-        k_shot=k_shot,
-        n_query=n_query,
-        n_episodes=number,
-        seed=seed,
-        n_way=choose_ways(card, n_way),
-    )
-    sampler = make_sampler(card, protocol)
-    return _run(made(card.task), stream(sampler), number, seed, out), protocol.to_json(sampler)
+    sampler = make_sampler(card, asked)
+    report = _run(made(card.task), stream(sampler), asked.n_episodes, asked.seed, out)
+    return report, asked.to_json(sampler)
 
 
 def _on_file(
-    path: Path, number: int | None, seed: int, made: Any, out: Path | None
+    path: Path, number: int | None, seed: int, made: Maker, out: Path | None
 ) -> tuple["Report", dict[str, Any]]:
     from fewshot_nlp.episode import read_episodes
 

@@ -1,7 +1,6 @@
 """Commands that list what exists."""
 
 import sys
-from dataclasses import fields
 from typing import Annotated, Any
 
 import typer
@@ -21,7 +20,7 @@ def learners(as_json: Json = False) -> None:
         about = (sys.modules[kind.__module__].__doc__ or "").strip().split("\n")[0]
         found[name] = {
             "about": about,
-            "settings": {f.name: f.default for f in fields(kind.config_class)},
+            "settings": kind.config_class().to_dict(),
         }
     if as_json:
         print_json(found)

@@ -1,6 +1,7 @@
 """The episodes of a data set card: which split, which sampler, how many labels."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from fewshot_nlp.errors import FewShotError
@@ -27,6 +28,10 @@ class Protocol:
     seed: int
     n_way: int | None = None
     """None for all labels."""
+    labels: tuple[str, ...] | None = None
+    """Labels to draw from; None for all."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Further knobs of the sampler."""
 
     def to_json(self, sampler: "TaskSampler") -> dict[str, Any]:
         """The protocol with the sampler that it led to."""
@@ -41,13 +46,19 @@ def choose_split(card: "DatasetCard", split: str | None) -> str:
     return "test" if "test" in card.splits else list(card.splits)[-1]
 
 
-def choose_ways(card: "DatasetCard", n_way: str | None) -> int | None:
-    """The number of labels that is asked for; else 5 for classification, and None (all) for other tasks."""
+def choose_ways(card: "DatasetCard", n_way: str | None, n_labels: int | None = None) -> int | None:
+    """The number of labels that is asked for; else 5 for classification, and None (all) for other tasks.
+
+    Args:
+        card: the data set.
+        n_way: what stands on the command line.
+        n_labels: number of labels to draw from; None for all of the card.
+    """
     from fewshot_nlp.cli.arguments import n_way as parse
 
     if n_way is not None:
         return parse(n_way)
-    return min(USUAL_WAYS, len(card.labels)) if card.task == "classification" else None
+    return min(USUAL_WAYS, n_labels or len(card.labels)) if card.task == "classification" else None
 
 
 def make_sampler(card: "DatasetCard", protocol: Protocol) -> "TaskSampler":
@@ -71,7 +82,15 @@ def make_sampler(card: "DatasetCard", protocol: Protocol) -> "TaskSampler":
         "n_episodes": protocol.n_episodes,
     }
     if task.has_labels:
-        knobs["n_way"] = protocol.n_way
-    elif protocol.n_way is not None:
-        raise FewShotError(f"{card.name} is for {card.task}, which has no labels; leave --n-way out.")
-    return SAMPLERS.get(SAMPLER_OF_TASK.get(card.task, "k_shot"))(dataset, **knobs)
+        knobs |= {"n_way": protocol.n_way, "labels": protocol.labels}
+    elif protocol.n_way is not None or protocol.labels is not None:
+        raise FewShotError(f"{card.name} is for {card.task}, without labels; leave --n-way and --label out.")
+    name = SAMPLER_OF_TASK.get(card.task, "k_shot")
+    make = SAMPLERS.get(name)
+    known = [key for key in signature(make).parameters if key not in ("dataset", *knobs)]
+    for option in protocol.options:
+        if option not in known:
+            raise FewShotError(
+                f"The sampler {name} has no option {option!r}. It has: {', '.join(known) or 'none'}."
+            )
+    return make(dataset, **knobs, **protocol.options)

@@ -62,6 +62,6 @@ NER = Section(
         "logistic regression": Baseline(learner="linear_probe", task_config={"scheme": "bio"}),
     },
     layers=(0.5,),
-    note="The other methods read the middle layer of the same frozen encoder, where they do better than on the "
-    "last, and know no label names; all but prototypes decode BIO tags as the default does.",
+    note="The other methods read the middle layer of the same frozen encoder, and know no label names; all "
+    "but prototypes decode BIO tags as the default does.",
 )

@@ -83,9 +83,9 @@ def footnote(section: Section, result: DomainResult) -> str:
     """What the scores are."""
     first, last = result.seeds[0], result.seeds[-1]
     return (
-        f"Mean ± half of its 95 % interval (Student's t) over {len(result.seeds)} support sets, seeds {first} "
-        f"to {last}, each scored on every row outside it. The interval tells how much the choice of support "
-        f"rows matters, on these small corpora written for this package. {section.note}"
+        f"Mean ± half of its 95 % interval (Student's t) over {len(result.seeds)} support sets (seeds "
+        f"{first} to {last}), each scored on every row outside it. The interval tells how much the choice "
+        f"of support rows matters, on these small corpora written for this package. {section.note}"
     )
 
 

@@ -135,7 +135,7 @@ class Learner(nn.Module):
     def features(self, batch: SlotBatch, weights: Mapping[str, Tensor] | None = None, **options: Any) -> Tensor:
         """The encoder's features, checked to be finite."""
         features = self.encoder.features(batch, weights, **options)
-        if not torch.isfinite(features).all():
+        if not torch.isfinite(features.sum()) and not torch.isfinite(features).all():
             rows = int((~torch.isfinite(features).all(dim=1)).sum())
             raise ScienceError(
                 f"{self.name}: the encoder gave NaN or infinite features for {rows} of {batch.n_slots} slots; "

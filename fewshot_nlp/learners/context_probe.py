@@ -91,28 +91,43 @@ class ContextProbe(Learner):
         self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
     ) -> Float[Tensor, "n_slots n_classes"]:
         """Scores of the fine head, moved so that coarse classes get the mean of both heads' log-probabilities."""
-        x = self._design(state, features, batch)
-        fine = F.linear(x, state["head.weight"], state["head.bias"])
+        fine = self._linear(state, "head", features, batch)
         if batch.coarse is None:
             return fine
-        coarse = F.log_softmax(F.linear(x, state["head.coarse.weight"], state["head.coarse.bias"]), dim=1)
+        coarse = F.log_softmax(self._linear(state, "head.coarse", features, batch), dim=1)
         fine = F.log_softmax(fine, dim=1)
-        index = torch.tensor(batch.coarse, device=x.device)
+        index = torch.tensor(batch.coarse, device=features.device)
         mass = torch.zeros_like(coarse).index_add(1, index, fine.exp()).clamp_min(1e-9).log()
         return fine + (coarse - mass)[:, index] / 2
 
-    def _design(self, state: State, features: Tensor, batch: SlotBatch) -> Float[Tensor, "n_slots wide"]:
-        """Standardised features, those of the neighbours, and the surface, side by side; rows of norm about 1."""
+    def _parts(self, state: State, features: Tensor, batch: SlotBatch) -> list[tuple[Tensor, float, float]]:
+        """Standardised features, rows of norm about 1, and the surface; each with its own and its neighbours' weight."""
         x = (features - state["mean"]) / (state["scale"] * features.shape[1] ** 0.5)
-        parts = [(x, self.config.neighbours, 1.0)]
+        parts = [(x, 1.0, self.config.neighbours)]
         if batch.surface is not None and self.config.surface:
-            parts.append((batch.surface.to(x), self.config.surface / 3, self.config.surface))
+            parts.append((batch.surface.to(x), self.config.surface, self.config.surface / 3))
+        return parts
+
+    def _design(self, state: State, features: Tensor, batch: SlotBatch) -> Float[Tensor, "n_slots wide"]:
+        """What the regression is fitted on: of each part the slot's own, the one before's and the one after's."""
         columns = []
-        for part, aside, own in parts:
-            columns.append(part * own)
-            if aside:
-                columns += [neighbour(part, batch, -1) * aside, neighbour(part, batch, 1) * aside]
+        for part, own, aside in self._parts(state, features, batch):
+            columns += [part * own, neighbour(part, batch, -1) * aside, neighbour(part, batch, 1) * aside]
         return torch.cat(columns, dim=1)
+
+    def _linear(self, state: State, head: str, features: Tensor, batch: SlotBatch) -> Float[Tensor, "n_slots classes"]:
+        """The head's scores of `_design`, without making it: neighbours are shifted after the product, not before."""
+        scores = state[f"{head}.bias"]
+        at = 0
+        for part, own, aside in self._parts(state, features, batch):
+            width = part.shape[1]
+            blocks = state[f"{head}.weight"][:, at : at + 3 * width].unflatten(1, (3, width)) * torch.tensor(
+                [own, aside, aside], device=part.device, dtype=part.dtype
+            ).view(1, 3, 1)
+            mine, before, after = F.linear(part, blocks.transpose(0, 1).flatten(0, 1)).chunk(3, dim=1)
+            scores = scores + mine + neighbour(before, batch, -1) + neighbour(after, batch, 1)
+            at += 3 * width
+        return scores
 
 
 def neighbour(rows: Float[Tensor, "n d"], batch: SlotBatch, step: int) -> Float[Tensor, "n d"]:

@@ -90,27 +90,30 @@ def spans_to_tags(
 
 
 def word_shapes(sentences: Sequence[Sequence[str]]) -> Float[np.ndarray, "n_words 14"]:
-    """What each word looks like, as 0 or 1: capitals, digits, punctuation, length, place in the sentence."""
-    return np.array(
-        [
-            (
-                word[:1].isupper(),
-                word.isupper() and len(word) > 1,
-                word.istitle(),
-                any(c.isupper() for c in word[1:]),
-                word.islower(),
-                any(c.isdigit() for c in word),
-                word.isdigit(),
-                not any(c.isalnum() for c in word),
-                len(word) <= 2,
-                len(word) >= 9,
-                "-" in word,
-                "." in word,
-                any(c in "/%$" for c in word),
-                place == 0,
-            )
-            for words in sentences
-            for place, word in enumerate(words)
-        ],
-        np.float32,
-    ).reshape(-1, 14)
+    """What each word looks like, as 0 or 1: capitals, digits, punctuation, length, and first in the sentence."""
+    words = [word for sentence in sentences for word in sentence]
+    numbers = {word: i for i, word in enumerate(dict.fromkeys(words))}
+    shapes = np.array([_shape(word) for word in numbers], np.float32).reshape(-1, 14)
+    result = shapes[[numbers[word] for word in words]] if words else shapes
+    lengths = np.array([len(sentence) for sentence in sentences], int)
+    result[(np.cumsum(lengths) - lengths)[lengths > 0], -1] = 1.0
+    return result
+
+
+def _shape(word: str) -> tuple[bool, ...]:
+    return (
+        word[:1].isupper(),
+        word.isupper() and len(word) > 1,
+        word.istitle(),
+        any(c.isupper() for c in word[1:]),
+        word.islower(),
+        any(c.isdigit() for c in word),
+        word.isdigit(),
+        not any(c.isalnum() for c in word),
+        len(word) <= 2,
+        len(word) >= 9,
+        "-" in word,
+        "." in word,
+        any(c in "/%$" for c in word),
+        False,
+    )

@@ -498,7 +498,8 @@ def test_labels_restrict_targets_even_when_all_of_them_are_drawn() -> None:
     assert episode.task_id == 'tags["A","B"]'
 
 
-def test_a_rare_type_leaves_enough_for_the_query() -> None:
+def test_a_rare_type_leaves_enough_for_the_query(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fewshot_nlp.sampling.nway_k2kshot.RESTARTS", 0)
     sampler = NWayK2KShot(tagged(["A"] * 6 + ["AB"] * 4 + ["B"] * 30), 2, 5, 5)
     for episode in episodes(sampler, 0, 50):
         assert mentions(episode.support)["A"] == 5 == mentions(episode.query)["A"]

@@ -1,4 +1,4 @@
-"""Model folders: what is saved is what is loaded, damage is told in one line, a failed save changes nothing."""
+"""Model folders: what is saved is loaded, damage is told in one line, and a failed save changes nothing."""
 
 import json
 import pickle
@@ -151,9 +151,16 @@ def test_base_weights_are_copied_without_the_adapter(encoder_folder: Path, tmp_p
     assert all(torch.equal(copied[name], base_weights[name]) for name in copied)
 
 
-def test_dtype_is_kept(tiny_encoder_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("named", [False, True])
+def test_dtype_is_kept(
+    named: bool, tiny_encoder_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if named:  # the encoder's own files say float32
+        monkeypatch.setattr(storage, "bundled_folder", lambda: tiny_encoder_folder)
+        monkeypatch.setattr(bundled, "bundled_folder", lambda: tiny_encoder_folder)
     model = make(tiny_encoder_folder, dtype=torch.bfloat16)
     model.save_pretrained(tmp_path / "model")
+    assert (tmp_path / "model" / "encoder").exists() is not named
     loaded = FewShotClassifier.from_pretrained(tmp_path / "model")
     assert loaded.pipeline.learner.encoder.model.dtype == torch.bfloat16
     np.testing.assert_array_equal(loaded.predict_proba(TEXTS), model.predict_proba(TEXTS))
@@ -170,7 +177,7 @@ def test_settings_that_a_model_has_already_are_refused(saved: Path) -> None:
         FewShotNER.from_pretrained(saved)
 
 
-# --- damage -----------------------------------------------------------------------------------------------------
+# Damage
 
 
 def cut(name: str, share: float) -> Callable[[Path], None]:
@@ -369,7 +376,7 @@ def test_bundled_weights_that_are_not_the_published_ones(
         assert "pip install" in one_line(caught)
 
 
-# --- failing saves ----------------------------------------------------------------------------------------------
+# Saves that fail
 
 
 @contextmanager

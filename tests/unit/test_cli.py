@@ -1,0 +1,548 @@
+"""The command line: results on stdout, one line and exit code 2 for a mistake, nothing half written."""
+
+import csv
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+import fewshot_nlp
+from fewshot_nlp.cli import app
+from fewshot_nlp.episode import read_episodes
+from fewshot_nlp.learners import LEARNERS
+from fewshot_nlp.sources import card_names, read_rows
+
+ROOT = Path(fewshot_nlp.__file__).parents[1]
+COMMAND = (sys.executable, "-m", "fewshot_nlp.cli")
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+TEXTS = {
+    "card": ["I lost my card", "send me a new card", "my card was taken", "when will the card be here"],
+    "court": [
+        "the judge was late",
+        "we were told by the court",
+        "an order of the court",
+        "the law is the law",
+    ],
+}
+ENTITIES = [
+    {"tokens": ["Give", "aspirin", "for", "pain"], "ner_tags": ["O", "B-DRUG", "O", "B-SYMPTOM"]},
+    {"tokens": ["The", "back", "pain", "was", "gone"], "ner_tags": ["O", "B-SYMPTOM", "I-SYMPTOM", "O", "O"]},
+    {"tokens": ["Take", "codeine", "."], "ner_tags": ["O", "B-DRUG", "O"]},
+]
+
+
+def run(*arguments: object, stdin: str | None = None) -> Result:
+    return CliRunner().invoke(app, [str(a) for a in arguments], input=stdin)
+
+
+def good(*arguments: object, stdin: str | None = None) -> str:
+    result = run(*arguments, stdin=stdin)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def refused(*arguments: object, stdin: str | None = None) -> str:
+    """The message of a command that must fail: one line on stderr, nothing on stdout, exit code 2."""
+    result = run(*arguments, stdin=stdin)
+    assert result.exit_code == 2, (result.output, result.exception)
+    assert result.stdout == ""
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("Error: ")
+    return lines[0]
+
+
+def write_lines(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def text_rows() -> list[dict[str, Any]]:
+    return [{"text": text, "label": label} for label, texts in TEXTS.items() for text in texts]
+
+
+@pytest.fixture
+def texts_file(tmp_path: Path) -> Path:
+    return write_lines(tmp_path / "texts.jsonl", text_rows())
+
+
+@pytest.fixture(scope="session")
+def classifier_folder(tiny_encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli")
+    data = write_lines(folder / "texts.jsonl", text_rows())
+    good(
+        *("adapt", "--task", "classification", "--data", data, "--out", folder / "model"),
+        *("--encoder", tiny_encoder_folder, "--learner", "prototypical"),
+    )
+    return folder / "model"
+
+
+@pytest.fixture(scope="session")
+def ner_folder(tiny_encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli")
+    data = write_lines(folder / "rows.jsonl", ENTITIES)
+    arguments = ("--encoder", tiny_encoder_folder, "--learner", "linear_probe", "--learner-config", "C=1000")
+    good("adapt", "--task", "ner", "--data", data, "--out", folder / "model", *arguments)
+    return folder / "model"
+
+
+class TestAdaptAndPredict:
+    def test_adapt_says_what_it_did_as_one_json_object(
+        self, texts_file: Path, tiny_encoder_folder: Path, tmp_path: Path
+    ) -> None:
+        said = good(
+            *(
+                "adapt",
+                "--task",
+                "classification",
+                "--data",
+                texts_file,
+                "--out",
+                tmp_path / "model",
+                "--json",
+            ),
+            *("--encoder", tiny_encoder_folder, "--learner", "nearest_neighbour", "--learner-config", "k=2"),
+        )
+        value = json.loads(said)
+        assert value["labels"] == ["card", "court"]
+        assert value["n_rows"] == 8
+        settings = json.loads((tmp_path / "model" / "fewshot_nlp.json").read_text())["learner_config"]
+        assert settings["k"] == 2
+
+    def test_labels_file_and_column_mapping(self, tiny_encoder_folder: Path, tmp_path: Path) -> None:
+        data = tmp_path / "rows.csv"
+        data.write_text("utterance,intent\nI lost my card,card\nthe judge was late,court\n")
+        labels = tmp_path / "labels.yaml"
+        labels.write_text(
+            "classification:\n  card: a card of the bank\n  court: a judge\n  letter: a letter\n"
+        )
+        said = good(
+            *("adapt", "--task", "classification", "--data", data, "--out", tmp_path / "model", "--json"),
+            *("--encoder", tiny_encoder_folder, "--learner", "prototypical", "--labels", labels),
+            *("--column-mapping", "utterance=text", "--column-mapping", "intent=label"),
+        )
+        assert json.loads(said)["labels"] == ["card", "court", "letter"]
+
+    def test_texts_in_json_lines_out(self, classifier_folder: Path, tmp_path: Path) -> None:
+        source = tmp_path / "new.txt"
+        source.write_text("I lost my card\r\n\nthe judge was late\n", encoding="utf-8-sig")
+        rows = [
+            json.loads(line)
+            for line in good("predict", "--model", classifier_folder, "--input", source).splitlines()
+        ]
+        assert [row["text"] for row in rows] == ["I lost my card", "the judge was late"]
+        assert [row["predicted"] for row in rows] == ["card", "court"]  # both are support rows
+        assert all(0.5 <= row["score"] <= 1 for row in rows)
+
+    def test_standard_input_takes_texts_and_json_lines(self, classifier_folder: Path) -> None:
+        command = ("predict", "--model", classifier_folder, "--input", "-")
+        plain = good(*command, stdin="I lost my card\n")
+        as_json = good(*command, stdin='{"id": 7, "text": "I lost my card"}\n')
+        assert json.loads(as_json) == {"id": 7, **json.loads(plain)}
+
+    def test_csv_in_and_out_keeps_the_columns(self, classifier_folder: Path, tmp_path: Path) -> None:
+        source, out = tmp_path / "new.csv", tmp_path / "out.csv"
+        source.write_text('id,utterance\n7,"my card, please"\n')
+        mapping = ("--column-mapping", "utterance=text")
+        assert good("predict", "--model", classifier_folder, "--input", source, "--out", out, *mapping) == ""
+        with out.open(newline="") as file:
+            (row,) = csv.DictReader(file)
+        assert (row["id"], row["text"]) == ("7", "my card, please")
+        assert row["predicted"] in TEXTS
+
+    def test_entities_have_exact_offsets(self, ner_folder: Path) -> None:
+        text = "Give  aspirin\tfor pain"
+        row = json.loads(good("predict", "--model", ner_folder, "--input", "-", stdin=text))
+        assert [(e["entity_group"], e["word"]) for e in row["entities"]] == [
+            ("DRUG", "aspirin"),
+            ("SYMPTOM", "pain"),
+        ]
+        assert all(text[e["start"] : e["end"]] == e["word"] for e in row["entities"])
+
+    def test_conll_in_and_out(self, ner_folder: Path, tmp_path: Path) -> None:
+        source, out = tmp_path / "in.conll", tmp_path / "out.conll"
+        source.write_text("Give\tO\naspirin\tO\nfor\tO\npain\tO\n\n")
+        good("predict", "--model", ner_folder, "--input", source, "--out", out)
+        assert read_rows(out) == [ENTITIES[0]]
+
+    def test_conll_is_refused_for_labels_of_texts(self, classifier_folder: Path, tmp_path: Path) -> None:
+        out = tmp_path / "out.conll"
+        message = refused("predict", "--model", classifier_folder, "--input", "-", "--out", out, stdin="Hi")
+        assert ".jsonl or .csv" in message
+        assert not out.exists()
+
+    def test_held_out_scores_of_a_folder(
+        self, classifier_folder: Path, texts_file: Path, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "scores.jsonl"
+        said = good("evaluate", "--model", classifier_folder, "--data", texts_file, "--json", "--out", out)
+        value = json.loads(said)
+        assert value["n_rows"] == 8
+        assert value["scores"]["accuracy"] > 0.5  # its own support rows
+        assert json.loads(out.read_text()) == value
+
+
+class TestEpisodes:
+    def test_export_then_evaluate_the_file(self, tiny_encoder_folder: Path, tmp_path: Path) -> None:
+        out = tmp_path / "new folder" / "episodes.jsonl"
+        drawn = ("--k-shot", 2, "--n-query", 3, "--episodes", 3, "--seed", 5)
+        said = good("episodes", "--card", "legal_classification", "--n-way", 4, "--out", out, *drawn)
+        digest = hashlib.sha256(out.read_bytes()).hexdigest()
+        assert said.split()[-1] == digest
+        found, _ = read_episodes(out)
+        assert [(len(e.label_names), len(e.support), len(e.query)) for e in found] == [(4, 8, 12)] * 3
+        learner = ("--encoder", tiny_encoder_folder, "--learner", "prototypical", "--seed", 5, "--json")
+        from_file = json.loads(good("evaluate", "--episodes-file", out, *learner))
+        command = ("evaluate", "--card", "legal_classification", "--n-way", 4, *drawn, *learner)
+        from_card = json.loads(good(*command))
+        assert from_file["mean"] == from_card["mean"]
+        assert from_file["manifest_sha"] == from_card["manifest_sha"]
+        assert from_file["protocol"]["sha256"] == digest
+
+    def test_json_has_mean_interval_episodes_and_seed(
+        self, tiny_encoder_folder: Path, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "results.jsonl"
+        said = good(
+            *(
+                "evaluate",
+                "--card",
+                "medical_ner",
+                "--encoder",
+                tiny_encoder_folder,
+                "--learner",
+                "prototypical",
+            ),
+            *("--k-shot", 1, "--n-query", 1, "--episodes", 3, "--seed", 4, "--json", "--out", out),
+        )
+        assert said.count("\n") == 1
+        value = json.loads(said)
+        assert value["metric"] == "entity_f1_strict_iob2"
+        assert 0 <= value["mean"] <= 1
+        assert value["ci95"] >= 0
+        assert (value["n_episodes"], value["seed"], len(value["manifest_sha"])) == (3, 4, 64)
+        assert value["protocol"]["sampler"] == "n_way_k2k_shot"
+        assert value["protocol"]["n_way"] == "all"
+        assert len(out.read_text().splitlines()) == 1 + 3
+
+    def test_without_json_the_same_is_told_in_words(self, tiny_encoder_folder: Path) -> None:
+        said = good(
+            *("evaluate", "--card", "finance_classification", "--encoder", tiny_encoder_folder, "--learner"),
+            *("prototypical", "--k-shot", 1, "--n-query", 1, "--episodes", 2),
+        )
+        assert "(95 % interval, 2 episodes, seed 0)" in said
+        assert "n_way=5" in said
+
+    def test_chosen_labels_and_knobs_of_the_sampler(self, tmp_path: Path) -> None:
+        out = tmp_path / "episodes.jsonl"
+        chosen = ("--label", "PARTY", "--label", "COURT", "--sampler-config", "query=rows", "--n-query", 7)
+        good("episodes", "--card", "legal_ner", *chosen, "--episodes", 1, "--k-shot", 2, "--out", out)
+        (episode,), _ = read_episodes(out)
+        assert episode.label_names == ("COURT", "PARTY")
+        assert len(episode.query) == 7
+
+    def test_all_labels(self, tmp_path: Path) -> None:
+        out = tmp_path / "episodes.jsonl"
+        good("episodes", "--card", "medical_classification", "--n-way", "all", "--episodes", 1, "--out", out)
+        assert len(read_episodes(out)[0][0].label_names) == 7
+
+
+class TestLists:
+    def test_learners_and_cards(self) -> None:
+        assert sorted(json.loads(good("learners", "--json"))) == LEARNERS.names()
+        assert sorted(json.loads(good("cards", "--json"))) == card_names()
+        assert all(name in good("learners") for name in LEARNERS.names())
+        listed = good("cards", "--task", "ner")
+        assert "medical_ner" in listed
+        assert "medical_classification" not in listed
+
+
+class TestTrain:
+    def test_trains_on_a_file_of_rows_and_the_result_adapts(
+        self, tiny_encoder_folder: Path, tmp_path: Path
+    ) -> None:
+        settings = {
+            "task": "classification",
+            "learner": "prototypical",
+            "encoder": {"name": str(tiny_encoder_folder)},
+            "train": "learner",
+            "sources": [{"name": "legal_classification"}],
+            "sampler": {"n_way": 2, "k_shot": 1, "n_query": 1},
+            "output_dir": str(tmp_path / "run"),
+            "outer_steps": 50,
+            "meta_batch": 1,
+        }
+        config = tmp_path / "config.yaml"
+        config.write_text(json.dumps(settings))  # JSON is YAML
+        said = good("train", "--config", config, "--outer_steps", 2, "--json")
+        folder = json.loads(said)["folder"]
+        steps = [
+            json.loads(line).get("step") for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()
+        ]
+        assert max(step for step in steps if step is not None) == 2
+        data = write_lines(tmp_path / "texts.jsonl", text_rows())
+        adapted = ("adapt", "--task", "classification", "--data", data, "--out", tmp_path / "model")
+        assert "court" in good(*adapted, "--encoder", folder)
+
+    def test_an_unknown_setting_is_one_line(self, tmp_path: Path) -> None:
+        config = tmp_path / "config.yaml"
+        config.write_text("task: ner\nlearner: maml\nouter_stepz: 3\noutput_dir: nowhere\n")
+        assert "outer_stepz" in refused("train", "--config", config)
+
+    def test_a_missing_file_of_settings(self, tmp_path: Path) -> None:
+        assert "There is no file" in refused("train", "--config", tmp_path / "none.yaml")
+
+
+class TestReadme:
+    README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+    @pytest.mark.parametrize("example", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
+    def test_example_runs_as_it_stands(self, example: str, capsys: pytest.CaptureFixture[str]) -> None:
+        exec(compile(example, "README.md", "exec"), {})
+        said = capsys.readouterr().out
+        assert "lost card" in said or "'entity_group': 'DRUG'" in said
+
+    def test_every_learner_is_in_the_table(self) -> None:
+        assert sorted(re.findall(r"^\| `(\w+)` \|.*\|.*\|$", self.README, re.MULTILINE)) == LEARNERS.names()
+
+
+class TestDemo:
+    def test_page_and_terminal_show_the_same_numbers(
+        self, tiny_encoder_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        from fewshot_nlp.demo import run_demo
+
+        page = run_demo(tmp_path / "out", 3, n_seeds=2, domains=["legal"], encoder=str(tiny_encoder_folder))
+        html, printed = page.read_text(encoding="utf-8"), capsys.readouterr().out
+        scores = [
+            line.split("  ")[-1].strip()
+            for line in printed.splitlines()
+            if "±" in line and "Mean" not in line
+        ]
+        assert len(scores) == 2 * 4
+        assert all(score in html for score in scores)
+        assert "seeds 3 to 4" in html
+        assert "http" not in html
+        assert "<script" not in html
+
+    def test_one_seed_gives_no_interval(self, tmp_path: Path) -> None:
+        from fewshot_nlp import FewShotError
+        from fewshot_nlp.demo import run_demo
+
+        with pytest.raises(FewShotError, match="at least 2"):
+            run_demo(tmp_path / "out", n_seeds=1)
+        assert not (tmp_path / "out").exists()
+
+
+class TestBadInput:
+    """Each is one line on stderr and exit code 2, and the output is not there."""
+
+    def adapt(self, folder: Path, data: Path, *more: object, task: str = "classification") -> str:
+        out = folder / "model"
+        message = refused("adapt", "--task", task, "--data", data, "--out", out, *more)
+        assert not out.exists()
+        assert not list(folder.glob("model*"))
+        return message
+
+    def test_empty_file(self, tmp_path: Path) -> None:
+        empty = tmp_path / "rows.jsonl"
+        empty.write_text("")
+        assert "is empty" in self.adapt(tmp_path, empty)
+
+    def test_unknown_column(self, tmp_path: Path) -> None:
+        data = write_lines(tmp_path / "rows.jsonl", [{"txt": "Hi", "label": "greet"}])
+        assert "column_mapping={'txt': 'text'}" in self.adapt(tmp_path, data)
+
+    def test_unknown_learner(self, texts_file: Path, tmp_path: Path) -> None:
+        message = self.adapt(tmp_path, texts_file, "--learner", "prototypcal")
+        assert "Did you mean 'prototypical'?" in message
+
+    def test_unknown_setting(self, texts_file: Path, tmp_path: Path, tiny_encoder_folder: Path) -> None:
+        more = (
+            "--learner",
+            "prototypical",
+            "--learner-config",
+            "metrik=cosine",
+            "--encoder",
+            tiny_encoder_folder,
+        )
+        assert "metrik" in self.adapt(tmp_path, texts_file, *more)
+
+    def test_setting_without_value(self, texts_file: Path, tmp_path: Path) -> None:
+        assert "name=value" in self.adapt(tmp_path, texts_file, "--learner-config", "k")
+
+    def test_unknown_task(self, texts_file: Path, tmp_path: Path) -> None:
+        assert "Did you mean 'ner'?" in self.adapt(tmp_path, texts_file, task="nerr")
+
+    def test_missing_data(self, tmp_path: Path) -> None:
+        assert "There is no file" in self.adapt(tmp_path, tmp_path / "none.jsonl")
+
+    def test_line_that_is_not_json(self, tmp_path: Path) -> None:
+        data = tmp_path / "rows.jsonl"
+        data.write_text('{"text": "Hi", "label": "greet"}\n{"text": \n')
+        assert "line 2: not JSON" in self.adapt(tmp_path, data)
+
+    def test_tokens_and_tags_of_different_length(self, tmp_path: Path, tiny_encoder_folder: Path) -> None:
+        rows = [ENTITIES[0], {"tokens": ["Give", "aspirin"], "ner_tags": ["O"]}]
+        data = write_lines(tmp_path / "rows.jsonl", rows)
+        message = self.adapt(tmp_path, data, "--encoder", tiny_encoder_folder, task="ner")
+        assert "Row 2: 2 tokens but 1 tags" in message
+
+    def test_single_class(self, tmp_path: Path, tiny_encoder_folder: Path) -> None:
+        data = write_lines(tmp_path / "rows.jsonl", [row for row in text_rows() if row["label"] == "card"])
+        message = self.adapt(tmp_path, data, "--encoder", tiny_encoder_folder)
+        assert "'card'" in message
+        assert "at least 2" in message
+
+    def test_conflicting_duplicates(self, tmp_path: Path, tiny_encoder_folder: Path) -> None:
+        rows = [*text_rows(), {"text": "I lost my card", "label": "court"}]
+        data = write_lines(tmp_path / "rows.jsonl", rows)
+        assert "Rows 1 and 9" in self.adapt(tmp_path, data, "--encoder", tiny_encoder_folder)
+
+    def test_folder_that_is_no_model(
+        self, texts_file: Path, tmp_path: Path, tiny_encoder_folder: Path
+    ) -> None:
+        (tmp_path / "mine").mkdir()
+        (tmp_path / "mine" / "notes").write_text("keep")
+        encoder = ("--encoder", tiny_encoder_folder, "--learner", "prototypical")
+        command = ("adapt", "--task", "classification", "--data", texts_file, "--out", tmp_path / "mine")
+        assert "no model folder" in refused(*command, *encoder)
+        assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes"]
+
+    def test_missing_model_folder(self, tmp_path: Path) -> None:
+        out = tmp_path / "out.jsonl"
+        message = refused("predict", "--model", tmp_path / "none", "--input", "-", "--out", out, stdin="Hi")
+        assert "There is no model folder" in message
+        assert not out.exists()
+
+    def test_bad_row_to_predict(self, classifier_folder: Path, tmp_path: Path) -> None:
+        source = write_lines(tmp_path / "in.jsonl", [{"text": "Hi"}, {"text": " "}])
+        out = tmp_path / "out.jsonl"
+        message = refused("predict", "--model", classifier_folder, "--input", source, "--out", out)
+        assert "Row 2: 'text' is empty" in message
+        assert not out.exists()
+
+    def test_unknown_ending(self, classifier_folder: Path, tmp_path: Path) -> None:
+        out = tmp_path / "out.xlsx"
+        assert ".csv" in refused(
+            "predict", "--model", classifier_folder, "--input", "-", "--out", out, stdin="Hi"
+        )
+
+    def test_unknown_card(self, tmp_path: Path) -> None:
+        out = tmp_path / "episodes.jsonl"
+        message = refused("episodes", "--card", "medical_nerr", "--out", out)
+        assert "Did you mean 'medical_ner'?" in message
+        assert not list(tmp_path.iterdir())
+
+    def test_k_too_large(self, tmp_path: Path, tiny_encoder_folder: Path) -> None:
+        out = tmp_path / "results.jsonl"
+        chosen = ("--card", "medical_classification", "--k-shot", 500, "--out", out)
+        for command in (("episodes",), ("evaluate", "--encoder", tiny_encoder_folder)):
+            assert "needs 510 examples of each label" in refused(*command, *chosen)
+        assert not list(tmp_path.iterdir())
+
+    def test_episodes_that_cannot_be_drawn_leave_no_part(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from fewshot_nlp import FewShotError
+        from fewshot_nlp.sampling import NWayKShot
+
+        real = NWayKShot.episode
+
+        def second_fails(self: NWayKShot, index: int) -> object:
+            if index == 1:
+                raise FewShotError("no second episode")
+            return real(self, index)
+
+        monkeypatch.setattr(NWayKShot, "episode", second_fails)
+        out = tmp_path / "episodes.jsonl"
+        assert "no second" in refused("episodes", "--card", "legal_classification", "--out", out)
+        assert not list(tmp_path.iterdir())
+
+    def test_changed_file_of_episodes(self, tmp_path: Path) -> None:
+        out = tmp_path / "episodes.jsonl"
+        good("episodes", "--card", "legal_classification", "--episodes", 1, "--out", out)
+        out.write_text(out.read_text() + "\n")
+        assert "manifest" in refused("evaluate", "--episodes-file", out)
+
+    def test_evaluate_needs_one_source(self) -> None:
+        assert "given: none" in refused("evaluate")
+        assert "--card, --data" in refused("evaluate", "--card", "legal_ner", "--data", "rows.jsonl")
+
+    def test_unknown_knob_of_the_sampler(self, tmp_path: Path) -> None:
+        command = ("episodes", "--card", "legal_ner", "--out", tmp_path / "x.jsonl")
+        message = refused(*command, "--sampler-config", "quary=rows")
+        assert "'quary'. It has: query." in message
+
+    def test_n_way_must_be_a_number(self, tmp_path: Path) -> None:
+        message = refused("episodes", "--card", "legal_ner", "--n-way", "few", "--out", tmp_path / "x.jsonl")
+        assert "'all'" in message
+
+    def test_repository_without_user(self, classifier_folder: Path) -> None:
+        assert "user/name" in refused("push", "--model", classifier_folder, "--repo", "name")
+
+    def test_output_that_cannot_be_written(self, classifier_folder: Path, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        out = tmp_path / "file" / "out.jsonl"
+        message = refused("predict", "--model", classifier_folder, "--input", "-", "--out", out, stdin="Hi")
+        assert str(tmp_path / "file") in message
+
+    def test_unknown_option_is_a_usage_error(self) -> None:
+        result = run("evaluate", "--crad", "legal_ner")
+        assert result.exit_code == 2
+        assert result.stdout == ""
+        assert "--crad" in result.stderr
+
+
+def test_interruption_is_told_in_one_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt() -> list[str]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fewshot_nlp.sources.card_names", interrupt)
+    result = run("cards")
+    assert (result.exit_code, result.stdout, result.stderr) == (130, "", "Interrupted.\n")
+
+
+class TestProcess:
+    """The command as a shell sees it."""
+
+    def test_json_alone_on_stdout(self, classifier_folder: Path, texts_file: Path) -> None:
+        found = subprocess.run(
+            [*COMMAND, "evaluate", "--model", classifier_folder, "--data", texts_file, "--json"],
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert json.loads(found.stdout)["n_rows"] == 8
+        assert found.stderr == ""
+
+    def test_a_mistake_is_one_line_without_traceback(self, tmp_path: Path) -> None:
+        found = subprocess.run(
+            [*COMMAND, "predict", "--model", tmp_path / "none", "--input", "-"],
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            input="Hi",
+        )
+        assert found.returncode == 2
+        assert found.stdout == ""
+        assert found.stderr.startswith("Error: There is no model folder")
+        assert found.stderr.count("\n") == 1
+
+    def test_a_reader_that_leaves_is_no_error(self) -> None:
+        with subprocess.Popen(
+            [*COMMAND, "cards"], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            process.stdout.close()
+            assert process.stderr.read() == b""
+            assert process.wait() == 141
