@@ -33,10 +33,26 @@ METHODS: dict[str, dict[str, dict[str, Any]]] = {
     "ner": {
         "default": {},
         "prototypical": {"learner": "prototypical", **LAST},
-        "prototypical, Euclidean": {"learner": "prototypical", "learner_config": {"metric": "euclidean"}, **LAST},
-        "nearest_neighbour (NNShot)": {"learner": "nearest_neighbour", "learner_config": {"label_names": 0.0}, **LAST},
-        "linear_probe, last layer": {"learner": "linear_probe", "learner_config": {"label_names": 0.0}, **LAST},
-        "linear_probe, middle layer": {"learner": "linear_probe", "learner_config": {"label_names": 0.0}, **MIDDLE},
+        "prototypical, Euclidean": {
+            "learner": "prototypical",
+            "learner_config": {"metric": "euclidean"},
+            **LAST,
+        },
+        "nearest_neighbour (NNShot)": {
+            "learner": "nearest_neighbour",
+            "learner_config": {"label_names": 0.0},
+            **LAST,
+        },
+        "linear_probe, last layer": {
+            "learner": "linear_probe",
+            "learner_config": {"label_names": 0.0},
+            **LAST,
+        },
+        "linear_probe, middle layer": {
+            "learner": "linear_probe",
+            "learner_config": {"label_names": 0.0},
+            **MIDDLE,
+        },
         "fine_tune, label-name heads": {
             "learner": "fine_tune",
             "learner_config": {"scope": "adapter", "steps": 100, "lr": 1e-3, "head_lr": 1e-2},
@@ -77,7 +93,9 @@ def greedy_support(train: TaskDataset, k_shot: int, seed: int) -> tuple[Example,
     chosen = []
     for row in np.random.default_rng([seed, k_shot]).permutation(len(train)).tolist():
         here = train.label_counts[row]
-        if any(counts[t] < k_shot for t in here) and all(counts[t] + n <= 2 * k_shot for t, n in here.items()):
+        if any(counts[t] < k_shot for t in here) and all(
+            counts[t] + n <= 2 * k_shot for t, n in here.items()
+        ):
             chosen.append(train.examples[row])
             counts.update(here)
     return tuple(chosen)
@@ -89,7 +107,9 @@ def support_set(train: TaskDataset, task: str, k_shot: int, seed: int) -> tuple[
     return NWayKShot(train, None, k_shot, 1, seed=seed).episode(0).support
 
 
-def described(model: FewShotModel, name: str, test_rows: list[dict[str, Any]], support: tuple[Example, ...]) -> dict[str, Any]:
+def described(
+    model: FewShotModel, name: str, test_rows: list[dict[str, Any]], support: tuple[Example, ...]
+) -> dict[str, Any]:
     labels = model.pipeline.task.labels(support)
     start = time.perf_counter()
     adapted = model.pipeline.adapt(support, labels, {label: readable(label) for label in labels})
@@ -112,7 +132,16 @@ def described(model: FewShotModel, name: str, test_rows: list[dict[str, Any]], s
     }
 
 
-def run(task: str, sets: list[str], methods: list[str], k_shot: int, seeds: int, limit: int | None, split: str, out: Path) -> None:
+def run(
+    task: str,
+    sets: list[str],
+    methods: list[str],
+    k_shot: int,
+    seeds: int,
+    limit: int | None,
+    split: str,
+    out: Path,
+) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     records = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
     done = {(r["data"], r["method"], r["k_shot"], r["seed"], r["split"]) for r in records}
@@ -121,7 +150,9 @@ def run(task: str, sets: list[str], methods: list[str], k_shot: int, seeds: int,
         rows = load_rows(name, split)[:limit]
         for method in methods:
             todo = [
-                s for s in range(seeds * (2 if name == "ncbi_disease" else 1)) if (name, method, k_shot, s, split) not in done
+                s
+                for s in range(seeds * (2 if name == "ncbi_disease" else 1))
+                if (name, method, k_shot, s, split) not in done
             ]
             if not todo:
                 continue
@@ -137,7 +168,9 @@ def run(task: str, sets: list[str], methods: list[str], k_shot: int, seeds: int,
                     record["threads"] = torch.get_num_threads()
                     with out.open("a") as file:
                         file.write(json.dumps(record) + "\n")
-                    print(name, method, seed, f"{record['score']:.4f}", f"{record['seconds']:.2f} s", flush=True)
+                    print(
+                        name, method, seed, f"{record['score']:.4f}", f"{record['seconds']:.2f} s", flush=True
+                    )
 
 
 def table(path: Path) -> str:
@@ -148,13 +181,18 @@ def table(path: Path) -> str:
         chosen = [r for r in records if (r["k_shot"], r["split"]) == (k, split)]
         sets = list(dict.fromkeys(r["data"] for r in chosen))
         lines += [f"### {k}-shot, {split} split, {chosen[0]['metric']}", ""]
-        lines += ["| method | " + " | ".join(sets) + " | median seconds to adapt |", "|---" * (len(sets) + 2) + "|"]
+        lines += [
+            "| method | " + " | ".join(sets) + " | median seconds to adapt |",
+            "|---" * (len(sets) + 2) + "|",
+        ]
         for method in dict.fromkeys(r["method"] for r in chosen):
             cells = []
             for name in sets:
                 values = [r["score"] for r in chosen if r["method"] == method and r["data"] == name]
                 mean, half = mean_and_interval(values) if values else (float("nan"), None)
-                cells.append(f"{mean:.3f}" + (f" ± {half:.3f}" if half is not None else "") + f" ({len(values)})")
+                cells.append(
+                    f"{mean:.3f}" + (f" ± {half:.3f}" if half is not None else "") + f" ({len(values)})"
+                )
             seconds = sorted(r["seconds"] for r in chosen if r["method"] == method)
             lines.append(f"| {method} | " + " | ".join(cells) + f" | {seconds[len(seconds) // 2]:.2f} |")
         lines.append("")

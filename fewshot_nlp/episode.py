@@ -132,11 +132,15 @@ def write_episodes(path: str | Path, episodes: Iterable[Episode]) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     digest = hashlib.sha256()
-    with part.open("wb") as file:
-        for episode in episodes:
-            line = (canonical_json(episode.to_json()) + "\n").encode("utf-8", "surrogatepass")
-            digest.update(line)
-            file.write(line)
+    try:
+        with part.open("wb") as file:
+            for episode in episodes:
+                line = (canonical_json(episode.to_json()) + "\n").encode("utf-8", "surrogatepass")
+                digest.update(line)
+                file.write(line)
+    except BaseException:
+        part.unlink()
+        raise
     part.replace(path)
     path.with_name(path.name + ".sha256").write_text(f"{digest.hexdigest()}  {path.name}\n")
     return digest.hexdigest()
@@ -206,6 +210,7 @@ class TaskDataset:
         for example in self.examples:
             line = canonical_json([dict(example.inputs), example.target])
             digest.update(line.encode("utf-8", "surrogatepass"))
+        digest.update(canonical_json([list(map(dict, self.label_counts)), self.groups]).encode("utf-8"))
         object.__setattr__(self, "fingerprint", digest.hexdigest())
 
     def __len__(self) -> int:
@@ -233,7 +238,9 @@ class TaskDataset:
         wanted = frozenset(labels)
         unknown = sorted(wanted - set(self.label_names))
         if unknown:
-            raise FewShotError(f"{self.name} has no label {unknown[0]!r}. It has: {', '.join(self.label_names)}.")
+            raise FewShotError(
+                f"{self.name} has no label {unknown[0]!r}. It has: {', '.join(self.label_names)}."
+            )
 
         def rows() -> Iterator[tuple[int, Example, Mapping[str, int]]]:
             for i, (example, counts) in enumerate(zip(self.examples, self.label_counts, strict=True)):

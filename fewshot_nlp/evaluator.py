@@ -39,7 +39,7 @@ class Report:
         per_episode: every episode's id and scores.
         n_episodes: number of episodes.
         seed: the sampler's and the bootstrap's.
-        manifest_sha: SHA-256 over the episodes, in order.
+        manifest_sha: SHA-256 over the episodes in order: that of the file `write_episodes` makes of them.
         config: what was run: task, learner, settings, encoder fingerprint.
     """
 
@@ -61,7 +61,8 @@ class Report:
     def __str__(self) -> str:
         half = self.ci95[self.metric]
         spread = "" if half is None else f" ± {half:.4f}"
-        return f"{self.metric} {self.mean[self.metric]:.4f}{spread} (95 % interval, {self.n_episodes} episodes, seed {self.seed})"
+        basis = f"95 % interval, {self.n_episodes} episodes, seed {self.seed}"
+        return f"{self.metric} {self.mean[self.metric]:.4f}{spread} ({basis})"
 
 
 def mean_and_interval(values: Sequence[float]) -> tuple[float, float | None]:
@@ -118,11 +119,16 @@ def evaluate_episodes(
     digest = hashlib.sha256()
     records: list[dict[str, Json]] = []
     total = n_episodes if n_episodes is not None else getattr(episodes, "__len__", lambda: None)()
-    with learner.encoder.cached(cache_bytes), tqdm(total=total, delay=2, disable=not progress, unit=" episodes") as bar:
+    with (
+        learner.encoder.cached(cache_bytes),
+        tqdm(total=total, delay=2, disable=not progress, unit=" episodes") as bar,
+    ):
         for episode in islice(episodes, n_episodes):
             if episode.task != task.name:
-                raise FewShotError(f"Episode {episode.episode_id!r} is of the task {episode.task}, the model of {task.name}.")
-            digest.update(canonical_json(episode.to_json()).encode("utf-8", "surrogatepass"))
+                raise FewShotError(
+                    f"Episode {episode.episode_id!r} is of the task {episode.task}, the model of {task.name}."
+                )
+            digest.update((canonical_json(episode.to_json()) + "\n").encode("utf-8", "surrogatepass"))
             record = done.get(episode.episode_id)
             if record is None:
                 predicted = [p["target"] for p in pipeline.predict_episode(episode)]
@@ -142,7 +148,12 @@ def evaluate_episodes(
 
 
 def _report(
-    metric: str, records: list[dict[str, Json]], seed: int, manifest: str, config: dict[str, Json], pipeline: Pipeline
+    metric: str,
+    records: list[dict[str, Json]],
+    seed: int,
+    manifest: str,
+    config: dict[str, Json],
+    pipeline: Pipeline,
 ) -> Report:
     names = [n for n in records[0]["scores"] if all(n in r["scores"] for r in records)]
     series = {name: [float(r["scores"][name]) for r in records] for name in names}
@@ -174,23 +185,26 @@ class _Journal:
         self._records: dict[str, dict[str, Json]] = {}
         if self._path is None:
             return
-        header = canonical_json({"config": dict(config)})
+        self._header = canonical_json({"config": dict(config)})
         if self._path.exists() and self._path.stat().st_size:
             lines = self._path.read_text(encoding="utf-8").split("\n")
-            if lines[0] != header:
-                raise FewShotError(f"{self._path} holds the results of another run; name another file or remove it.")
+            if lines[0] != self._header:
+                raise FewShotError(
+                    f"{self._path} holds the results of another run; name another file or remove it."
+                )
             whole = [line for line in lines[1:-1] if line]
             self._records = {r["episode_id"]: r for r in map(json.loads, whole)}
             if lines[-1]:  # a line cut short by a crash
-                self._path.write_text("\n".join([header, *whole]) + "\n", encoding="utf-8")
-        else:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._path.write_text(header + "\n", encoding="utf-8")
+                self._path.write_text("\n".join([self._header, *whole]) + "\n", encoding="utf-8")
 
     def get(self, episode_id: str) -> dict[str, Json] | None:
         return self._records.get(episode_id)
 
     def add(self, record: dict[str, Json]) -> None:
-        if self._path is not None:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(canonical_json(record) + "\n")
+        if self._path is None:
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("a", encoding="utf-8") as file:
+            if file.tell() == 0:
+                file.write(self._header + "\n")
+            file.write(canonical_json(record) + "\n")

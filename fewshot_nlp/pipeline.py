@@ -25,7 +25,10 @@ class Pipeline:
     learner: Learner
 
     def support(
-        self, examples: Sequence[Example], labels: Sequence[str], descriptions: Mapping[str, str] | None = None
+        self,
+        examples: Sequence[Example],
+        labels: Sequence[str],
+        descriptions: Mapping[str, str] | None = None,
     ) -> SlotBatch:
         """The support batch: the examples' slots, and one anchor or more for each label.
 
@@ -47,7 +50,10 @@ class Pipeline:
         return self.task.collate(items, labels, self.learner.encoder.tokenizer, with_targets=False)
 
     def adapt(
-        self, examples: Sequence[Example], labels: Sequence[str], descriptions: Mapping[str, str] | None = None
+        self,
+        examples: Sequence[Example],
+        labels: Sequence[str],
+        descriptions: Mapping[str, str] | None = None,
     ) -> "TaskModel":
         """The model adapted to a support set; arguments as for `support`."""
         support = self.support(examples, labels, descriptions)

@@ -137,7 +137,9 @@ class SlotBatch:
         share = gold / gold_mass[groups].clamp_min(1)
         return -(share * log_probability).sum() / (gold_mass > 0).sum().clamp_min(1)
 
-    def log_probabilities(self, scores: Float[Tensor, "n_slots n_classes"]) -> Float[Tensor, "n_slots n_classes"]:
+    def log_probabilities(
+        self, scores: Float[Tensor, "n_slots n_classes"]
+    ) -> Float[Tensor, "n_slots n_classes"]:
         """Scores normalised as the task wants: log-softmax over classes or positions, or log-sigmoid."""
         if self.normaliser == "classes":
             return F.log_softmax(scores, dim=-1)

@@ -18,7 +18,7 @@ def interleaved(calls: Mapping[str, Callable[[], object]], repeats: int = 7) -> 
     return seconds
 
 
-def row(name: str, values: list[float]) -> str:
+def line(name: str, values: list[float]) -> str:
     """A table row: median, least and greatest, in milliseconds."""
     low, middle, high = min(values), statistics.median(values), max(values)
     return f"| {name} | {middle * 1e3:.1f} | {low * 1e3:.1f} to {high * 1e3:.1f} |"

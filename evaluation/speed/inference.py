@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 import torch
-from common import HEAD, interleaved, ratio, row
+from common import HEAD, interleaved, line, ratio
 
 from fewshot_nlp import FewShotClassifier, FewShotNER
 from fewshot_nlp.backbone.batching import chunks
@@ -26,17 +26,24 @@ def adapting() -> None:
     encoder, task = clf.pipeline.learner.encoder, clf.pipeline.task
 
     def encode() -> None:
-        encoder.features(task.collate(episode.support, episode.label_names, encoder.tokenizer, with_targets=False))
+        encoder.features(
+            task.collate(episode.support, episode.label_names, encoder.tokenizer, with_targets=False)
+        )
 
     seconds = interleaved(
-        {"one encoder pass over the support set": encode, "adapt": lambda: clf.pipeline.adapt(episode.support, episode.label_names)}
+        {
+            "one encoder pass over the support set": encode,
+            "adapt": lambda: clf.pipeline.adapt(episode.support, episode.label_names),
+        }
     )
     one, adapt = seconds.values()
     print("\n### Classification: adapt with the default, 5-way 8-shot (40 texts of BANKING77)\n")
     print(HEAD)
-    print("\n".join(row(name, values) for name, values in seconds.items()))
+    print("\n".join(line(name, values) for name, values in seconds.items()))
     beyond = sorted(a - 1.3 * b for a, b in zip(adapt, one, strict=True))[len(one) // 2]
-    print(f"\nadapt / pass = {ratio(adapt, one):.2f}; adapt - 1.3 x pass = {beyond * 1e3:.1f} ms (bound: 50 ms)")
+    print(
+        f"\nadapt / pass = {ratio(adapt, one):.2f}; adapt - 1.3 x pass = {beyond * 1e3:.1f} ms (bound: 50 ms)"
+    )
 
 
 def classifying() -> None:
@@ -48,11 +55,16 @@ def classifying() -> None:
     clf.adapt([{**r, "label": str(i % 5)} for i, r in enumerate(load_rows("banking77", "train")[:40])])
     peer = SentenceTransformer(str(bundled_folder()), device="cpu")
     fits = [t for t in texts if len(clf.pipeline.learner.encoder.tokenizer.tokenizer(t)["input_ids"]) <= 256]
-    seconds = interleaved({"SentenceTransformer.encode": lambda: peer.encode(fits), "predict_proba": lambda: clf.predict_proba(fits)})
+    seconds = interleaved(
+        {
+            "SentenceTransformer.encode": lambda: peer.encode(fits),
+            "predict_proba": lambda: clf.predict_proba(fits),
+        }
+    )
     theirs, ours = seconds.values()
     print(f"\n### Classification: predict, {len(fits)} texts of mixed length (none over 256 tokens)\n")
     print(HEAD)
-    print("\n".join(row(name, values) for name, values in seconds.items()))
+    print("\n".join(line(name, values) for name, values in seconds.items()))
     print(f"\nthroughput over SentenceTransformer.encode: {ratio(theirs, ours):.2f} x (goal 1.3)")
 
 
@@ -73,7 +85,7 @@ def tagging() -> None:
     base, ours = seconds.values()
     print(f"\n### NER: predict, {len(texts)} sentences of bc5cdr\n")
     print(HEAD)
-    print("\n".join(row(name, values) for name, values in seconds.items()))
+    print("\n".join(line(name, values) for name, values in seconds.items()))
     print(f"\npredict beyond tokenising and forward pass: {100 * (ratio(ours, base) - 1):.1f} % (goal 5 %)")
 
 
@@ -81,10 +93,12 @@ def importing() -> None:
     def run(code: str) -> None:
         subprocess.run([sys.executable, "-c", code], check=True)
 
-    seconds = interleaved({"python": lambda: run("pass"), "import fewshot_nlp": lambda: run("import fewshot_nlp")})
+    seconds = interleaved(
+        {"python": lambda: run("pass"), "import fewshot_nlp": lambda: run("import fewshot_nlp")}
+    )
     print("\n### Importing the package\n")
     print(HEAD)
-    print("\n".join(row(name, values) for name, values in seconds.items()))
+    print("\n".join(line(name, values) for name, values in seconds.items()))
 
 
 def main() -> None:

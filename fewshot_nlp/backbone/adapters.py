@@ -22,12 +22,12 @@ def default_adapter() -> Any:
 
 def _targets(model: nn.Module, config: Any) -> list[str]:
     """Full names of the modules that the adapter goes into."""
-    from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as known
+    from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 
     wanted = config.target_modules
     model_type = getattr(model.config, "model_type", "")
     if wanted is None:
-        wanted = known.get(model_type, "all-linear")
+        wanted = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(model_type, "all-linear")
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     if wanted == "all-linear":
         return linear
@@ -38,7 +38,9 @@ def _targets(model: nn.Module, config: Any) -> list[str]:
     ]
 
 
-def attach(model: nn.Module, config: Any, top_layers: int | None = None, seed: int = 0) -> dict[str, nn.Parameter]:
+def attach(
+    model: nn.Module, config: Any, top_layers: int | None = None, seed: int = 0
+) -> dict[str, nn.Parameter]:
     """Injects an adapter into a model, in place, and freezes everything else.
 
     Args:
@@ -64,9 +66,11 @@ def attach(model: nn.Module, config: Any, top_layers: int | None = None, seed: i
     if hasattr(config, "target_modules"):
         names = _targets(model, config)
         if top_layers is not None:
-            n_layers = model.config.num_hidden_layers
+            n_layers = int(model.config.num_hidden_layers)  # type: ignore[union-attr,arg-type]
             if not 1 <= top_layers <= n_layers:
-                raise FewShotError(f"top_layers is {top_layers}, but the encoder has {n_layers} layers: 1 to {n_layers}.")
+                raise FewShotError(
+                    f"top_layers is {top_layers}, but the encoder has {n_layers} layers: 1 to {n_layers}."
+                )
             names = [n for n in names if (m := _LAYER.search(n)) and int(m[1]) >= n_layers - top_layers]
         if not names:
             raise FewShotError(f"No module of the encoder matches target_modules={config.target_modules!r}.")

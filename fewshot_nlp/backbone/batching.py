@@ -54,7 +54,9 @@ def runs(lengths: Sequence[int]) -> list[Run]:
     return result
 
 
-def plain_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None, dropout: float) -> Tensor:
+def plain_attention(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None, dropout: float
+) -> Tensor:
     """Attention written out, which can be differentiated twice."""
     logits = q @ k.transpose(-1, -2) * scale
     if mask is not None:
@@ -117,7 +119,9 @@ def positions(lengths: Sequence[int], first: int, device: torch.device) -> Int[T
     return torch.cat([torch.arange(first, first + n, device=device) for n in lengths])
 
 
-def padded_tokens(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> Int[Tensor, "n_rows longest"]:
+def padded_tokens(
+    rows: Sequence[Sequence[int]], pad: int, device: torch.device
+) -> Int[Tensor, "n_rows longest"]:
     """Rows filled up to the longest with ``pad``."""
     longest = max(map(len, rows))
     return torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows], device=device)

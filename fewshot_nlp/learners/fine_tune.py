@@ -150,7 +150,7 @@ class FineTune(Learner):
         return best
 
     def _split(self, examples: SlotBatch) -> tuple[SlotBatch, SlotBatch | None]:
-        groups = examples.groups.unique()
+        groups = torch.unique(examples.groups)
         held = int(len(groups) * self.config.early_stopping)
         if held == 0 or len(groups) < 20:
             return examples, None
@@ -159,11 +159,13 @@ class FineTune(Learner):
         return examples.select(~out), examples.select(out)
 
     def _batches(self, examples: SlotBatch) -> Iterator[SlotBatch]:
-        groups = examples.groups.unique()
+        groups = torch.unique(examples.groups)
         generator = torch.Generator().manual_seed(self.config.seed)
         if len(groups) <= self.config.batch_size:
             while True:
                 yield examples
         while True:
-            for part in groups[torch.randperm(len(groups), generator=generator)].split(self.config.batch_size):
+            for part in groups[torch.randperm(len(groups), generator=generator)].split(
+                self.config.batch_size
+            ):
                 yield examples.select(torch.isin(examples.groups, part))

@@ -17,12 +17,14 @@ DECOMPOSED = 1500
 def log_softmax(scores: Float[Array, "n c"]) -> Float[Array, "n c"]:
     """Row-wise log-softmax."""
     shifted = scores - scores.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    result: Array = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return result
 
 
 def apply(head: Float[Array, "c d+1"], x: Float[Array, "n d"]) -> Float[Array, "n c"]:
     """Scores of a linear head."""
-    return x @ head[:, :-1].T + head[:, -1]
+    result: Array = x @ head[:, :-1].T + head[:, -1]
+    return result
 
 
 class PreconditionedRegression:
@@ -153,7 +155,9 @@ def shrunk_lda(
         inner = np.linalg.solve(a @ a.T + ridge * np.eye(len(x), dtype=np.float32), a)
         weight = (shift - (shift @ a.T) @ inner) / ridge
     else:
-        weight = np.linalg.solve(residual.T @ residual * share + ridge * np.eye(d, dtype=np.float32), shift.T).T
+        weight = np.linalg.solve(
+            residual.T @ residual * share + ridge * np.eye(d, dtype=np.float32), shift.T
+        ).T
     bias = -(0.5 * (shift * weight).sum(axis=1) + weight @ centre)
     return np.concatenate([weight, bias[:, None]], axis=1).astype(np.float32)
 
@@ -179,7 +183,8 @@ def stack_weights(
 
     bounds = [(s - 4, s + 4) for s in start]
     found = minimize(loss_and_gradient, start, jac=True, method="L-BFGS-B", bounds=bounds)
-    return np.exp(found.x)
+    result: Array = np.exp(found.x)
+    return result
 
 
 def stratified_folds(y: Int[Array, " n"], k: int) -> Int[Array, " n"]:

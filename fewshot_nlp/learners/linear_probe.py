@@ -48,7 +48,9 @@ class LinearProbe(Learner):
         features = F.normalize(self.features(support), dim=-1)
         weight = slot_weights(support, self.config.label_names, features)
         x, w = features.detach().cpu().double().numpy(), weight.cpu().double().numpy()
-        coefficients = logistic_regression(x, support.target_matrix.numpy(), w, self.config.C, support.normaliser == "classes")
+        coefficients = logistic_regression(
+            x, support.target_matrix.numpy(), w, self.config.C, support.normaliser == "classes"
+        )
         head = torch.from_numpy(coefficients).to(features)
         return {"head.weight": head[:, :-1], "head.bias": head[:, -1]}
 

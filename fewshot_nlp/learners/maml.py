@@ -110,7 +110,9 @@ class MAML(Learner):
         weights: Weights = {FAST + name: parameter for name, parameter in adapter.items()}
         weights["head.weight"], weights["head.bias"] = self._initial_head(support, second_order)
         if meta:  # clones, so that the adapter's inner gradient does not also run through the head's start
-            return {n: w.clone() if w.requires_grad else w.detach().requires_grad_() for n, w in weights.items()}
+            return {
+                n: w.clone() if w.requires_grad else w.detach().requires_grad_() for n, w in weights.items()
+            }
         return {n: w.detach().clone().requires_grad_() for n, w in weights.items()}
 
     def _initial_head(self, support: SlotBatch, second_order: bool) -> tuple[Tensor, Tensor]:

@@ -82,7 +82,10 @@ class NearestNeighbour(Learner):
         """Log-votes of the neighbours."""
         memory = Memory(state["keys"], state["values"], self.config.metric)
         if self.config.vote == "per_class":
-            scores = -memory.nearest_of_each_class(features, self.config.k).clamp_max(1e4) / self.config.temperature
+            scores = (
+                -memory.nearest_of_each_class(features, self.config.k).clamp_max(1e4)
+                / self.config.temperature
+            )
         else:
             distance, index = memory.search(features, self.config.k)
             weight = F.softmax(-distance / self.config.temperature, dim=1)

@@ -17,7 +17,15 @@ from torch import Tensor, nn
 
 from fewshot_nlp.backbone import Encoder
 from fewshot_nlp.learners import LEARNERS
-from fewshot_nlp.learners.base import Learner, LearnerConfig, State, check, check_choice, class_sums, slot_weights
+from fewshot_nlp.learners.base import (
+    Learner,
+    LearnerConfig,
+    State,
+    check,
+    check_choice,
+    class_sums,
+    slot_weights,
+)
 from fewshot_nlp.slots import SlotBatch
 
 

@@ -90,11 +90,17 @@ class StackedProbe(Learner):
         if support.normaliser != "classes":
             x = np.concatenate([rows, names])
             weight = np.r_[np.ones(len(rows)), np.full(len(names), self.config.label_names)]
-            head = logistic_regression(x, np.concatenate([targets[~anchors.numpy()], name_targets]), weight, self.config.C, False)
+            head = logistic_regression(
+                x, np.concatenate([targets[~anchors.numpy()], name_targets]), weight, self.config.C, False
+            )
             similarity, name_weight = np.zeros((0, rows.shape[1])), 0.0
         else:
             head, similarity, name_weight = self._fit_classes(
-                rows, targets[~anchors.numpy()].argmax(axis=1), names, name_targets.argmax(axis=1), support.n_classes
+                rows,
+                targets[~anchors.numpy()].argmax(axis=1),
+                names,
+                name_targets.argmax(axis=1),
+                support.n_classes,
             )
         state["head.weight"] = torch.from_numpy(head[:, :-1]).to(blocks)
         state["head.bias"] = torch.from_numpy(head[:, -1]).to(blocks)
@@ -114,10 +120,12 @@ class StackedProbe(Learner):
 
     def _blocks(self, features: Tensor) -> Float[Tensor, "n layers hidden"]:
         """L2-normalised features, one row a layer."""
-        return F.normalize(features.unflatten(1, (len(self.encoder.layers), -1)), dim=2)
+        return F.normalize(features.view(len(features), len(self.encoder.layers), -1), dim=2)
 
     def _scaled(self, state: State, blocks: Tensor) -> Float[Tensor, "n d"]:
-        weights = torch.full((blocks.shape[1], 1), self.config.other_layers, dtype=blocks.dtype, device=blocks.device)
+        weights = torch.full(
+            (blocks.shape[1], 1), self.config.other_layers, dtype=blocks.dtype, device=blocks.device
+        )
         weights[-1] = 1.0
         return ((blocks - state["mean"]) / state["scale"][:, None] * weights).flatten(1)
 
@@ -135,7 +143,9 @@ class StackedProbe(Learner):
         anchors = support.anchor_mask
         targets = support.target_matrix.to(blocks)
         if self.config.label_names == 0 or not bool(anchors.any()):
-            return np.zeros((0, blocks.shape[1] * blocks.shape[2]), np.float32), np.zeros((0, support.n_classes), np.float32)
+            return np.zeros((0, blocks.shape[1] * blocks.shape[2]), np.float32), np.zeros(
+                (0, support.n_classes), np.float32
+            )
         names = blocks[anchors]
         centre = names.mean(dim=0)
         if bool((~anchors).any()):
@@ -166,7 +176,9 @@ class StackedProbe(Learner):
         if not len(x):
             return np.zeros((n_classes, names.shape[1] + 1), np.float32), similarity, ZERO_SHOT_SCALE
         count = np.bincount(y, minlength=n_classes)
-        alike = _unit(x[:, -hidden:]) @ similarity.T if len(names) else np.zeros((len(x), n_classes), np.float32)
+        alike = (
+            _unit(x[:, -hidden:]) @ similarity.T if len(names) else np.zeros((len(x), n_classes), np.float32)
+        )
         if len(names) and count.min() > 0 and _evidence(alike, y) <= self.config.name_evidence:
             names, name_classes, similarity = names[:0], name_classes[:0], no_names
         everything = np.concatenate([x, names])
@@ -193,7 +205,9 @@ class StackedProbe(Learner):
                 held_y.append(y[held])
             if sum(map(len, held_y)) >= ENOUGH_HELD_OUT:
                 break
-        prior = np.array([PRIOR["regression"], PRIOR["discriminant"], *([PRIOR["names"]] if len(names) else [])])
+        prior = np.array(
+            [PRIOR["regression"], PRIOR["discriminant"], *([PRIOR["names"]] if len(names) else [])]
+        )
         a = stack_weights(np.concatenate(held_scores, axis=1), np.concatenate(held_y), prior, STRENGTH)
         first, second = fit(np.arange(len(x)))
         head = _mask_unknown(a[0] * first + a[1] * second, count, name_classes)
@@ -201,7 +215,8 @@ class StackedProbe(Learner):
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
+    result: np.ndarray = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
+    return result
 
 
 def _evidence(similarity: Float[np.ndarray, "n c"], y: Int[np.ndarray, " n"]) -> float:

@@ -8,9 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
-def distances(
-    queries: Float[Tensor, "n d"], keys: Float[Tensor, "m d"], metric: str
-) -> Float[Tensor, "n m"]:
+def distances(queries: Float[Tensor, "n d"], keys: Float[Tensor, "m d"], metric: str) -> Float[Tensor, "n m"]:
     """Squared Euclidean or cosine distances of all pairs."""
     if metric == "cosine":
         return 1 - F.normalize(queries, dim=-1) @ F.normalize(keys, dim=-1).T
@@ -19,7 +17,11 @@ def distances(
 
 
 def search(
-    queries: Float[Tensor, "n d"], keys: Float[Tensor, "m d"], k: int, metric: str = "euclidean", chunk: int = 4096
+    queries: Float[Tensor, "n d"],
+    keys: Float[Tensor, "m d"],
+    k: int,
+    metric: str = "euclidean",
+    chunk: int = 4096,
 ) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
     """The k nearest keys of each query, nearest first.
 
@@ -34,7 +36,8 @@ def search(
         Distances and key numbers.
     """
     found = [
-        distances(part, keys, metric).topk(min(k, len(keys)), dim=1, largest=False) for part in queries.split(chunk)
+        distances(part, keys, metric).topk(min(k, len(keys)), dim=1, largest=False)
+        for part in torch.split(queries, chunk)
     ]
     if not found:
         return queries.new_zeros(0, k), torch.zeros(0, k, dtype=torch.long)
@@ -59,7 +62,9 @@ class Memory:
         """A memory with more entries."""
         return Memory(torch.cat([self.keys, keys]), torch.cat([self.values, values]), self.metric)
 
-    def search(self, queries: Float[Tensor, "q d"], k: int) -> tuple[Float[Tensor, "q k"], Int[Tensor, "q k"]]:
+    def search(
+        self, queries: Float[Tensor, "q d"], k: int
+    ) -> tuple[Float[Tensor, "q k"], Int[Tensor, "q k"]]:
         """The k nearest entries of each query: distances and entry numbers."""
         return search(queries, self.keys, k, self.metric)
 
@@ -69,7 +74,9 @@ class Memory:
         for value in self.values.T:
             keys = self.keys[value > 0]
             if len(keys) == 0:
-                columns.append(torch.full((len(queries),), torch.inf, dtype=queries.dtype, device=queries.device))
+                columns.append(
+                    torch.full((len(queries),), torch.inf, dtype=queries.dtype, device=queries.device)
+                )
             else:
                 columns.append(search(queries, keys, k, self.metric)[0].mean(dim=1))
         return torch.stack(columns, dim=1)

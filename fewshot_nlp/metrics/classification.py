@@ -6,7 +6,9 @@ from sklearn.metrics import accuracy_score, f1_score
 from sklearn.preprocessing import MultiLabelBinarizer
 
 
-def single_label_scores(gold: Sequence[str], predicted: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
+def single_label_scores(
+    gold: Sequence[str], predicted: Sequence[str], labels: Sequence[str]
+) -> dict[str, float]:
     """``accuracy`` and ``macro_f1`` (unweighted mean of the F1 of every label that occurs in the gold).
 
     Adds ``f1[label]`` for each of those labels.

@@ -30,7 +30,13 @@ def entity_scores(
     micro = report["micro avg"]
     each = {label: float(report[label]["f1-score"]) for label in sorted(gold_types)}
     return {
-        **dict(zip(names, (float(micro["precision"]), float(micro["recall"]), float(micro["f1-score"])), strict=True)),
+        **dict(
+            zip(
+                names,
+                (float(micro["precision"]), float(micro["recall"]), float(micro["f1-score"])),
+                strict=True,
+            )
+        ),
         "macro_entity_f1_strict_iob2": sum(each.values()) / len(each) if each else 0.0,
         **{f"f1[{label}]": value for label, value in each.items()},
     }

@@ -84,7 +84,9 @@ class FewShotModel:
             encoder_options.pop("revision", None)
             saved = load(folder, **encoder_options)
             if saved.pipeline.task.name != cls.task_name:
-                raise FewShotError(f"{name} is a model for {saved.pipeline.task.name}, not for {cls.task_name}.")
+                raise FewShotError(
+                    f"{name} is a model for {saved.pipeline.task.name}, not for {cls.task_name}."
+                )
             return cls(
                 saved.pipeline,
                 model=saved.model,
@@ -139,7 +141,9 @@ class FewShotModel:
         A model that was loaded from a folder knows its state, not its examples, and can only be adapted anew.
         """
         if self._model is None or not (self._examples or self.descriptions):
-            raise FewShotError("add() extends a support set, but this model has none in memory; call adapt() first.")
+            raise FewShotError(
+                "add() extends a support set, but this model has none in memory; call adapt() first."
+            )
         examples = [*self._examples, *self._read(rows, column_mapping)]
         known = [*self._model.labels, *self.pipeline.task.labels(examples)]
         more = labels if isinstance(labels, Mapping) else dict.fromkeys(labels or [], "")
@@ -213,7 +217,9 @@ class FewShotModel:
                 f"The rows have the label {missing[0]!r}, which is not among the given labels: {', '.join(names)}."
             )
         if not examples and labels is None:
-            raise FewShotError("The support set is empty; give at least one row, or labels={name: description}.")
+            raise FewShotError(
+                "The support set is empty; give at least one row, or labels={name: description}."
+            )
         task.check_labels(names)
         words = {k: v for k, v in labels.items() if v} if isinstance(labels, Mapping) else {}
         self._model = self.pipeline.adapt(examples, names, words)
@@ -231,7 +237,9 @@ class FewShotModel:
     def _predict(self, inputs: Iterable[Any]) -> list[Prediction]:
         model = self._adapted()
         if isinstance(inputs, str | Mapping):
-            raise FewShotError(f"predict takes a list of inputs, but was given one {type(inputs).__name__}; put it in [ ].")
+            raise FewShotError(
+                f"predict takes a list of inputs, but was given one {type(inputs).__name__}; put it in [ ]."
+            )
         queries: list[Query] = []
         for number, value in enumerate(inputs, start=1):
             try:

@@ -92,12 +92,11 @@ class Task(ABC):
     ) -> dict[str, float]:
         """Scores of predicted targets against gold targets, each under a name that says its definition."""
 
-    def examples(self, rows: Iterable[Row], column_mapping: Mapping[str, str] | None = None) -> list[Example]:
+    def examples(self, rows: Iterable[Row]) -> list[Example]:
         """Checks rows and brings them to the task's normal form.
 
         Args:
             rows: dictionaries, or a `datasets.Dataset`.
-            column_mapping: your column's name to the task's name for it.
 
         Raises:
             FewShotError: naming the first bad row.
@@ -109,13 +108,6 @@ class Task(ABC):
                     f"Row {number} is a {type(row).__name__}, but rows are dictionaries with the columns "
                     f"{', '.join(self.columns)}."
                 )
-            if column_mapping:
-                missing = [name for name in column_mapping if name not in row]
-                if missing:
-                    raise FewShotError(
-                        f"column_mapping names the column {missing[0]!r}, but row {number} has: {', '.join(map(str, row))}."
-                    )
-                row = {column_mapping.get(key, key): value for key, value in row.items()}
             try:
                 example = self.example(row)
             except FewShotError as error:
@@ -149,7 +141,6 @@ class Task(ABC):
         rows: Iterable[Row],
         name: str = "rows",
         domain: str = "general",
-        column_mapping: Mapping[str, str] | None = None,
         group_column: str | None = None,
     ) -> TaskDataset:
         """Rows as the data set that samplers draw episodes from.
@@ -160,18 +151,22 @@ class Task(ABC):
             rows: as for `examples`.
             name: the data set's name, part of the task ids.
             domain: for domain-disjoint splits.
-            column_mapping: as for `examples`.
             group_column: a column (a document's id) whose rows must not be divided between support and query.
         """
         rows = list(rows)
         unique: dict[str, int] = {}
-        examples = self.examples(rows, column_mapping)
+        examples = self.examples(rows)
         contradictions = 0
         for index, example in enumerate(examples):
             first = unique.setdefault(canonical_json(example.inputs), index)
             contradictions += examples[first].target != example.target
         if contradictions:
-            logger.info("%s: %d of %d rows repeat an input with another target; left out.", name, contradictions, len(rows))
+            logger.info(
+                "%s: %d of %d rows repeat an input with another target; left out.",
+                name,
+                contradictions,
+                len(rows),
+            )
         kept = list(unique.values())
         return TaskDataset(
             name=name,
@@ -227,5 +222,7 @@ def check_descriptions(descriptions: Mapping[str, str] | None, labels: Sequence[
     """Every described label must be known, and every description a text."""
     for label, text in (descriptions or {}).items():
         if label not in labels:
-            raise FewShotError(f"There is a description of {label!r}, but the labels are: {', '.join(labels)}.")
+            raise FewShotError(
+                f"There is a description of {label!r}, but the labels are: {', '.join(labels)}."
+            )
         need_text(text, f"description of {label}")

@@ -58,7 +58,9 @@ class Classification(Task):
         if isinstance(value, tuple | list) and len(value) == 2:
             return Query({"text": need_text(value[0], "text"), "text_pair": need_text(value[1], "text_pair")})
         if not isinstance(value, Mapping):
-            raise FewShotError(f"an input is a {type(value).__name__}, but must be a text or a row with 'text'.")
+            raise FewShotError(
+                f"an input is a {type(value).__name__}, but must be a text or a row with 'text'."
+            )
         need_column(value, "text", str, '"Where is my card?"')
         columns = ["text"] + ["text_pair"] * (value.get("text_pair") is not None)
         return Query({column: need_text(value[column], column) for column in columns})
@@ -152,7 +154,9 @@ class Classification(Task):
             predictions.append({"target": target, "probabilities": row})
         return predictions
 
-    def metrics(self, gold: Sequence[Json], predicted: Sequence[Json], labels: Sequence[str]) -> dict[str, float]:
+    def metrics(
+        self, gold: Sequence[Json], predicted: Sequence[Json], labels: Sequence[str]
+    ) -> dict[str, float]:
         """`single_label_scores` or `multi_label_scores`."""
         score = multi_label_scores if self.multi_label else single_label_scores
         return score(gold, predicted, labels)

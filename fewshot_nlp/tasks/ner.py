@@ -91,12 +91,18 @@ class NER(Task):
         elif isinstance(value, list | tuple):
             value = {"tokens": value}
         elif not isinstance(value, Mapping):
-            raise FewShotError(f"an input is a {type(value).__name__}, but must be a text, words, or a row with them.")
+            raise FewShotError(
+                f"an input is a {type(value).__name__}, but must be a text, words, or a row with them."
+            )
         if "tokens" not in value:
             text = need_text(need_column(value, "text", str, '"Give 20 mg aspirin."'), "text")
             offsets = split_words(text)
             return Query(
-                {"text": text, "tokens": [text[a:b] for a, b in offsets], "offsets": [list(o) for o in offsets]}
+                {
+                    "text": text,
+                    "tokens": [text[a:b] for a, b in offsets],
+                    "offsets": [list(o) for o in offsets],
+                }
             )
         tokens = need_column(value, "tokens", (list, tuple), '["Give", "aspirin"]')
         wrong = next((t for t in tokens if not isinstance(t, str)), None)
@@ -138,11 +144,19 @@ class NER(Task):
         groups = np.repeat(np.arange(len(items)), n_words)
         ids, n_slots, anchors = list(windows.ids), len(groups), []
         if descriptions:
-            anchors = [i for i, c in enumerate(classes) if c.removeprefix("B-").removeprefix("I-") in descriptions and i]
+            anchors = [
+                i
+                for i, c in enumerate(classes)
+                if c.removeprefix("B-").removeprefix("I-") in descriptions and i
+            ]
             texts = [descriptions[classes[i].removeprefix("B-").removeprefix("I-")] for i in anchors]
             more = tokenizer.texts(texts)
             owner = more.owner + n_slots
-            inner = [(owner[w], len(ids) + w, t, t + 1) for w, row in enumerate(more.ids) for t in range(1, len(row) - 1)]
+            inner = [
+                (owner[w], len(ids) + w, t, t + 1)
+                for w, row in enumerate(more.ids)
+                for t in range(1, len(row) - 1)
+            ]
             spans = np.concatenate([spans, np.array(inner, np.int64).reshape(-1, 4)])
             groups = np.concatenate([groups, np.arange(len(anchors)) + len(items)])
             ids += more.ids
@@ -153,7 +167,7 @@ class NER(Task):
             spans=spans,
             groups=torch.from_numpy(groups),
             classes=classes,
-            pooling=self.pooling,  # type: ignore[arg-type]
+            pooling=self.pooling,
             normaliser="classes",
             targets=self._targets(items, anchors, classes) if with_targets else None,
             surface=self._surface(items, len(anchors)),
@@ -170,7 +184,9 @@ class NER(Task):
         number = {c: i for i, c in enumerate(classes)}
         cut = 2 if self.scheme == "io" else 0
         tags = [tag for item in items if isinstance(item, Example) for tag in item.target]
-        return torch.tensor([number[t if t == "O" else t[cut:]] for t in tags] + list(anchors), dtype=torch.long)
+        return torch.tensor(
+            [number[t if t == "O" else t[cut:]] for t in tags] + list(anchors), dtype=torch.long
+        )
 
     def calibrate(self, support: SlotBatch) -> dict[str, Tensor]:
         """Transitions counted on the support set, as the option says; without examples only what BIO forbids."""
@@ -237,7 +253,9 @@ class NER(Task):
                 )
         return {"target": tags, "entities": entities}
 
-    def metrics(self, gold: Sequence[Json], predicted: Sequence[Json], labels: Sequence[str]) -> dict[str, float]:
+    def metrics(
+        self, gold: Sequence[Json], predicted: Sequence[Json], labels: Sequence[str]
+    ) -> dict[str, float]:
         """`entity_scores`."""
         return entity_scores(gold, predicted, labels)
 

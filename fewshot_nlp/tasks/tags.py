@@ -75,7 +75,9 @@ def spans_to_tags(
     for span in sorted(spans, key=lambda s: (int(str(s["start"])), int(str(s["end"])))):
         start, end, label = int(str(span["start"])), int(str(span["end"])), str(span["label"])
         if not 0 <= start < end <= len(text):
-            raise FewShotError(f"the span {start} to {end} of {label} is outside the text of {len(text)} characters.")
+            raise FewShotError(
+                f"the span {start} to {end} of {label} is outside the text of {len(text)} characters."
+            )
         words = [i for i, (a, b) in enumerate(offsets) if a < end and b > start]
         if not words:
             raise FewShotError(f"the span {start} to {end} of {label} holds no word: {text[start:end]!r}.")

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-FILLER = "the my to a in of on was with for".split()
+FILLER = ["the", "my", "to", "a", "in", "of", "on", "was", "with", "for"]
 CUES = {
     "medicine": ["aspirin", "dose", "drug", "blood", "pain"],
     "money": ["bank", "card", "cash", "paid", "stock"],

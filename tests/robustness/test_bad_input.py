@@ -45,15 +45,24 @@ def message(call):
     [
         ([], "The support set is empty; give at least one row"),
         (ROWS[:2], "All rows have the label 'card'; classification needs at least 2"),
-        ([*ROWS, {"text": "my card was lost", "label": "law"}], "Rows 1 and 5 have the same input but different targets"),
-        ([{"txt": "a", "label": "b"}], "there is no column 'text', which classification needs; there are: 'txt', 'label'"),
+        (
+            [*ROWS, {"text": "my card was lost", "label": "law"}],
+            "Rows 1 and 5 have the same input but different targets",
+        ),
+        (
+            [{"txt": "a", "label": "b"}],
+            "there is no column 'text', which classification needs; there are: 'txt', 'label'",
+        ),
         ([{"text": "a"}], "Row 1: there is no column 'label'"),
         ([{"text": 3, "label": "b"}], "Row 1: the column 'text' holds a int"),
         ([ROWS[0], {"text": "  ", "label": "b"}], "Row 2: 'text' is empty"),
         ([{"text": "a", "label": ""}], "Row 1: 'label' is empty"),
         ([{"text": "a", "label": 2.5}], "Row 1: the column 'label' holds a float"),
         (["just a text"], "Row 1 is a str, but every row must be a dictionary"),
-        ([{"text": "a", "text_pair": "b", "label": "x"}, {"text": "c", "label": "y"}], "1 of 2 texts have no 'text_pair'"),
+        (
+            [{"text": "a", "text_pair": "b", "label": "x"}, {"text": "c", "label": "y"}],
+            "1 of 2 texts have no 'text_pair'",
+        ),
     ],
 )
 def test_bad_classification_rows(clf, rows, expected):
@@ -105,7 +114,9 @@ def test_a_label_unseen_in_the_support_is_named_when_evaluating(clf, ner):
 
 
 def test_labels_must_cover_the_rows_and_be_described_by_texts(clf):
-    assert "'law', which is not among the given labels: card" in message(lambda: clf.adapt(ROWS, labels=["card"]))
+    assert "'law', which is not among the given labels: card" in message(
+        lambda: clf.adapt(ROWS, labels=["card"])
+    )
     assert "description of card" in message(lambda: clf.adapt(ROWS, labels={"card": 3, "law": "courts"}))
 
 
@@ -118,7 +129,9 @@ def test_adapt_replaces_and_add_extends(clf, tmp_path, tiny_encoder_folder):
     again = FewShotClassifier.from_pretrained(tiny_encoder_folder)
     again.adapt([{"text": "a dose", "label": "drug"}, {"text": "the bank", "label": "bank"}, *ROWS])
     np.testing.assert_allclose(clf.predict_proba(["a card"]), again.predict_proba(["a card"]), atol=1e-6)
-    assert "call adapt() first" in message(lambda: FewShotClassifier.from_pretrained(tiny_encoder_folder).add(ROWS))
+    assert "call adapt() first" in message(
+        lambda: FewShotClassifier.from_pretrained(tiny_encoder_folder).add(ROWS)
+    )
 
 
 def test_labels_without_rows_come_from_their_descriptions(clf, ner):
@@ -173,7 +186,9 @@ def test_offsets_are_exact_in_any_script(ner, name):
 
 def test_two_threads_may_predict_at_once(clf):
     clf.adapt(ROWS)
-    texts = [f"{a} {b} {c}" for a in ("a", "the", "my") for b in ("card", "law", "court") for c in ("lost", "paid")]
+    texts = [
+        f"{a} {b} {c}" for a in ("a", "the", "my") for b in ("card", "law", "court") for c in ("lost", "paid")
+    ]
     expected = clf.predict_proba(texts)
     wrong = []
 

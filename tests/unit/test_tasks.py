@@ -65,8 +65,13 @@ def test_positions_are_normalised_over_the_slots_of_an_example():
 def test_selecting_slots_keeps_their_features(tiny_encoder_folder):
     encoder = Encoder.from_pretrained(tiny_encoder_folder)
     task = TASKS.get("ner")()
-    rows = [{"tokens": ["the", "court", "paid"], "ner_tags": ["O", "B-X", "O"]}, {"tokens": ["my"] * 90, "ner_tags": ["O"] * 90}]
-    batch = task.collate(task.examples(rows), ["X"], encoder.tokenizer, with_targets=True, descriptions={"X": "law"})
+    rows = [
+        {"tokens": ["the", "court", "paid"], "ner_tags": ["O", "B-X", "O"]},
+        {"tokens": ["my"] * 90, "ner_tags": ["O"] * 90},
+    ]
+    batch = task.collate(
+        task.examples(rows), ["X"], encoder.tokenizer, with_targets=True, descriptions={"X": "law"}
+    )
     keep = torch.zeros(batch.n_slots, dtype=torch.bool)
     keep[[1, 2, 50, 92, 93]] = True
     part = batch.select(keep)
@@ -88,7 +93,9 @@ def test_tags_are_repaired_in_the_stated_way(tags, expected):
     assert check_tags(tags) == expected
 
 
-@pytest.mark.parametrize(("tags", "message"), [(["X"], "tag 1 is 'X'"), (["O", 3], "tag 2 is 3 of type int"), (["B-"], "'B-'")])
+@pytest.mark.parametrize(
+    ("tags", "message"), [(["X"], "tag 1 is 'X'"), (["O", 3], "tag 2 is 3 of type int"), (["B-"], "'B-'")]
+)
 def test_other_tags_are_refused(tags, message):
     with pytest.raises(FewShotError, match=message):
         check_tags(tags)
@@ -127,7 +134,9 @@ def test_bad_spans_are_refused(span, message):
 
 def test_a_span_that_cuts_a_word_is_widened():
     task = TASKS.get("ner")()
-    (example,) = task.examples([{"text": "aspirins help", "spans": [{"start": 0, "end": 7, "label": "DRUG"}]}])
+    (example,) = task.examples(
+        [{"text": "aspirins help", "spans": [{"start": 0, "end": 7, "label": "DRUG"}]}]
+    )
     assert example.target == ["B-DRUG", "O"]
 
 
@@ -193,13 +202,21 @@ def test_words_given_as_tokens_have_offsets_into_the_joined_text(tokenizer):
     batch = task.collate([task.query(["the", "high", "court"])], ["X"], tokenizer, with_targets=False)
     scores = torch.tensor([[9.0, 0, 0], [0, 9.0, 0], [0, 0, 9.0]])
     (entity,) = task.decode(scores, batch, task.calibrate(batch_like(batch)))[0]["entities"]
-    assert entity == {"entity_group": "X", "score": entity["score"], "word": "high court", "start": 4, "end": 14}
+    assert entity == {
+        "entity_group": "X",
+        "score": entity["score"],
+        "word": "high court",
+        "start": 4,
+        "end": 14,
+    }
 
 
 def batch_like(batch):
     from dataclasses import replace
 
-    return replace(batch, targets=torch.zeros(batch.n_slots, dtype=torch.long)).select(torch.zeros(3, dtype=torch.bool))
+    return replace(batch, targets=torch.zeros(batch.n_slots, dtype=torch.long)).select(
+        torch.zeros(3, dtype=torch.bool)
+    )
 
 
 def test_pairs_and_several_labels(tokenizer):
@@ -214,7 +231,10 @@ def test_pairs_and_several_labels(tokenizer):
     assert batch.gold.tolist() == [[1, 1], [0, 0], [0, 1]]
     assert batch.types is not None
     assert batch.types[0] == [0, 0, 0, 0, 1, 1, 1]
-    got = task.decode(torch.tensor([[3.0, -3.0], [-1.0, -2.0]]), task.collate(examples, ["a", "b"], tokenizer, with_targets=False))
+    got = task.decode(
+        torch.tensor([[3.0, -3.0], [-1.0, -2.0]]),
+        task.collate(examples, ["a", "b"], tokenizer, with_targets=False),
+    )
     assert [p["target"] for p in got] == [["a"], []]
 
 
@@ -224,11 +244,15 @@ def test_a_long_second_text_is_divided_and_a_long_first_text_refused(tokenizer):
     batch = task.collate([query], ["a", "b"], tokenizer, with_targets=False)
     assert len(batch.windows) > 3
     assert all(w[:4] == batch.windows[0][:4] for w in batch.windows)
-    with pytest.raises(FewShotError, match="first text of pair 1 has 202 tokens, but it must fit half of the window of 64"):
+    with pytest.raises(
+        FewShotError, match="first text of pair 1 has 202 tokens, but it must fit half of the window of 64"
+    ):
         task.collate([task.query(("lost " * 200, "the card"))], ["a", "b"], tokenizer, with_targets=False)
 
 
-@pytest.mark.parametrize(("name", "words"), [("card_payment", "card payment"), ("GetWeather", "get weather"), ("DNA", "dna")])
+@pytest.mark.parametrize(
+    ("name", "words"), [("card_payment", "card payment"), ("GetWeather", "get weather"), ("DNA", "dna")]
+)
 def test_label_names_become_words(name, words):
     assert readable(name) == words
 

@@ -1,0 +1,37 @@
+"""From tokens to spans to slots."""
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fewshot_nlp.slots import SlotBatch
+
+
+def pool_spans(
+    hidden: Float[Tensor, "n_tokens d"], spans: Int[np.ndarray, "n_spans 2"], mode: str
+) -> Float[Tensor, "n_spans d"]:
+    """One vector a span of tokens: its first token's, or the mean."""
+    start = torch.from_numpy(spans[:, 0]).to(hidden.device)
+    if mode == "first":
+        return hidden[start]
+    lengths = spans[:, 1] - spans[:, 0]
+    ends = np.cumsum(lengths)
+    token = np.arange(ends[-1] if len(ends) else 0) + np.repeat(spans[:, 0] - (ends - lengths), lengths)
+    owner = torch.from_numpy(np.repeat(np.arange(len(spans)), lengths)).to(hidden.device)
+    total = torch.zeros(len(spans), hidden.shape[1], dtype=hidden.dtype, device=hidden.device)
+    total = total.index_add(0, owner, hidden[torch.from_numpy(token).to(hidden.device)])
+    return total / torch.from_numpy(lengths).to(hidden)[:, None]
+
+
+def join_spans(vectors: Float[Tensor, "n_spans d"], batch: SlotBatch) -> Float[Tensor, "n_slots d"]:
+    """One vector a slot: the mean of its spans, weighted by their tokens."""
+    slots = batch.spans[:, 0]
+    if len(slots) == batch.n_slots and (slots == np.arange(len(slots))).all():
+        return vectors
+    weight = torch.from_numpy((batch.spans[:, 3] - batch.spans[:, 2]).astype(np.float32)).to(vectors)
+    slot = torch.from_numpy(slots).to(vectors.device)
+    total = torch.zeros(batch.n_slots, vectors.shape[1], dtype=vectors.dtype, device=vectors.device)
+    total = total.index_add(0, slot, vectors * weight[:, None])
+    mass = torch.zeros(batch.n_slots, dtype=vectors.dtype, device=vectors.device).index_add(0, slot, weight)
+    return total / mass[:, None]
