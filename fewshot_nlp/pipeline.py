@@ -56,8 +56,18 @@ class Pipeline:
         descriptions: Mapping[str, str] | None = None,
     ) -> "TaskModel":
         """The model adapted to a support set; arguments as for `support`."""
+        unadapted = self.unadapted() if not examples else None
+        if unadapted is not None:
+            return unadapted
         support = self.support(examples, labels, descriptions)
-        return TaskModel(self, tuple(labels), self.learner.adapt(support), self.task.calibrate(support))
+        adapted = self.learner.adapt(support)
+        scores = adapted.scores(support) if self.task.calibrates_on_scores(support) else None
+        return TaskModel(self, tuple(labels), adapted, self.task.calibrate(support, scores))
+
+    def unadapted(self) -> "TaskModel | None":
+        """The model before any example, where a task without labels meets a learner with a meta-learned head."""
+        adapted = None if self.task.has_labels else self.learner.unadapted()
+        return None if adapted is None else TaskModel(self, (), adapted, {})
 
     def predict_episode(self, episode: Episode) -> list[Prediction]:
         """Adapts to an episode's support set and predicts its queries, never seeing their targets."""

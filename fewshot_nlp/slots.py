@@ -48,6 +48,8 @@ class SlotBatch:
             task knows nothing of the kind.
         coarse: for each class the number of the coarser class it belongs to (the entity type of a BIO tag);
             None where classes are as coarse as can be.
+        offsets: characters of the item's text that each slot stands for (start, end); (0, 0) for slots that stand
+            for none. None where the task needs none.
         anchors: True for slots that come from a label's name or description, not from an example; None
             when there are none. Anchors have targets; their group number is past the last item.
     """
@@ -63,6 +65,7 @@ class SlotBatch:
     targets: Targets | None = None
     surface: Float[Tensor, "n_slots n_surface"] | None = None
     coarse: tuple[int, ...] | None = None
+    offsets: Int[np.ndarray, "n_slots 2"] | None = None
     anchors: Bool[Tensor, " n_slots"] | None = None
 
     @property
@@ -114,6 +117,7 @@ class SlotBatch:
             groups=self.groups[keep],
             targets=None if self.targets is None else self.targets[keep],
             surface=None if self.surface is None else self.surface[keep],
+            offsets=None if self.offsets is None else self.offsets[chosen],
             anchors=None if self.anchors is None else self.anchors[keep],
         )
 

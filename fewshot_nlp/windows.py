@@ -20,12 +20,14 @@ class Windows:
         types: token type ids of each window, or None where the encoder has none.
         owner: which text each window belongs to; ascending.
         encodings: the tokenizer's own record of each window (offsets, word ids, sequence ids).
+        stride: tokens that neighbouring windows of a text share.
     """
 
     ids: list[list[int]]
     types: list[list[int]] | None
     owner: Int[np.ndarray, " n_windows"]
     encodings: Sequence[Any]
+    stride: int
 
 
 class WindowTokenizer:
@@ -91,9 +93,44 @@ class WindowTokenizer:
 
     def _windows(self, first: list[Any], second: list[Any] | None, split: bool) -> Windows:
         if not first:
-            return Windows([], [] if self._has_types else None, np.zeros(0, int), [])
+            return Windows([], [] if self._has_types else None, np.zeros(0, int), [], self.stride)
         with self._lock:
             encoded = self._encode(first, second, split, self.max_length)
         ids = encoded["input_ids"]
         types = encoded["token_type_ids"] if self._has_types and second is not None else None
-        return Windows(ids, types, np.asarray(encoded["overflow_to_sample_mapping"]), encoded.encodings)
+        return Windows(ids, types, np.asarray(encoded["overflow_to_sample_mapping"]), encoded.encodings, self.stride)
+
+
+def unit_spans(
+    windows: Windows, units: Int[np.ndarray, " n_tokens"], slots: Int[np.ndarray, " n_tokens"]
+) -> Int[np.ndarray, "n_spans 4"]:
+    """Tokens of every unit of text, from the window in which the unit has most text on both sides.
+
+    Args:
+        windows: the windows.
+        units: for each token of all windows, one after the other, the number of the unit that it is part of, -1
+            for tokens that belong to none (special tokens, a question); of a unit in several windows one is taken.
+        slots: for each token the slot of its unit.
+
+    Returns:
+        Rows (slot, window, first token, token after the last), sorted by window and place.
+    """
+    lengths = np.array([len(row) for row in windows.ids], int)
+    window = np.repeat(np.arange(len(lengths)), lengths)
+    place = np.arange(len(units)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    new = np.ones(len(units), bool)
+    new[1:] = (units[1:] != units[:-1]) | (window[1:] != window[:-1])
+    start = np.flatnonzero(new)
+    end = np.append(start[1:], len(units))
+    real = units[start] >= 0
+    start, end = start[real], end[real]
+    slot, owner, left, right = slots[start], window[start], place[start], place[end - 1] + 1
+    first, last = np.full(len(lengths), np.iinfo(int).max), np.zeros(len(lengths), int)
+    np.minimum.at(first, owner, left)
+    np.maximum.at(last, owner, right)
+    margin = np.minimum(left - first[owner], last[owner] - right)
+    order = np.lexsort((-margin, slot))
+    keep = order[np.append(True, np.diff(slot[order]) > 0)] if len(order) else order
+    spans = np.stack([slot, owner, left, right], axis=1)[keep]
+    result: np.ndarray = spans[np.lexsort((spans[:, 2], spans[:, 1]))]
+    return result

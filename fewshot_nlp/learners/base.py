@@ -125,6 +125,15 @@ class Learner(nn.Module):
             )
         return Adapted(self, {key: value.detach() for key, value in state.items()})
 
+    def initial(self) -> State | None:
+        """The state before any example; None where there is none, because the support set makes the head."""
+        return None
+
+    def unadapted(self) -> "Adapted | None":
+        """The model before any example, which a meta-learned head makes possible; else None."""
+        state = self.initial()
+        return None if state is None else Adapted(self, {key: v.detach().clone() for key, v in state.items()})
+
     def meta_loss(self, support: SlotBatch, query: SlotBatch) -> Tensor:
         """The query's loss under the state fitted to the support set, to be differentiated."""
         state = self.fit(support, meta=True)

@@ -92,46 +92,56 @@ class ContextProbe(Learner):
         self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
     ) -> Float[Tensor, "n_slots n_classes"]:
         """Scores of the fine head, moved so that coarse classes get the mean of both heads' log-probabilities."""
-        parts = self._parts(state, features, batch)
-        fine = self._linear(state, "head", parts, batch)
-        if batch.coarse is None:
+        heads = ["head"] if batch.coarse is None else ["head", "head.coarse"]
+        fine, *rest = self._linear(state, heads, features, batch)
+        if not rest:
             return fine
-        coarse = F.log_softmax(self._linear(state, "head.coarse", parts, batch), dim=1)
+        coarse = F.log_softmax(rest[0], dim=1)
         fine = F.log_softmax(fine, dim=1)
         index = torch.tensor(batch.coarse, device=features.device)
         mass = torch.zeros_like(coarse).index_add(1, index, fine.exp()).clamp_min(1e-9).log()
         return fine + (coarse - mass)[:, index] / 2
 
-    def _parts(self, state: State, features: Tensor, batch: SlotBatch) -> list[tuple[Tensor, float, float]]:
-        """Standardised features (norm about 1) and the surface, each with its own and its neighbours' weight."""
-        x = (features - state["mean"]) / (state["scale"] * features.shape[1] ** 0.5)
-        parts = [(x, 1.0, self.config.neighbours)]
-        if batch.surface is not None and self.config.surface:
-            parts.append((batch.surface.to(x), self.config.surface, self.config.surface / 3))
-        return parts
-
     def _design(self, state: State, features: Tensor, batch: SlotBatch) -> Float[Tensor, "n_slots wide"]:
-        """What the regression is fitted on: of each part the slot's own, the one before's and the one after's."""
+        """What the regression is fitted on: features (norm about 1), then the surface, each with its neighbours'."""
+        parts = [((features - state["mean"]) / self._spread(state), 1.0, self.config.neighbours)]
+        if batch.surface is not None:
+            parts.append((batch.surface.to(features), self.config.surface, self.config.surface / 3))
         columns = []
-        for part, own, aside in self._parts(state, features, batch):
+        for part, own, aside in parts:
             columns += [part * own, neighbour(part, batch, -1) * aside, neighbour(part, batch, 1) * aside]
         return torch.cat(columns, dim=1)
 
-    @staticmethod
     def _linear(
-        state: State, head: str, parts: list[tuple[Tensor, float, float]], batch: SlotBatch
-    ) -> Float[Tensor, "n_slots classes"]:
-        """The head's scores of `_design`, without making it: neighbours are shifted after the product, not before."""
-        scores = state[f"{head}.bias"]
-        at = 0
-        for part, own, aside in parts:
-            width = part.shape[1]
-            wide = state[f"{head}.weight"][:, at : at + 3 * width]
-            at += 3 * width
-            mine, before, after = (F.linear(part, w) for w in torch.split(wide, width, dim=1))
-            scores = scores + own * mine
-            scores = scores + aside * (neighbour(before, batch, -1) + neighbour(after, batch, 1))
-        return scores
+        self, state: State, heads: list[str], features: Tensor, batch: SlotBatch
+    ) -> list[Float[Tensor, "n_slots classes"]]:
+        """The heads' scores of `_design`, without making it.
+
+        One product with the features as they are: standardising is folded into the weights, and neighbours are
+        shifted after it, when they are a few classes wide.
+        """
+        weight = torch.cat([state[f"{head}.weight"] for head in heads])
+        width = features.shape[1]
+        own, before, after = torch.split(weight[:, : 3 * width], width, dim=1)
+        aside = self.config.neighbours
+        blocks = torch.cat([own, aside * before, aside * after]) / self._spread(state)
+        scores = _with_neighbours(F.linear(features, blocks, -blocks @ state["mean"]), batch)
+        if batch.surface is not None:
+            surface = batch.surface.to(features)
+            own, before, after = torch.split(weight[:, 3 * width :], surface.shape[1], dim=1)
+            blocks = torch.cat([own, before / 3, after / 3]) * self.config.surface
+            scores = scores + _with_neighbours(F.linear(surface, blocks), batch)
+        scores = scores + torch.cat([state[f"{head}.bias"] for head in heads])
+        return list(torch.split(scores, [len(state[f"{head}.bias"]) for head in heads], dim=1))
+
+    @staticmethod
+    def _spread(state: State) -> Float[Tensor, " d"]:
+        return state["scale"] * len(state["scale"]) ** 0.5
+
+
+def _with_neighbours(products: Float[Tensor, "n three_c"], batch: SlotBatch) -> Float[Tensor, "n c"]:
+    mine, before, after = products.chunk(3, dim=1)
+    return mine + neighbour(before, batch, -1) + neighbour(after, batch, 1)
 
 
 def neighbour(rows: Float[Tensor, "n d"], batch: SlotBatch, step: int) -> Float[Tensor, "n d"]:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from fewshot_nlp.backbone import Encoder
 from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.learners.base import FAST, Learner, LearnerConfig, State, check, check_choice
-from fewshot_nlp.learners.heads import linear_scores, prototype_head
+from fewshot_nlp.learners.heads import LearnedHead, linear_scores, prototype_head
 from fewshot_nlp.learners.inner_loop import gradients, need_adapter
 from fewshot_nlp.slots import SlotBatch
 
@@ -33,14 +33,16 @@ class FineTuneConfig(LearnerConfig):
         steps: optimiser steps at most.
         lr: learning rate of adapter or encoder; None takes 1e-3 for an adapter and 1e-4 for all weights.
         head_lr: learning rate of the head.
-        start: learner whose head is the start: "prototypes" (class means, label names among them), or the name of
-            a learner that solves a head, e.g. "linear_probe" or "context_probe".
+        start: learner whose head is the start: "prototypes" (class means, label names among them), the name of
+            a learner that solves a head, e.g. "linear_probe" or "context_probe", or "meta" (learned by meta-training,
+            for tasks whose classes are always the same; such a model predicts before any example).
         start_config: that learner's settings.
+        n_classes: with "meta", the number of classes: 2 for question answering.
         weight_decay: AdamW's, on everything.
         batch_size: examples in a step; the whole support set when it has no more.
         early_stopping: share of the examples held out; training goes back to the step with the least loss on
             them. 0 trains all steps on everything. It takes effect from 20 examples.
-        scale: with "prototypes", features are L2-normalised and multiplied by this before the head.
+        scale: with "prototypes" and "meta", features are L2-normalised and multiplied by this before the head.
         max_grad_norm: gradients of adapter or encoder are scaled down to this norm.
         label_smoothing: share of the probability spread over all classes.
     """
@@ -51,6 +53,7 @@ class FineTuneConfig(LearnerConfig):
     head_lr: float = 1e-3
     start: str = "prototypes"
     start_config: Mapping[str, Any] = field(default_factory=dict)
+    n_classes: int = 2
     weight_decay: float = 0.01
     batch_size: int = 32
     early_stopping: float = 0.0
@@ -65,6 +68,7 @@ class FineTuneConfig(LearnerConfig):
         if self.lr is not None:
             check(self, "lr", 1e-9, 10)
         check(self, "head_lr", 1e-9, 10)
+        check(self, "n_classes", 1, 10**6)
         check(self, "weight_decay", 0, 10)
         check(self, "batch_size", 1, 10**6)
         check(self, "early_stopping", 0, 0.5)
@@ -86,7 +90,10 @@ class FineTune(Learner):
         if self.config.scope == "adapter":
             need_adapter(encoder, self.config.seed)
         self.start: Learner | None = None
-        if self.config.start != "prototypes":
+        self.head: LearnedHead | None = None
+        if self.config.start == "meta":
+            self.head = LearnedHead(self.config.n_classes, encoder.dimension)
+        elif self.config.start != "prototypes":
             start_class = LEARNERS.get(self.config.start)
             self.start = start_class(encoder, start_class.config_class.from_dict(self.config.start_config))
 
@@ -107,13 +114,22 @@ class FineTune(Learner):
             return self.start.score(state, features, batch)
         return linear_scores(state, F.normalize(features, dim=-1) * self.config.scale)
 
-    def _start(self, support: SlotBatch) -> State:
+    def initial(self) -> State | None:
+        """With ``start="meta"`` the encoder's weights as they are and the meta-learned head."""
+        return None if self.head is None else {**self._moving(), **self.head.state()}
+
+    def _moving(self) -> State:
         moving = {
             "adapter": self.encoder.adapter,
             "all": self.encoder.parameters(),
             "head": dict[str, nn.Parameter](),
         }[self.config.scope]
-        state: State = {FAST + name: parameter for name, parameter in moving.items()}
+        return {FAST + name: parameter for name, parameter in moving.items()}
+
+    def _start(self, support: SlotBatch) -> State:
+        state = self._moving()
+        if self.head is not None:
+            return state | self.head.state(support.n_classes)
         if self.start is not None:
             return state | self.start.fit(support)
         features = F.normalize(self.features(support), dim=-1) * self.config.scale

@@ -1,11 +1,13 @@
-"""Linear heads: scoring, and starting from prototypes."""
+"""Linear heads: scoring, starting from prototypes, and starting from what meta-training learned."""
 
 from collections.abc import Mapping
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
+from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners.base import class_sums, slot_weights
 from fewshot_nlp.slots import SlotBatch
 
@@ -35,3 +37,26 @@ def prototype_head(
         no = total / mass_no.clamp_min(1e-12)[:, None]
         return means - no, bias + no.square().sum(dim=1) / 2
     return means, bias.masked_fill(mass == 0, -1e2)
+
+
+class LearnedHead(nn.Module):
+    """A head of meta-parameters, for tasks whose classes are always the same; zero before meta-training.
+
+    Args:
+        n_classes: classes of the task, from 1.
+        dimension: length of a feature vector.
+    """
+
+    def __init__(self, n_classes: int, dimension: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(n_classes, dimension))
+        self.bias = nn.Parameter(torch.zeros(n_classes))
+
+    def state(self, n_classes: int | None = None) -> dict[str, Tensor]:
+        """The head as part of a state; ``n_classes``, where it is given, must be the head's own number."""
+        if n_classes is not None and n_classes != len(self.bias):
+            raise FewShotError(
+                f"The meta-learned head has {len(self.bias)} classes, but the support set has {n_classes}; set "
+                f"n_classes={n_classes}, or start from prototypes."
+            )
+        return {"head.weight": self.weight, "head.bias": self.bias}

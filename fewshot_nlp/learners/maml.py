@@ -4,7 +4,7 @@ Papers: Finn, Abbeel, Levine 2017, Model-Agnostic Meta-Learning (equation 1 and 
 is its first-order variant, FOMAML); Raghu et al. 2020, Rapid Learning or Feature Reuse (``scope="head"`` is ANIL);
 Triantafillou et al. 2020, Meta-Dataset, section 3 (``head="prototypes"`` is Proto-MAML).
 Deviations: the inner parameters are a PEFT adapter's, not the whole model's; the head starts at zero or at the
-prototypes, so that any number of classes in any order can be met.
+prototypes, so that any number of classes in any order can be met, unless ``head="meta"`` is asked for.
 Data needed: meta-training; without it this is few-step fine-tuning. Choose it when many source tasks resemble
 the target and the features themselves must move.
 """
@@ -20,7 +20,7 @@ from torch import Tensor
 from fewshot_nlp.backbone import Encoder
 from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.learners.base import FAST, Learner, LearnerConfig, State, check, check_choice
-from fewshot_nlp.learners.heads import linear_scores, prototype_head
+from fewshot_nlp.learners.heads import LearnedHead, linear_scores, prototype_head
 from fewshot_nlp.learners.inner_loop import Weights, need_adapter, sgd_steps
 from fewshot_nlp.slots import SlotBatch
 
@@ -35,7 +35,9 @@ class MAMLConfig(LearnerConfig):
         head_lr: their learning rate for the head.
         first_order: leave second derivatives out (FOMAML): less time and memory.
         scope: "adapter" moves adapter and head, "head" only the head (ANIL).
-        head: where the head starts: "zeros", or "prototypes" (Proto-MAML).
+        head: where the head starts: "zeros", "prototypes" (Proto-MAML), or "meta": learned by meta-training as in
+            the paper, for tasks whose classes are always the same; such a model predicts before any example.
+        n_classes: with "meta", the number of classes: 2 for question answering.
         scale: features are L2-normalised and multiplied by this before the head.
     """
 
@@ -44,7 +46,8 @@ class MAMLConfig(LearnerConfig):
     head_lr: float = 0.2
     first_order: bool = False
     scope: Literal["adapter", "head"] = "adapter"
-    head: Literal["zeros", "prototypes"] = "prototypes"
+    head: Literal["zeros", "prototypes", "meta"] = "prototypes"
+    n_classes: int = 2
     scale: float = 4.0
 
     def __post_init__(self) -> None:
@@ -54,7 +57,8 @@ class MAMLConfig(LearnerConfig):
         check(self, "head_lr", 1e-8, 100)
         check(self, "scale", 1e-3, 1e3)
         check_choice(self, "scope", "adapter", "head")
-        check_choice(self, "head", "zeros", "prototypes")
+        check(self, "n_classes", 1, 10**6)
+        check_choice(self, "head", "zeros", "prototypes", "meta")
 
 
 @LEARNERS.register("maml")
@@ -69,6 +73,9 @@ class MAML(Learner):
         super().__init__(encoder, config)
         if self.config.scope == "adapter":
             need_adapter(encoder, self.config.seed)
+        self.head: LearnedHead | None = None
+        if self.config.head == "meta":
+            self.head = LearnedHead(self.config.n_classes, encoder.dimension)
 
     def fit(self, support: SlotBatch, *, meta: bool = False) -> State:
         """Fast weights of adapter and head after the inner steps."""
@@ -105,9 +112,16 @@ class MAML(Learner):
     def _scaled(self, features: Tensor) -> Tensor:
         return F.normalize(features, dim=-1) * self.config.scale
 
-    def _start(self, support: SlotBatch, meta: bool, second_order: bool) -> Weights:
+    def initial(self) -> State | None:
+        """With ``head="meta"`` the adapter as it is and the meta-learned head."""
+        return None if self.head is None else {**self._moving(), **self.head.state()}
+
+    def _moving(self) -> Weights:
         adapter = self.encoder.adapter if self.config.scope == "adapter" else {}
-        weights: Weights = {FAST + name: parameter for name, parameter in adapter.items()}
+        return {FAST + name: parameter for name, parameter in adapter.items()}
+
+    def _start(self, support: SlotBatch, meta: bool, second_order: bool) -> Weights:
+        weights = self._moving()
         weights["head.weight"], weights["head.bias"] = self._initial_head(support, second_order)
         if meta:  # clones, so that the adapter's inner gradient does not also run through the head's start
             return {
@@ -116,6 +130,9 @@ class MAML(Learner):
         return {n: w.detach().clone().requires_grad_() for n, w in weights.items()}
 
     def _initial_head(self, support: SlotBatch, second_order: bool) -> tuple[Tensor, Tensor]:
+        if self.head is not None:
+            state = self.head.state(support.n_classes)
+            return state["head.weight"], state["head.bias"]
         dimension = self.encoder.dimension
         if self.config.head == "zeros":
             zeros = torch.zeros(

@@ -73,8 +73,17 @@ class Task(ABC):
             descriptions: label to words that say what it is; adds anchor slots for these labels.
         """
 
-    def calibrate(self, support: SlotBatch) -> dict[str, Tensor]:
-        """Whatever of the decoding is learned from the support set; passed to `decode` as ``rule``."""
+    def calibrates_on_scores(self, support: SlotBatch) -> bool:
+        """Whether `calibrate` wants the adapted model's scores of the support set, which cost a forward pass."""
+        return False
+
+    def calibrate(self, support: SlotBatch, scores: Tensor | None = None) -> dict[str, Tensor]:
+        """Whatever of the decoding is learned from the support set; passed to `decode` as ``rule``.
+
+        Args:
+            support: the support set.
+            scores: of its slots by the adapted model, where `calibrates_on_scores` says so.
+        """
         return {}
 
     @abstractmethod

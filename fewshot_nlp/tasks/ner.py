@@ -24,7 +24,7 @@ from fewshot_nlp.tasks.tags import (
     word_shapes,
 )
 from fewshot_nlp.tasks.transitions import abstract, hidden_markov, legal_bio, viterbi
-from fewshot_nlp.windows import Windows, WindowTokenizer
+from fewshot_nlp.windows import Windows, WindowTokenizer, unit_spans
 
 
 @TASKS.register("ner")
@@ -188,7 +188,7 @@ class NER(Task):
             [number[t if t == "O" else t[cut:]] for t in tags] + list(anchors), dtype=torch.long
         )
 
-    def calibrate(self, support: SlotBatch) -> dict[str, Tensor]:
+    def calibrate(self, support: SlotBatch, scores: Tensor | None = None) -> dict[str, Tensor]:
         """Transitions counted on the support set, as the option says; without examples only what BIO forbids."""
         examples = support.select(~support.anchor_mask)
         tags = examples.gold.numpy()
@@ -261,28 +261,15 @@ class NER(Task):
 
 
 def _word_spans(windows: Windows, n_words: Int[np.ndarray, " n_items"]) -> Int[np.ndarray, "n_spans 4"]:
-    """Tokens of every word, from the window in which it stands farthest from an edge.
+    """Tokens of every word, as `unit_spans` chooses them.
 
     A word of which the tokenizer leaves nothing (a lone control character) takes its window's first token.
     """
     lengths = np.array([len(row) for row in windows.ids], int)
-    flat = np.array([-1 if w is None else w for e in windows.encodings for w in e.word_ids], int)
-    window = np.repeat(np.arange(len(lengths)), lengths)
-    place = np.arange(len(flat)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    new = np.ones(len(flat), bool)
-    new[1:] = (flat[1:] != flat[:-1]) | (window[1:] != window[:-1])
-    start = np.flatnonzero(new)
-    end = np.append(start[1:], len(flat))
-    real = flat[start] >= 0
-    start, end = start[real], end[real]
-    first_slot = np.cumsum(n_words) - n_words
-    slot = first_slot[windows.owner[window[start]]] + flat[start]
-    left, right = place[start], place[end - 1] + 1
-    margin = np.minimum(left, lengths[window[start]] - right)
-    order = np.lexsort((-margin, slot))
-    keep = order[np.append(True, np.diff(slot[order]) > 0)] if len(order) else order
-    spans = np.stack([slot, window[start], left, right], axis=1)[keep]
-    missing = np.setdiff1d(np.arange(sum(n_words)), slot)
+    words = np.array([-1 if w is None else w for e in windows.encodings for w in e.word_ids], int)
+    first_slot = (np.cumsum(n_words) - n_words)[windows.owner]
+    spans = unit_spans(windows, words, np.repeat(first_slot, lengths) + words)
+    missing = np.setdiff1d(np.arange(sum(n_words)), spans[:, 0])
     if len(missing):
         owner = np.repeat(np.arange(len(n_words)), n_words)[missing]
         at = np.searchsorted(windows.owner, owner)

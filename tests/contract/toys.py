@@ -42,16 +42,42 @@ def ner_rows(n_per_label, seed):
     return rows
 
 
-ROWS = {"classification": classification_rows, "ner": ner_rows}
-BAR = {"classification": 0.6, "ner": 0.25}
-"""What each toy's primary metric must reach with 10 rows a label: chance is 0.33, and for entities about 0.08."""
+def question_answering_rows(n_per_label, seed):
+    """The answer is the one cue word; every fifth context has none, and the question no answer."""
+    rng = np.random.default_rng([seed, 3])
+    rows = []
+    for number in range(len(CUES) * n_per_label):
+        cues = CUES[list(CUES)[number % len(CUES)]]
+        words, places = _sentence(rng, cues, n_cues=int(number % 5 != 4))
+        starts = [len(" ".join([*words[:place], ""])) for place in places]
+        answers = {"text": [words[place] for place in places], "answer_start": starts}
+        rows.append({"question": "what was it", "context": " ".join(words), "answers": answers})
+    return rows
+
+
+ROWS = {
+    "classification": classification_rows,
+    "ner": ner_rows,
+    "question_answering": question_answering_rows,
+}
+BAR = {"classification": 0.6, "ner": 0.25, "question_answering": 0.4}
+"""What each toy's primary metric must reach with 10 rows a label.
+
+Chance is 0.33 for classification, about 0.08 for entities, and about 0.2 for answers (never to answer, or always the
+same place).
+"""
+
+
+def text_of(row):
+    """What tells a row's input from another's."""
+    return str(row.get("text") or row.get("tokens") or row.get("context"))
 
 
 def unique(rows):
     """Rows without repeated inputs."""
     seen, result = set(), []
     for row in rows:
-        key = str(row.get("text") or row.get("tokens"))
+        key = text_of(row)
         if key not in seen:
             seen.add(key)
             result.append(row)
@@ -59,7 +85,7 @@ def unique(rows):
 
 
 def rename(rows, names):
-    """Rows with other label names."""
+    """Rows with other label names; where there are no labels, with another answer."""
     result = []
     for row in rows:
         row = dict(row)
@@ -67,5 +93,7 @@ def rename(rows, names):
             row["label"] = names[row["label"]]
         if "ner_tags" in row:
             row["ner_tags"] = [t if t == "O" else t[:2] + names[t[2:]] for t in row["ner_tags"]]
+        if "answers" in row:
+            row["answers"] = {"text": [row["context"].split()[0]], "answer_start": [0]}
         result.append(row)
     return result

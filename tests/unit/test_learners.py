@@ -372,3 +372,26 @@ def test_bad_settings_are_refused_in_one_line(encoder, learner, config, message)
     with pytest.raises(FewShotError, match=message) as caught:
         new_pipeline("classification", {}, encoder, learner, config)
     assert "\n" not in str(caught.value)
+
+
+def test_context_probe_scores_are_those_of_its_design_matrix(encoder):
+    pipeline = new_pipeline("ner", {"scheme": "bio"}, encoder, "context_probe", None)
+    rows = [
+        {"tokens": ["Take", "Aspirin", "now"], "ner_tags": ["O", "B-DRUG", "O"]},
+        {"tokens": ["the", "high", "court", "paid", "10"], "ner_tags": ["O", "B-ORG", "I-ORG", "O", "O"]},
+    ]
+    examples = pipeline.task.examples(rows)
+    support = pipeline.support(examples, pipeline.task.labels(examples))
+    learner = pipeline.learner
+    state = learner.fit(support)
+    features = encoder.features(support)
+    wide = learner._design(state, features, support)
+    fine = (wide @ state["head.weight"].T + state["head.bias"]).log_softmax(1)
+    types = (wide @ state["head.coarse.weight"].T + state["head.coarse.bias"]).log_softmax(1)
+    got = learner.score(state, features, support).log_softmax(1)
+    for slot in range(support.n_slots):
+        blend = []
+        for t, members in enumerate([[0], [1, 2], [3, 4]]):
+            mass = fine[slot, members].exp().sum()
+            blend += [float((fine[slot, c] + types[slot, t] / 2 - mass.log() / 2).exp()) for c in members]
+        np.testing.assert_allclose(got[slot].exp(), np.array(blend) / sum(blend), atol=1e-5)

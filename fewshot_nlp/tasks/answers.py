@@ -1,0 +1,81 @@
+"""Answer spans: the likeliest legal ones, when to give none, and how to show one in its context."""
+
+import numpy as np
+from jaxtyping import Float
+
+Span = tuple[int, int, float]
+"""First slot, last slot, probability."""
+
+
+def answer_spans(
+    scores: Float[np.ndarray, "n_slots 2"], max_tokens: int, n_best: int
+) -> tuple[list[Span], float]:
+    """The likeliest spans of one item, best first, and the probability of no answer.
+
+    A span's score is the sum of its start's and its end's (Devlin et al. 2019, section 4.2), and that of no answer
+    the sum of both scores of slot 0; probabilities are their softmax over all legal spans and no answer.
+
+    Args:
+        scores: start and end scores; slot 0 is "no answer", the others are tokens in order.
+        max_tokens: the longest span.
+        n_best: at most so many spans.
+    """
+    start, end = scores[1:, 0], scores[1:, 1]
+    n, width = len(start), min(max_tokens, len(start))
+    null = float(scores[0].sum())
+    if not n:
+        return [], 1.0
+    padded = np.concatenate([end, np.full(width - 1, -np.inf)])
+    sums = start[:, None] + np.lib.stride_tricks.sliding_window_view(padded, width)
+    flat = sums.ravel()
+    top = max(float(flat.max()), null)
+    log_total = top + np.log(np.exp(flat - top).sum() + np.exp(null - top))
+    best = np.argpartition(-flat, min(n_best, flat.size) - 1)[:n_best]
+    best = best[np.lexsort((best, -flat[best]))]
+    spans = [
+        (1 + int(i // width), 1 + int(i // width + i % width), float(np.exp(flat[i] - log_total)))
+        for i in best
+        if np.isfinite(flat[i])
+    ]
+    return spans, float(np.exp(null - log_total))
+
+
+def choose_threshold(margins: Float[np.ndarray, " n"], gains: Float[np.ndarray, " n"]) -> float:
+    """The threshold that maximises the sum of the gains of what is answered.
+
+    Args:
+        margins: of each question, the log-probability of no answer minus the best answer's; it is answered when the
+            margin is at most the threshold.
+        gains: what answering it is worth over giving no answer.
+
+    Returns:
+        The middle of the best gap between two margins, the one nearest to 0 among equals.
+    """
+    order = np.argsort(margins, kind="stable")
+    sorted_margins = margins[order]
+    total = np.concatenate([[0.0], np.cumsum(gains[order])])
+    edges = np.concatenate([[sorted_margins[0] - 2.0], sorted_margins, [sorted_margins[-1] + 2.0]])
+    middle = (edges[:-1] + edges[1:]) / 2
+    best = np.flatnonzero((total >= total.max() - 1e-9) & (edges[:-1] < edges[1:]))
+    return float(middle[best[np.argmin(np.abs(middle[best]))]])
+
+
+def mark_answer(context: str, start: int, end: int, left: str = "[", right: str = "]", around: int = 200) -> str:
+    """The context with an answer marked, shortened to some characters on both sides.
+
+    Args:
+        context: the whole context.
+        start: first character of the answer.
+        end: character after its last; the same as ``start`` for no answer, of which nothing is marked.
+        left: put before the answer.
+        right: put after the answer.
+        around: characters shown on each side.
+
+    Example:
+        >>> mark_answer("Give 20 mg of aspirin.", 5, 10)
+        'Give [20 mg] of aspirin.'
+    """
+    low, high = max(0, start - around), min(len(context), end + around)
+    before, after = "…" * (low > 0), "…" * (high < len(context))
+    answer = f"{left}{context[start:end]}{right}" if end > start else ""
+    return f"{before}{context[low:start]}{answer}{context[end:high]}{after}"

@@ -1,0 +1,253 @@
+"""Extractive question answering: a span of a context, or no answer. A slot is a token of the context."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fewshot_nlp.episode import Example, Json, Query
+from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.metrics.question_answering import span_scores
+from fewshot_nlp.slots import SlotBatch
+from fewshot_nlp.tasks import TASKS
+from fewshot_nlp.tasks.answers import answer_spans, choose_threshold
+from fewshot_nlp.tasks.base import Prediction, Row, Task, need_column, need_text
+from fewshot_nlp.windows import Windows, WindowTokenizer, unit_spans
+
+CLASSES = ("start", "end")
+
+
+@TASKS.register("question_answering")
+class QuestionAnswering(Task):
+    """Rows as in SQuAD: ``{"question", "context", "answers": {"text": [str], "answer_start": [int]}}``.
+
+    Several answers are several ways of being right; empty lists say that the context does not answer the question.
+    A context of any length is read in overlapping windows, each of which holds the whole question.
+
+    Args:
+        max_answer_tokens: the longest answer, in tokens of the encoder.
+        n_best: how many answers a prediction tells of, from 1.
+        null_threshold: "no answer" is given when its log-probability exceeds the best answer's by more than this;
+            None takes what served the support set best where that holds unanswerable questions, and otherwise
+            always answers.
+    """
+
+    name = "question_answering"
+    columns = ("question", "context", "answers")
+    primary_metric = "squad_f1"
+    has_labels = False
+
+    def __init__(
+        self, *, max_answer_tokens: int = 30, n_best: int = 3, null_threshold: float | None = None
+    ) -> None:
+        for name, value in (("max_answer_tokens", max_answer_tokens), ("n_best", n_best)):
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 1000:
+                raise FewShotError(f"{name} is {value!r}, but must be a whole number from 1 to 1000.")
+        if null_threshold is not None and not isinstance(null_threshold, int | float):
+            raise FewShotError(f"null_threshold is {null_threshold!r}, but must be a number or None.")
+        self.max_answer_tokens, self.n_best, self.null_threshold = max_answer_tokens, n_best, null_threshold
+
+    def example(self, row: Row) -> Example:
+        """A row with its distinct answers, in order of their place."""
+        inputs = self.query(row).inputs
+        answers = need_column(row, "answers", Mapping, '{"text": ["20 mg"], "answer_start": [5]}')
+        texts, starts = answers.get("text"), answers.get("answer_start")
+        if not isinstance(texts, list | tuple) or not isinstance(starts, list | tuple):
+            raise FewShotError(
+                "'answers' must have the lists 'text' and 'answer_start'; both are empty where there is no answer."
+            )
+        if len(texts) != len(starts):
+            raise FewShotError(
+                f"{len(texts)} answer texts but {len(starts)} answer starts; each answer needs one of both."
+            )
+        found = sorted({(_checked(inputs["context"], t, s), str(t)) for t, s in zip(texts, starts, strict=True)})
+        return Example(inputs, {"text": [t for _, t in found], "answer_start": [s for s, _ in found]})
+
+    def query(self, value: Any) -> Query:
+        """A row with the columns ``question`` and ``context``, or a pair of the two."""
+        if isinstance(value, tuple | list) and len(value) == 2:
+            value = {"question": value[0], "context": value[1]}
+        if not isinstance(value, Mapping):
+            raise FewShotError(
+                f"an input is a {type(value).__name__}, but must be a row with 'question' and 'context'."
+            )
+        for column, sample in (("question", '"What is the dose?"'), ("context", '"Give 20 mg."')):
+            need_text(need_column(value, column, str, sample), column)
+        return Query({"question": value["question"], "context": value["context"]})
+
+    def labels_of(self, example: Example) -> dict[str, int]:
+        """None: answers are no closed set."""
+        return {}
+
+    def restrict(self, target: Json, labels: frozenset[str]) -> Json:
+        """The target itself."""
+        return target
+
+    def collate(
+        self,
+        items: Sequence[Query],
+        labels: Sequence[str],
+        tokenizer: WindowTokenizer,
+        *,
+        with_targets: bool,
+        descriptions: Mapping[str, str] | None = None,
+    ) -> SlotBatch:
+        """For each item one slot for "no answer" (a window's first token), then one for each context token."""
+        windows = tokenizer.texts([i.inputs["question"] for i in items], [i.inputs["context"] for i in items])
+        units, n_tokens, offsets = _context_tokens(windows, len(items))
+        n_slots = n_tokens + 1
+        first_slot = np.cumsum(n_slots) - n_slots
+        lengths = np.array([len(row) for row in windows.ids], int)
+        token_slots = np.repeat(first_slot[windows.owner], lengths) + 1 + units
+        index = np.arange(len(lengths))
+        null = np.stack([first_slot[windows.owner], index, index * 0, index * 0 + 1], axis=1)
+        spans = np.concatenate([null, unit_spans(windows, units, token_slots)])
+        characters = np.zeros((int(n_slots.sum()), 2), np.int64)
+        characters[token_slots[units >= 0]] = offsets[units >= 0]
+        return SlotBatch(
+            items=tuple(items),
+            windows=windows.ids,
+            types=windows.types,
+            spans=spans[np.lexsort((spans[:, 2], spans[:, 1]))].astype(np.int64),
+            groups=torch.from_numpy(np.repeat(np.arange(len(items)), n_slots)),
+            classes=CLASSES,
+            pooling="mean",
+            normaliser="positions",
+            targets=_targets(items, characters, first_slot, n_slots) if with_targets else None,
+            offsets=characters,
+        )
+
+    def calibrates_on_scores(self, support: SlotBatch) -> bool:
+        """Whether there are unanswerable questions from which to choose a threshold."""
+        return self.null_threshold is None and any(
+            isinstance(item, Example) and not item.target["text"] for item in support.items
+        )
+
+    def calibrate(self, support: SlotBatch, scores: Tensor | None = None) -> dict[str, Tensor]:
+        """The threshold of "no answer" that serves the support set best, by F1."""
+        if scores is None or not self.calibrates_on_scores(support):
+            return {}
+        items = [item for item in support.items if isinstance(item, Example)]
+        margins = np.zeros(len(items))
+        gains = np.zeros(len(items))
+        for i, prediction in enumerate(self.decode(scores, support, {"null_threshold": torch.tensor(torch.inf)})):
+            gold = items[i].target
+            margins[i] = prediction["null_margin"]
+            answered = span_scores([gold], [prediction["target"]])["squad_f1"]
+            gains[i] = answered - float(not gold["text"])
+        return {"null_threshold": torch.tensor(choose_threshold(margins, gains))}
+
+    def decode(
+        self,
+        scores: Float[Tensor, "n_slots n_classes"],
+        batch: SlotBatch,
+        rule: Mapping[str, Tensor] | None = None,
+    ) -> list[Prediction]:
+        """The best legal span of every item, or no answer; and the next best.
+
+        Probabilities are those of the legal spans (the end not before the start, and not too long) and of no answer,
+        which together sum to 1.
+        """
+        assert batch.offsets is not None
+        threshold = self.null_threshold if self.null_threshold is not None else np.inf
+        if rule and "null_threshold" in rule:
+            threshold = float(rule["null_threshold"])
+        values = scores.detach().cpu().double().numpy()
+        ends = np.cumsum(np.bincount(batch.groups.numpy(), minlength=len(batch.items)))
+        predictions = []
+        for item, low, high in zip(batch.items, [0, *ends[:-1]], ends, strict=True):
+            context = item.inputs["context"]
+            found, null = answer_spans(values[low:high], self.max_answer_tokens, self.n_best)
+            n_best = []
+            for first, last, probability in found:
+                start, end = batch.offsets[low + first, 0], batch.offsets[low + last, 1]
+                n_best.append(_answer(context, int(start), int(end), probability))
+            margin = float(np.log(null) - np.log(found[0][2])) if found else np.inf
+            predictions.append(_prediction(n_best, null, margin, margin > threshold or not n_best))
+        return predictions
+
+    def metrics(
+        self, gold: Sequence[Json], predicted: Sequence[Json], labels: Sequence[str]
+    ) -> dict[str, float]:
+        """`span_scores`."""
+        return span_scores(gold, predicted)
+
+
+def _checked(context: str, text: Any, start: Any) -> int:
+    """The start of an answer that stands where it says."""
+    if not isinstance(text, str) or not text:
+        raise FewShotError(f"an answer is {text!r}, but must be a text; leave the lists empty for no answer.")
+    if isinstance(start, bool) or not isinstance(start, int | np.integer):
+        raise FewShotError(f"an answer_start is {start!r}, but must be a whole number.")
+    there = context[max(0, int(start)) : max(0, int(start)) + len(text)]
+    if start < 0 or there != text:
+        at = context.find(text)
+        hint = f"; it is at {at}" if at >= 0 else "; the context does not hold it"
+        raise FewShotError(f"the answer is {text!r}, but at answer_start {start} the context has {there!r}{hint}.")
+    return int(start)
+
+
+def _context_tokens(
+    windows: Windows, n_items: int
+) -> tuple[Int[np.ndarray, " n_tokens"], Int[np.ndarray, " n_items"], Int[np.ndarray, "n_tokens 2"]]:
+    """For each token its number in its whole context (-1 outside), each context's tokens, each token's characters.
+
+    The tokenizer cuts a context into windows of equal size, each of which repeats the end of the one before; the
+    number follows from where its window begins.
+    """
+    units: list[np.ndarray] = []
+    offsets = np.zeros((0, 2), int)
+    n_tokens = np.zeros(n_items, int)
+    seen: dict[int, int] = {}
+    for encoding, owner in zip(windows.encodings, windows.owner.tolist(), strict=True):
+        inside = np.array([s == 1 for s in encoding.sequence_ids], bool)
+        count = int(inside.sum())
+        begin = seen.get(owner, 0)
+        numbers = np.where(inside, np.cumsum(inside) - 1 + begin, -1)
+        units.append(numbers)
+        n_tokens[owner] = max(n_tokens[owner], begin + count)
+        seen[owner] = begin + count - windows.stride
+    if windows.encodings:
+        offsets = np.array([o for e in windows.encodings for o in e.offsets], int)
+    return np.concatenate([np.zeros(0, int), *units]), n_tokens, offsets
+
+
+def _targets(
+    items: Sequence[Query],
+    characters: Int[np.ndarray, "n_slots 2"],
+    first_slot: Int[np.ndarray, " n_items"],
+    n_slots: Int[np.ndarray, " n_items"],
+) -> Float[Tensor, "n_slots 2"]:
+    """1 at the first and last token of each gold answer, or at "no answer"."""
+    targets = torch.zeros(len(characters), 2)
+    for item, low, count in zip(items, first_slot, n_slots, strict=True):
+        if not isinstance(item, Example):
+            continue
+        if not item.target["text"]:
+            targets[low] = 1.0
+        place = characters[low + 1 : low + count]
+        for text, start in zip(item.target["text"], item.target["answer_start"], strict=True):
+            inside = np.flatnonzero((place[:, 1] > start) & (place[:, 0] < start + len(text)))
+            if len(inside):
+                targets[low + 1 + inside[0], 0] = 1.0
+                targets[low + 1 + inside[-1], 1] = 1.0
+    return targets
+
+
+def _answer(context: str, start: int, end: int, probability: float) -> dict[str, Any]:
+    """An answer without white space around it."""
+    text = context[start:end]
+    start += len(text) - len(text.lstrip())
+    text = text.strip()
+    return {"answer": text, "score": probability, "start": start, "end": start + len(text)}
+
+
+def _prediction(n_best: list[dict[str, Any]], null: float, margin: float, nothing: bool) -> Prediction:
+    best = {"answer": "", "score": null, "start": 0, "end": 0} if nothing else n_best[0]
+    target = {"text": [], "answer_start": []}
+    if not nothing:
+        target = {"text": [best["answer"]], "answer_start": [best["start"]]}
+    return {"target": target, **best, "no_answer_score": null, "null_margin": margin, "n_best": n_best}
