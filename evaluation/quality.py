@@ -69,7 +69,7 @@ METHODS: dict[str, dict[str, dict[str, Any]]] = {
                 "start_config": {"C": 3.0},
             },
             "task_config": {"scheme": "bio"},
-            "layers": (0.33, 0.67, 1.0),
+            "layers": (0.33, 0.67, 1.0),  # of six: 2, 4 and 6
         },
     },
     "classification": {

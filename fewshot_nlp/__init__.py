@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from fewshot_nlp.errors import FewShotError
     from fewshot_nlp.evaluator import Report, evaluate_episodes
     from fewshot_nlp.learners import LEARNERS
-    from fewshot_nlp.models import FewShotClassifier, FewShotNER
+    from fewshot_nlp.models import FewShotClassifier, FewShotNER, FewShotQA
     from fewshot_nlp.sampling import SAMPLERS
     from fewshot_nlp.sources import load_dataset_card
     from fewshot_nlp.tasks import TASKS
@@ -25,6 +25,7 @@ _HOMES = {
     "FewShotClassifier": "models",
     "FewShotError": "errors",
     "FewShotNER": "models",
+    "FewShotQA": "models",
     "LEARNERS": "learners",
     "Report": "evaluator",
     "SAMPLERS": "sampling",
@@ -43,6 +44,7 @@ __all__ = [
     "FewShotClassifier",
     "FewShotError",
     "FewShotNER",
+    "FewShotQA",
     "Report",
     "evaluate_episodes",
     "load_dataset_card",

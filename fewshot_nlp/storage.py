@@ -65,6 +65,7 @@ def save(
     descriptions: Mapping[str, str] | None = None,
     extra: Mapping[str, Json] | None = None,
     files: Mapping[str, str] | None = None,
+    half: bool = False,
 ) -> Path:
     """Writes a model folder, whole or not at all; in an earlier one of the same name its files are replaced.
 
@@ -75,6 +76,7 @@ def save(
         descriptions: words for labels.
         extra: whatever else belongs to the model, as JSON.
         files: names of further text files to their contents, such as a model card.
+        half: adapter and learner as float16, at half the size; they are float32 again when loaded.
 
     Raises:
         FewShotError: the folder is something else, or cannot be written; it stays as it was.
@@ -83,7 +85,7 @@ def save(
     target = folder.resolve()
     if target.exists() and (not target.is_dir() or (any(target.iterdir()) and not is_model_folder(target))):
         raise FewShotError(f"{folder} exists and is no model folder; name a new one, nothing was written.")
-    tensors = _tensors(pipeline, model)
+    tensors = _tensors(pipeline, model, half)
     config = _config(pipeline, model, tensors, descriptions, extra)
     scratch = None
     try:
@@ -124,11 +126,21 @@ def _put_back(old: Path, target: Path) -> None:
                 path.rename(target / path.name)
 
 
-def load(folder: str | Path, **encoder_options: Any) -> Saved:
+def load(
+    folder: str | Path,
+    *,
+    learner: str | None = None,
+    learner_config: Mapping[str, Any] | None = None,
+    task_config: Mapping[str, Any] | None = None,
+    **encoder_options: Any,
+) -> Saved:
     """Reads a model folder.
 
     Args:
         folder: what `save` wrote.
+        learner: another learner than the saved one, on the same encoder and adapter; for models that are not adapted.
+        learner_config: settings of the learner that differ from the saved ones, or of the other learner.
+        task_config: options of the task that differ.
         encoder_options: `dtype`, `device_map`, `attn_implementation` for the encoder.
 
     Raises:
@@ -141,11 +153,17 @@ def load(folder: str | Path, **encoder_options: Any) -> Saved:
     config = _read_config(folder / CONFIG)
     tensors = _read_tensors(folder / TENSORS, config["tensors"])
     encoder = _encoder_from_json(config["encoder"], folder, encoder_options)
+    own = learner in (None, config["learner"])
     pipeline = new_pipeline(
-        config["task"], config["task_options"], encoder, config["learner"], config["learner_config"]
+        config["task"],
+        {**config["task_options"], **(task_config or {})},
+        encoder,
+        learner or config["learner"],
+        {**(config["learner_config"] if own else {}), **(learner_config or {})},
     )
     _copy(_under("encoder.", tensors), encoder.adapter, folder)
-    _copy(_under("learner.", tensors), pipeline.learner.state_dict(), folder)
+    if own:
+        _copy(_under("learner.", tensors), pipeline.learner.state_dict(), folder)
     model = None
     if config["labels"] is not None:
         state = {name: tensor.to(encoder.device) for name, tensor in _under("state.", tensors).items()}
@@ -173,13 +191,15 @@ def new_pipeline(
     return Pipeline(made, learner_class(encoder, config))
 
 
-def _tensors(pipeline: Pipeline, model: TaskModel | None) -> dict[str, Tensor]:
+def _tensors(pipeline: Pipeline, model: TaskModel | None, half: bool) -> dict[str, Tensor]:
     """All tensors of a model but the encoder's base weights, under names that say whose they are."""
     learner = pipeline.learner
     parts: dict[str, Mapping[str, Tensor]] = {
         "encoder": learner.encoder.adapter,
         "learner": learner.state_dict(),
     }
+    if half:
+        parts = {part: {n: t.half() for n, t in tensors.items()} for part, tensors in parts.items()}
     if model is not None:
         parts |= {"state": model.adapted.state, "rule": model.rule}
     return {

@@ -98,7 +98,9 @@ class WindowTokenizer:
             encoded = self._encode(first, second, split, self.max_length)
         ids = encoded["input_ids"]
         types = encoded["token_type_ids"] if self._has_types and second is not None else None
-        return Windows(ids, types, np.asarray(encoded["overflow_to_sample_mapping"]), encoded.encodings, self.stride)
+        return Windows(
+            ids, types, np.asarray(encoded["overflow_to_sample_mapping"]), encoded.encodings, self.stride
+        )
 
 
 def unit_spans(

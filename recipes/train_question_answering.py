@@ -58,11 +58,15 @@ def sources(limit: int) -> list[dict[str, Any]]:
     """Distinct training rows of all sources, without the contexts that SQuAD is evaluated on."""
     closed = {row["context"] for name, split in NEVER for row in load_rows(name, split)}
     rows = [row for name in SOURCES for row in load_rows(name, "train")[: limit or None]]
-    chosen = [row for row in rows if row["context"] not in closed and len(row["question"]) <= LONGEST_QUESTION]
+    chosen = [
+        row for row in rows if row["context"] not in closed and len(row["question"]) <= LONGEST_QUESTION
+    ]
     return list({(row["question"], row["context"]): row for row in reversed(chosen)}.values())[::-1]
 
 
-def crop(row: dict[str, Any], generator: np.random.Generator, words: float, settings: Settings) -> dict[str, Any]:
+def crop(
+    row: dict[str, Any], generator: np.random.Generator, words: float, settings: Settings
+) -> dict[str, Any]:
     """A stretch of the context that holds the first answer, or, rarely, none of the answers."""
     context, answers = row["context"], row["answers"]
     edges = [0, *(i + 1 for i, c in enumerate(context) if c == " "), len(context)]
@@ -110,7 +114,14 @@ def build(settings: Settings, device: torch.device) -> Pipeline:
         lora = LoraConfig(
             r=settings.rank,
             lora_alpha=settings.rank,
-            target_modules=["query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"],
+            target_modules=[
+                "query",
+                "key",
+                "value",
+                "attention.output.dense",
+                "intermediate.dense",
+                "output.dense",
+            ],
         )
         encoder.attach(lora, seed=settings.seed)
         scope = "adapter"
@@ -134,7 +145,10 @@ def train(settings: Settings, folder: Path) -> None:
     head = dict(learner.named_parameters())
     trained = {**moving, **{f"learner.{n}": p for n, p in head.items()}}
     optimiser = torch.optim.AdamW(
-        [{"params": list(moving.values()), "lr": settings.lr}, {"params": list(head.values()), "lr": settings.head_lr}],
+        [
+            {"params": list(moving.values()), "lr": settings.lr},
+            {"params": list(head.values()), "lr": settings.head_lr},
+        ],
         weight_decay=0.01,
     )
     warm = max(1, settings.steps // 16)
@@ -210,7 +224,10 @@ def main() -> int:
         parser.add_argument(f"--{name}", type=type(value), default=value)
     values = vars(parser.parse_args())
     folder = values.pop("output_dir")
-    logging.basicConfig(level=logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR, format="%(asctime)s %(message)s")
+    logging.basicConfig(
+        level=logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR,
+        format="%(asctime)s %(message)s",
+    )
     for noisy in ("httpx", "accelerate"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:

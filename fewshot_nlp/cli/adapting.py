@@ -18,7 +18,7 @@ Model = Annotated[str, typer.Option(help="Folder that `adapt` wrote, or a Hub na
 
 
 def adapt(
-    task: Annotated[str, typer.Option(help="classification or ner.")],
+    task: Annotated[str, typer.Option(help="classification, ner or question_answering.")],
     data: Annotated[str, typer.Option(help="Labelled rows: JSONL, JSON, CSV, TSV or CoNLL.")],
     out: Annotated[Path, typer.Option(help="Folder for the model; an earlier model there is replaced.")],
     encoder: Annotated[
@@ -71,9 +71,9 @@ def adapt(
     if as_json:
         print_json(result)
         return
+    labelled = f"; {len(model.labels)} labels: {', '.join(model.labels)}" if model.labels else ""
     typer.echo(
-        f"{result['learner']} adapted to {len(rows)} rows in {seconds:.1f} s; {len(model.labels)} labels: "
-        f"{', '.join(model.labels)}\nsaved to {folder}"
+        f"{result['learner']} adapted to {len(rows)} rows in {seconds:.1f} s{labelled}\nsaved to {folder}"
     )
 
 
@@ -96,7 +96,7 @@ def predict(
     """Predicts for every text of a file; the input's columns stay, the prediction's are added."""
     with stdout_is_ours():
         saved = load_saved(model)
-        task, adapted = saved.pipeline.task, saved.model
+        task, adapted = saved.pipeline.task, saved.model or saved.pipeline.unadapted()
         if adapted is None:
             raise FewShotError(
                 f"{model} is meta-trained, but not adapted; run `fewshot-nlp adapt --encoder {model}`."

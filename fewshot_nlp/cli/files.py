@@ -114,6 +114,8 @@ def _columns(task: str, labels: Sequence[str], row: Row, prediction: Row) -> Row
     if task == "ner":
         tags = {"predicted_tags": prediction["target"]} if "tokens" in row else {}
         return {**tags, "entities": prediction["entities"]}
+    if task == "question_answering":
+        return {key: prediction[key] for key in ("answer", "score", "start", "end")}
     return prediction
 
 

@@ -2,5 +2,6 @@
 
 from fewshot_nlp.models.classifier import FewShotClassifier
 from fewshot_nlp.models.ner import FewShotNER
+from fewshot_nlp.models.question_answering import FewShotQA
 
-__all__ = ["FewShotClassifier", "FewShotNER"]
+__all__ = ["FewShotClassifier", "FewShotNER", "FewShotQA"]

@@ -31,6 +31,8 @@ class FewShotModel:
     default_task_config: ClassVar[dict[str, Any]] = {}
     default_encoder: ClassVar[dict[str, Any]] = {}
     """Learner settings, task options and encoder options that go with the default learner."""
+    start: ClassVar[Path | None] = None
+    """Folder of the meta-trained model that ships with the package, where there is one for the task."""
 
     def __init__(
         self,
@@ -44,6 +46,7 @@ class FewShotModel:
         self.descriptions = dict(descriptions or {})
         self.extra = dict(extra or {})
         self._model = model
+        self._unadapted: TaskModel | None = None
         self._examples: list[Example] = []
 
     @classmethod
@@ -61,8 +64,8 @@ class FewShotModel:
         """Loads an encoder to adapt, or a model that was adapted or meta-trained.
 
         Args:
-            name: None for the bundled encoder; a folder or Hub name of an encoder, or of a model that
-                `save_pretrained` or meta-training wrote.
+            name: None for the bundled encoder, with the meta-trained adapter that ships for some tasks; a folder
+                or Hub name of an encoder, or of a model that `save_pretrained` or meta-training wrote.
             learner: name of the learner; None for the default, chosen by measurement (see docs/learners.md).
             learner_config: the learner's settings.
             task_config: the task's options.
@@ -74,6 +77,10 @@ class FewShotModel:
         Raises:
             FewShotError: an unknown learner or setting, or files that are missing, damaged or unsafe.
         """
+        if name is None and cls.start is not None and adapter is None:
+            config = {"learner_config": learner_config, "task_config": task_config}
+            saved = load(cls.start, learner=learner, **config, **encoder_options)
+            return cls(saved.pipeline, extra=saved.extra)
         folder = _find_model_folder(name, encoder_options.get("revision"))
         if folder is not None:
             if learner or learner_config or task_config or adapter or top_layers:
@@ -110,7 +117,7 @@ class FewShotModel:
 
     @property
     def is_adapted(self) -> bool:
-        """Whether the model can predict: `adapt` was called, or it was loaded so."""
+        """Whether `adapt` was called, or the model was loaded so."""
         return self._model is not None
 
     def adapt(
@@ -216,7 +223,7 @@ class FewShotModel:
             raise FewShotError(
                 f"The rows have the label {missing[0]!r}, which is not among the given labels: {', '.join(names)}."
             )
-        if not examples and labels is None:
+        if not examples and labels is None and self.pipeline.unadapted() is None:
             raise FewShotError(
                 "The support set is empty; give at least one row, or labels={name: description}."
             )
@@ -230,9 +237,12 @@ class FewShotModel:
         return self
 
     def _adapted(self) -> TaskModel:
-        if self._model is None:
+        if self._model is not None:
+            return self._model
+        self._unadapted = self._unadapted or self.pipeline.unadapted()
+        if self._unadapted is None:
             raise FewShotError("The model is not adapted yet; call adapt(rows) first.")
-        return self._model
+        return self._unadapted
 
     def _predict(self, inputs: Iterable[Any]) -> list[Prediction]:
         model = self._adapted()

@@ -19,7 +19,7 @@ class FewShotNER(FewShotModel):
     task_name = "ner"
     default_learner = "context_probe"
     default_task_config = {"scheme": "bio"}  # noqa: RUF012 - read only
-    default_encoder = {"layers": (0.33, 0.5, 0.67)}  # noqa: RUF012
+    default_encoder = {"layers": (0.5,)}  # noqa: RUF012
 
     def predict(self, texts: Iterable[Any]) -> list[list[dict[str, Any]]]:
         """The entities of each text, in order: type, score in (0, 1], words, and character offsets.

@@ -60,7 +60,9 @@ def choose_threshold(margins: Float[np.ndarray, " n"], gains: Float[np.ndarray, 
     return float(middle[best[np.argmin(np.abs(middle[best]))]])
 
 
-def mark_answer(context: str, start: int, end: int, left: str = "[", right: str = "]", around: int = 200) -> str:
+def mark_answer(
+    context: str, start: int, end: int, left: str = "[", right: str = "]", around: int = 200
+) -> str:
     """The context with an answer marked, shortened to some characters on both sides.
 
     Args:

@@ -22,6 +22,7 @@ from fewshot_nlp.tasks.tags import (
     split_words,
     tag_spans,
     word_shapes,
+    words_of,
 )
 from fewshot_nlp.tasks.transitions import abstract, hidden_markov, legal_bio, viterbi
 from fewshot_nlp.windows import Windows, WindowTokenizer, unit_spans
@@ -73,8 +74,7 @@ class NER(Task):
             for span in spans:
                 if not isinstance(span, Mapping) or {"start", "end", "label"} - set(span):
                     raise FewShotError(f"a span is {span!r}, but must have 'start', 'end' and 'label'.")
-            offsets = [(a, b) for a, b in inputs["offsets"]]
-            return Example(inputs, spans_to_tags(offsets, spans, inputs["text"]))
+            return Example(inputs, spans_to_tags(split_words(inputs["text"]), spans, inputs["text"]))
         inputs = self.query(row).inputs
         tags = need_column(row, "ner_tags", (list, tuple), '["O", "B-DRUG"]')
         if len(tags) != len(inputs["tokens"]):
@@ -96,14 +96,7 @@ class NER(Task):
             )
         if "tokens" not in value:
             text = need_text(need_column(value, "text", str, '"Give 20 mg aspirin."'), "text")
-            offsets = split_words(text)
-            return Query(
-                {
-                    "text": text,
-                    "tokens": [text[a:b] for a, b in offsets],
-                    "offsets": [list(o) for o in offsets],
-                }
-            )
+            return Query({"text": text, "tokens": words_of(text)})
         tokens = need_column(value, "tokens", (list, tuple), '["Give", "aspirin"]')
         wrong = next((t for t in tokens if not isinstance(t, str)), None)
         if wrong is not None:
@@ -233,12 +226,7 @@ class NER(Task):
         entities = []
         spans = tag_spans(tags) if best.any() else []
         if spans:
-            tokens = item.inputs["tokens"]
-            text, offsets = item.inputs.get("text"), item.inputs.get("offsets")
-            if text is None or offsets is None:
-                text = " ".join(tokens)
-                stops = np.cumsum([len(t) + 1 for t in tokens]) - 1
-                offsets = [(int(stop) - len(t), int(stop)) for t, stop in zip(tokens, stops, strict=True)]
+            text, offsets = _text_and_offsets(item)
             for label, first, last in spans:
                 columns = [i for i, c in enumerate(classes) if c in (label, f"B-{label}", f"I-{label}")]
                 start, end = offsets[first][0], offsets[last - 1][1]
@@ -258,6 +246,15 @@ class NER(Task):
     ) -> dict[str, float]:
         """`entity_scores`."""
         return entity_scores(gold, predicted, labels)
+
+
+def _text_and_offsets(item: Query) -> tuple[str, list[tuple[int, int]]]:
+    """An input's text with the place of each of its words; words given alone are joined by single spaces."""
+    if "text" in item.inputs:
+        return item.inputs["text"], split_words(item.inputs["text"])
+    tokens = item.inputs["tokens"]
+    stops = np.cumsum([len(t) + 1 for t in tokens]) - 1
+    return " ".join(tokens), [(int(s) - len(t), int(s)) for t, s in zip(tokens, stops, strict=True)]
 
 
 def _word_spans(windows: Windows, n_words: Int[np.ndarray, " n_items"]) -> Int[np.ndarray, "n_spans 4"]:

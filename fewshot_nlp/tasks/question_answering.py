@@ -63,7 +63,9 @@ class QuestionAnswering(Task):
             raise FewShotError(
                 f"{len(texts)} answer texts but {len(starts)} answer starts; each answer needs one of both."
             )
-        found = sorted({(_checked(inputs["context"], t, s), str(t)) for t, s in zip(texts, starts, strict=True)})
+        found = sorted(
+            {(_checked(inputs["context"], t, s), str(t)) for t, s in zip(texts, starts, strict=True)}
+        )
         return Example(inputs, {"text": [t for _, t in found], "answer_start": [s for s, _ in found]})
 
     def query(self, value: Any) -> Query:
@@ -133,7 +135,9 @@ class QuestionAnswering(Task):
         items = [item for item in support.items if isinstance(item, Example)]
         margins = np.zeros(len(items))
         gains = np.zeros(len(items))
-        for i, prediction in enumerate(self.decode(scores, support, {"null_threshold": torch.tensor(torch.inf)})):
+        for i, prediction in enumerate(
+            self.decode(scores, support, {"null_threshold": torch.tensor(torch.inf)})
+        ):
             gold = items[i].target
             margins[i] = prediction["null_margin"]
             answered = span_scores([gold], [prediction["target"]])["squad_f1"]
@@ -186,7 +190,9 @@ def _checked(context: str, text: Any, start: Any) -> int:
     if start < 0 or there != text:
         at = context.find(text)
         hint = f"; it is at {at}" if at >= 0 else "; the context does not hold it"
-        raise FewShotError(f"the answer is {text!r}, but at answer_start {start} the context has {there!r}{hint}.")
+        raise FewShotError(
+            f"the answer is {text!r}, but at answer_start {start} the context has {there!r}{hint}."
+        )
     return int(start)
 
 
@@ -247,7 +253,6 @@ def _answer(context: str, start: int, end: int, probability: float) -> dict[str,
 
 def _prediction(n_best: list[dict[str, Any]], null: float, margin: float, nothing: bool) -> Prediction:
     best = {"answer": "", "score": null, "start": 0, "end": 0} if nothing else n_best[0]
-    target = {"text": [], "answer_start": []}
-    if not nothing:
-        target = {"text": [best["answer"]], "answer_start": [best["start"]]}
+    given = [] if nothing else [best]
+    target = {"text": [b["answer"] for b in given], "answer_start": [b["start"] for b in given]}
     return {"target": target, **best, "no_answer_score": null, "null_margin": margin, "n_best": n_best}

@@ -25,6 +25,12 @@ def split_words(text: str) -> list[tuple[int, int]]:
     return [m.span() for m in _WORD.finditer(text)]
 
 
+def words_of(text: str) -> list[str]:
+    """The words that `split_words` finds."""
+    found: list[str] = _WORD.findall(text)
+    return found
+
+
 def check_tags(tags: Sequence[str], repair: Repair = "begin") -> list[str]:
     """Tags in BIO; BIOES and BILOU are translated, an ``I-`` without a ``B-`` is repaired or refused."""
     result: list[str] = []

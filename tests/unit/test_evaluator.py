@@ -32,7 +32,9 @@ EPISODES = [
 
 @pytest.fixture
 def pipeline(tiny_encoder_folder):
-    return new_pipeline("classification", {}, Encoder.from_pretrained(tiny_encoder_folder), "prototypical", None)
+    return new_pipeline(
+        "classification", {}, Encoder.from_pretrained(tiny_encoder_folder), "prototypical", None
+    )
 
 
 def test_interval_is_students_t():
@@ -46,7 +48,9 @@ def test_interval_is_students_t():
 def test_bootstrap_agrees_with_scipy_and_its_seed():
     values = np.random.default_rng(0).uniform(size=40)
     low, high = bootstrap_interval(values, seed=1)
-    theirs = stats.bootstrap((values,), np.mean, n_resamples=9999, method="percentile", rng=2).confidence_interval
+    theirs = stats.bootstrap(
+        (values,), np.mean, n_resamples=9999, method="percentile", rng=2
+    ).confidence_interval
     assert (low, high) == (pytest.approx(theirs.low, abs=0.01), pytest.approx(theirs.high, abs=0.01))
     assert bootstrap_interval(values, seed=1) == (low, high)
     assert bootstrap_interval(values, seed=3) != (low, high)
@@ -58,7 +62,9 @@ def test_report_holds_what_the_episodes_give(pipeline, tmp_path):
     assert report.mean["accuracy"] == pytest.approx(np.mean([r["accuracy"] for r in report.per_episode]))
     gold = [t for e in EPISODES for t in e.targets]
     guess = [p["target"] for e in EPISODES for p in pipeline.predict_episode(e)]
-    assert report.pooled["accuracy"] == pytest.approx(np.mean([a == b for a, b in zip(gold, guess, strict=True)]))
+    assert report.pooled["accuracy"] == pytest.approx(
+        np.mean([a == b for a, b in zip(gold, guess, strict=True)])
+    )
     assert report.manifest_sha == write_episodes(tmp_path / "e.jsonl", EPISODES)
     assert "6 episodes, seed 4" in str(report)
     json.dumps(report.to_json())

@@ -1,0 +1,60 @@
+"""Few-shot extractive question answering."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.models.base import FewShotModel
+from fewshot_nlp.tasks.answers import mark_answer
+
+START = Path(__file__).parents[1] / "pretrained" / "question_answering"
+
+
+class FewShotQA(FewShotModel):
+    """Answers questions by a span of their context; before any example, and better after a few of a domain.
+
+    Example:
+        >>> qa = FewShotQA.from_pretrained()  # doctest: +SKIP
+        >>> qa.adapt([{"question": "...", "context": "...", "answers": {"text": ["..."], "answer_start": [0]}}])
+        >>> qa.predict([{"question": "How much?", "context": "Give 20 mg of aspirin."}])
+        [{'answer': '20 mg', 'score': 0.7, 'start': 5, 'end': 10}]
+    """
+
+    task_name = "question_answering"
+    default_learner = "fine_tune"
+    start = START
+
+    def predict(self, rows: Iterable[Any], *, top_n: int | None = None) -> list[dict[str, Any]]:
+        """The answer to each question, its probability, and its character offsets in the context.
+
+        Where the context is found not to answer the question, the answer is empty, its offsets are 0, and the score
+        is the probability of that.
+
+        Args:
+            rows: rows with "question" and "context", or pairs of the two.
+            top_n: adds "n_best", the likeliest answers in order, each with score and offsets, and "no_answer_score".
+
+        Raises:
+            FewShotError: a bad row, or a ``top_n`` above the task's option ``n_best``.
+        """
+        known = self.pipeline.task.options["n_best"]
+        if top_n is not None and not 1 <= top_n <= known:
+            raise FewShotError(
+                f"top_n is {top_n}, but must be from 1 to {known}; for more, load the model with "
+                f"task_config={{'n_best': {max(top_n, 1)}}}."
+            )
+        keys = ["answer", "score", "start", "end"] + ["no_answer_score"] * (top_n is not None)
+        return [
+            {key: p[key] for key in keys} | ({} if top_n is None else {"n_best": p["n_best"][:top_n]})
+            for p in self._predict(rows)
+        ]
+
+    def show(self, rows: Iterable[Any], left: str = "[", right: str = "]", around: int = 200) -> list[str]:
+        """Each context with the answer marked, as `mark_answer` does; nothing is marked for no answer."""
+        rows = list(rows)
+        contexts = [self.pipeline.task.query(row).inputs["context"] for row in rows]
+        return [
+            mark_answer(context, p["start"], p["end"], left, right, around)
+            for context, p in zip(contexts, self._predict(rows), strict=True)
+        ]
