@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from fewshot_nlp import FewShotClassifier, FewShotNER
+from fewshot_nlp.backbone.cache import FeatureCache
 from fewshot_nlp.episode import Example, TaskDataset
 from fewshot_nlp.evaluator import mean_and_interval
 from fewshot_nlp.models.base import FewShotModel
@@ -27,6 +28,19 @@ from fewshot_nlp.tasks.base import readable
 
 NER_SETS = ["bc5cdr", "ncbi_disease", "sec_filings_fin", "kpi_edgar", "inlegalner"]
 CLASSIFICATION_SETS = ["banking77"]
+OTHER_CLASSIFICATION_SETS = [
+    "covid_q",
+    "hallmarks_of_cancer",
+    "medical_abstracts",
+    "medquad_answer_type",
+    "privacyqa_opp",
+    "unfair_tos",
+    "cfpb_complaints",
+    "fomc_stance",
+    "stackoverflow20",
+    "scicite",
+]
+"""For `--sets domains`: beyond intents."""
 LAST, MIDDLE = {"layers": (-1,)}, {"layers": (0.5,)}
 
 METHODS: dict[str, dict[str, dict[str, Any]]] = {
@@ -146,6 +160,7 @@ def run(
     records = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
     done = {(r["data"], r["method"], r["k_shot"], r["seed"], r["split"]) for r in records}
     encoders: dict[str, Any] = {}
+    caches: dict[str, FeatureCache] = {}
     for name in sets:
         rows = load_rows(name, split)[:limit]
         for method in methods:
@@ -160,7 +175,10 @@ def run(
                 encoders[method] = FACADES[task].from_pretrained(**METHODS[task][method])
             model = encoders[method]
             train = model.pipeline.task.dataset(load_rows(name, "train"), name)
-            with model.pipeline.learner.encoder.cached(2**30):
+            encoder = model.pipeline.learner.encoder
+            if not encoder.adapter:  # methods on the same frozen layers share their features
+                encoder.cache = caches.setdefault(encoder.fingerprint, FeatureCache(2**30))
+            with encoder.cached(2**30):
                 for seed in todo:
                     support = support_set(train, task, k_shot, seed)
                     record = described(model, name, rows, support)
@@ -214,6 +232,8 @@ def main() -> None:
     if options.task == "table":
         print(table(options.path))
         return
+    if options.sets == ["domains"]:
+        options.sets = OTHER_CLASSIFICATION_SETS
     sets = options.sets or (NER_SETS if options.task == "ner" else CLASSIFICATION_SETS)
     methods = options.methods or list(METHODS[options.task])
     out = options.out or Path(f"evaluation/results/{options.task}.jsonl")

@@ -121,6 +121,24 @@ class SlotBatch:
             anchors=None if self.anchors is None else self.anchors[keep],
         )
 
+    def around_targets(self) -> "SlotBatch":
+        """The batch without windows that hold no target of their item: what is needed to learn to find targets.
+
+        An item whose targets are slots of several windows, or that has none, keeps all of its windows.
+        """
+        slot, window = self.spans[:, 0], self.spans[:, 1]
+        item = self.groups.numpy()[slot]
+        several = np.bincount(slot, minlength=self.n_slots) > 1
+        wanted = (self.target_matrix.sum(dim=1) > 0).numpy()
+        holds = np.zeros(len(self.windows), bool)
+        holds[window[(wanted & ~several)[slot]]] = True
+        served = np.zeros(int(item.max(initial=-1)) + 1, bool)
+        served[item[holds[window]]] = True
+        kept = self.spans[holds[window] | ~served[item]]
+        present = np.zeros(self.n_slots, bool)
+        present[kept[:, 0]] = True
+        return replace(self, spans=kept).select(torch.from_numpy(present))
+
     def loss(self, scores: Float[Tensor, "n_slots n_classes"], label_smoothing: float = 0.0) -> Tensor:
         """Mean loss of scores against the targets: the negative log-likelihood under the normaliser.
 

@@ -22,9 +22,11 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from torch import nn
 
-from fewshot_nlp import FewShotError
+from fewshot_nlp import FewShotError, FewShotQA
 from fewshot_nlp.backbone import Encoder
+from fewshot_nlp.model_card import model_card
 from fewshot_nlp.pipeline import Pipeline
 from fewshot_nlp.sources.loading import load_rows
 from fewshot_nlp.storage import new_pipeline, save
@@ -32,6 +34,10 @@ from fewshot_nlp.training.checkpoint import Checkpoint, load_newest, save_checkp
 
 SOURCES = ("squad_v1", "squad_v2", "squadshifts_amazon", "squadshifts_newwiki", "squadshifts_reddit")
 NEVER = [(name, split) for name in ("squad_v1", "squad_v2") for split in ("validation", "test")]
+LINEAR = ["query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"]
+MOMENTS = ("exp_avg", "exp_avg_sq")
+ADAPTING = {"start": "meta", "n_classes": 2}
+"""How the model adapts to a support set later; of no effect here."""
 LONGEST_QUESTION = 250
 """Characters."""
 logger = logging.getLogger("train_question_answering")
@@ -109,125 +115,144 @@ def build(settings: Settings, device: torch.device) -> Pipeline:
     from peft import LoraConfig
 
     encoder = Encoder.from_pretrained(None)
-    scope = "all"
     if settings.train == "adapter":
-        lora = LoraConfig(
-            r=settings.rank,
-            lora_alpha=settings.rank,
-            target_modules=[
-                "query",
-                "key",
-                "value",
-                "attention.output.dense",
-                "intermediate.dense",
-                "output.dense",
-            ],
+        encoder.attach(
+            LoraConfig(r=settings.rank, lora_alpha=settings.rank, target_modules=LINEAR), seed=settings.seed
         )
-        encoder.attach(lora, seed=settings.seed)
-        scope = "adapter"
-    pipeline = new_pipeline(
-        "question_answering", {}, encoder, "fine_tune", {"scope": scope, "start": "meta", "n_classes": 2}
-    )
+    pipeline = new_pipeline("question_answering", {}, encoder, "fine_tune", ADAPTING)
     encoder.model.to(device)
     pipeline.learner.to(device)
     return pipeline
 
 
+def trainable(pipeline: Pipeline) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
+    """What moves by name: the adapter (or the layers), and the head."""
+    encoder = pipeline.learner.encoder
+    layers = {n: p for n, p in encoder.parameters().items() if not n.startswith(("embeddings.", "pooler."))}
+    head = {f"learner.{n}": p for n, p in pipeline.learner.named_parameters()}
+    return encoder.adapter or layers, head
+
+
+class Run:
+    """Parameters, their optimiser, and the rate of each step."""
+
+    def __init__(self, settings: Settings, pipeline: Pipeline, n_rows: int, folder: Path) -> None:
+        self.settings, self.folder, self.fingerprints = settings, folder, {"rows": str(n_rows)}
+        body, head = trainable(pipeline)
+        self.parameters = body | head
+        self.optimiser = torch.optim.AdamW(
+            [
+                {"params": list(body.values()), "lr": settings.lr, "top": settings.lr},
+                {"params": list(head.values()), "lr": settings.head_lr, "top": settings.head_lr},
+            ],
+            weight_decay=0.01,
+        )
+        self.step = 0
+        for parameter in self.parameters.values():
+            parameter.requires_grad_()
+
+    def update(self, accelerator: Accelerator) -> None:
+        """One optimiser step with the mean gradient of all processes; the rate rises, then falls linearly."""
+        for parameter in self.parameters.values():
+            if accelerator.num_processes > 1:
+                parameter.grad = accelerator.reduce(parameter.grad, "mean")
+        nn.utils.clip_grad_norm_(list(self.parameters.values()), 1.0)
+        steps = self.settings.steps
+        warm = max(1, steps // 16)
+        for group in self.optimiser.param_groups:
+            group["lr"] = group["top"] * min((self.step + 1) / warm, max(0.02, 1 - self.step / steps))
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        self.step += 1
+
+    def save(self) -> None:
+        """A checkpoint."""
+        tensors: dict[str, torch.Tensor] = {f"parameter.{n}": p for n, p in self.parameters.items()}
+        for name, parameter in self.parameters.items():
+            tensors |= {f"{key}.{name}": self.optimiser.state[parameter][key] for key in MOMENTS}
+        found = Checkpoint(
+            step=self.step,
+            tensors=tensors,
+            config=asdict(self.settings),
+            fingerprints=self.fingerprints,
+            best=None,
+        )
+        save_checkpoint(self.folder, found, keep_last=1)
+
+    def resume(self) -> None:
+        """Takes up the newest checkpoint, where there is one."""
+        found = load_newest(self.folder, asdict(self.settings), self.fingerprints)
+        if found is None:
+            return
+        self.step = found.step
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(found.tensors[f"parameter.{name}"])
+                self.optimiser.state[parameter] = {
+                    "step": torch.tensor(float(found.step)),
+                    **{key: found.tensors[f"{key}.{name}"].to(parameter.device) for key in MOMENTS},
+                }
+        logger.info("going on from step %d", found.step)
+
+
 def train(settings: Settings, folder: Path) -> None:
+    """All steps that are left, and then the model."""
     accelerator = Accelerator()
     pipeline = build(settings, accelerator.device)
     learner, task = pipeline.learner, pipeline.task
-    moving = learner.encoder.adapter or {
-        n: p for n, p in learner.encoder.parameters().items() if "embeddings" not in n and "pooler" not in n
-    }
-    for parameter in moving.values():
-        parameter.requires_grad_()
-    head = dict(learner.named_parameters())
-    trained = {**moving, **{f"learner.{n}": p for n, p in head.items()}}
-    optimiser = torch.optim.AdamW(
-        [
-            {"params": list(moving.values()), "lr": settings.lr},
-            {"params": list(head.values()), "lr": settings.head_lr},
-        ],
-        weight_decay=0.01,
-    )
-    warm = max(1, settings.steps // 16)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda s: min((s + 1) / warm, max(0.02, 1 - s / settings.steps))
-    )
     rows = sources(settings.limit)
-    step = resume(folder / "checkpoints", settings, trained, optimiser, schedule, len(rows))
-    began, mean = time.perf_counter(), None
-    first = step
-    while step < settings.steps:
-        mine = batch_rows(rows, step, settings)[accelerator.process_index :: accelerator.num_processes]
+    run = Run(settings, pipeline, len(rows), folder / "checkpoints")
+    run.resume()
+    began, first, mean = time.perf_counter(), run.step, 0.0
+    while run.step < settings.steps:
+        mine = batch_rows(rows, run.step, settings)[accelerator.process_index :: accelerator.num_processes]
         batch = task.collate(task.examples(mine), (), learner.encoder.tokenizer, with_targets=True)
         with accelerator.autocast():
             loss = learner.meta_loss(batch, batch)
         loss.backward()
-        if accelerator.num_processes > 1:
-            for parameter in trained.values():
-                parameter.grad = accelerator.reduce(parameter.grad, "mean")
-        torch.nn.utils.clip_grad_norm_(list(trained.values()), 1.0)
-        optimiser.step()
-        optimiser.zero_grad()
-        schedule.step()
-        step += 1
-        mean = float(loss.detach()) if mean is None else 0.98 * mean + 0.02 * float(loss.detach())
-        if step % 20 == 0 or step == settings.steps:
-            speed = (step - first) * settings.meta_batch / (time.perf_counter() - began)
-            logger.info("step %d of %d: loss %.3f, %.1f rows/s", step, settings.steps, mean, speed)
-        if accelerator.is_main_process and (step % 100 == 0 or step == settings.steps):
-            checkpoint(folder / "checkpoints", settings, trained, optimiser, step, len(rows))
-    for parameter in moving.values():
+        run.update(accelerator)
+        mean = float(loss.detach()) if run.step == first + 1 else 0.98 * mean + 0.02 * float(loss.detach())
+        if run.step % 20 == 0 or run.step == settings.steps:
+            speed = (run.step - first) * settings.meta_batch / (time.perf_counter() - began)
+            logger.info("step %d of %d: loss %.3f, %.1f rows/s", run.step, settings.steps, mean, speed)
+        if accelerator.is_main_process and (run.step % 100 == 0 or run.step == settings.steps):
+            run.save()
+    for parameter in run.parameters.values():
         parameter.requires_grad_(False)
     if settings.train == "all":
         learner.encoder.mark_trained()
+    for parameter in learner.parameters():
+        parameter.requires_grad_()
     if accelerator.is_main_process:
-        save(folder / "model", pipeline, extra={"training": asdict(settings)})
+        write(folder / "model", pipeline, settings)
 
 
-def checkpoint(folder, settings, trained, optimiser, step, n_rows) -> None:
-    tensors = {f"parameter.{n}": p for n, p in trained.items()}
-    for name, parameter in trained.items():
-        for key in ("exp_avg", "exp_avg_sq"):
-            tensors[f"{key}.{name}"] = optimiser.state[parameter][key]
-    save_checkpoint(
-        folder,
-        Checkpoint(
-            step=step, tensors=tensors, config=asdict(settings), fingerprints={"rows": str(n_rows)}, best=None
-        ),
-        keep_last=1,
-    )
-
-
-def resume(folder, settings, trained, optimiser, schedule, n_rows) -> int:
-    found = load_newest(folder, asdict(settings), {"rows": str(n_rows)})
-    if found is None:
-        return 0
-    with torch.no_grad():
-        for name, parameter in trained.items():
-            parameter.copy_(found.tensors[f"parameter.{name}"])
-            optimiser.state[parameter] = {
-                "step": torch.tensor(float(found.step)),
-                **{key: found.tensors[f"{key}.{name}"].clone() for key in ("exp_avg", "exp_avg_sq")},
-            }
-    schedule.last_epoch = found.step - 1
-    schedule.step()
-    return found.step
+def write(folder: Path, pipeline: Pipeline, settings: Settings) -> None:
+    """The model folder with its card; tensors as float16."""
+    config = asdict(settings) | {
+        "outer_lr": settings.lr,
+        "outer_steps": settings.steps,
+        "sources": [{"name": name, "split": "train"} for name in SOURCES],
+    }
+    extra = {
+        "license": "cc-by-sa-4.0",
+        "language": "en",
+        "meta_training": {"config": config, "step": settings.steps, "validation": None},
+    }
+    card = model_card(FewShotQA(pipeline, extra=extra), "question_answering")
+    save(folder, pipeline, extra=extra, files={"README.md": card}, half=True)
+    logger.info("%s", folder)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--output_dir", required=True, type=Path)
     for name, value in asdict(Settings()).items():
         parser.add_argument(f"--{name}", type=type(value), default=value)
     values = vars(parser.parse_args())
     folder = values.pop("output_dir")
-    logging.basicConfig(
-        level=logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR,
-        format="%(asctime)s %(message)s",
-    )
+    first = os.environ.get("RANK", "0") == "0"
+    logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(asctime)s %(message)s")
     for noisy in ("httpx", "accelerate"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:

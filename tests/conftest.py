@@ -17,13 +17,14 @@ PIECES = ("##ed", "##er", "##es", "##ing", "##ly", "##ol", "##tion")
 MARKS = tuple(string.punctuation + string.digits)
 
 
-def make_tiny_encoder(folder: Path, seed: int = 0, hidden_size: int = 32) -> Path:
+def make_tiny_encoder(folder: Path, seed: int = 0, hidden_size: int = 32, window: int = 64) -> Path:
     """Writes a randomly initialised BERT of 2 layers and its WordPiece tokenizer, as transformers does.
 
     Args:
         folder: where to; it is made.
         seed: for the weights.
         hidden_size: a multiple of 4.
+        window: tokens that it reads at once.
     """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
@@ -49,7 +50,7 @@ def make_tiny_encoder(folder: Path, seed: int = 0, hidden_size: int = 32) -> Pat
         cls_token="[CLS]",
         sep_token="[SEP]",
         mask_token="[MASK]",
-        model_max_length=64,
+        model_max_length=window,
         model_input_names=["input_ids", "token_type_ids", "attention_mask"],
     )
     config = BertConfig(
@@ -58,7 +59,7 @@ def make_tiny_encoder(folder: Path, seed: int = 0, hidden_size: int = 32) -> Pat
         num_hidden_layers=2,
         num_attention_heads=4,
         intermediate_size=2 * hidden_size,
-        max_position_embeddings=64,
+        max_position_embeddings=window,
         pad_token_id=0,
     )
     with torch.random.fork_rng(devices=[]):

@@ -48,7 +48,8 @@ def main() -> None:
     for i in range(options.repeats):
         episode = sampler.episode(i)
         rows, test = (
-            [{"text": e.inputs["text"], "label": e.target} for e in part] for part in (episode.support, episode.query)
+            [{"text": e.inputs["text"], "label": e.target} for e in part]
+            for part in (episode.support, episode.query)
         )
         clf.adapt(rows)
         start = time.perf_counter()

@@ -11,11 +11,12 @@ from fewshot_nlp.demo.classification import CLASSIFICATION
 from fewshot_nlp.demo.measure import DomainResult, run_domain
 from fewshot_nlp.demo.ner import NER
 from fewshot_nlp.demo.page import write_page
+from fewshot_nlp.demo.question_answering import QUESTION_ANSWERING
 from fewshot_nlp.demo.section import DOMAINS, Section
 from fewshot_nlp.demo.terminal import Terminal
 from fewshot_nlp.errors import FewShotError
 
-SECTIONS: tuple[Section, ...] = (CLASSIFICATION, NER)
+SECTIONS: tuple[Section, ...] = (CLASSIFICATION, NER, QUESTION_ANSWERING)
 N_SEEDS = 5
 
 __all__ = ["SECTIONS", "run_demo"]

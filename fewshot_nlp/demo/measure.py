@@ -8,11 +8,12 @@ from typing import cast
 from fewshot_nlp.backbone import Encoder
 from fewshot_nlp.demo.section import Section, Shown
 from fewshot_nlp.episode import Episode, TaskDataset, canonical_json
-from fewshot_nlp.evaluator import evaluate_episodes
+from fewshot_nlp.evaluator import evaluate_episodes, mean_and_interval
+from fewshot_nlp.pipeline import TaskModel
 from fewshot_nlp.sources import load_card, load_rows
 from fewshot_nlp.storage import new_pipeline
 
-DEFAULT = "default"
+DEFAULT, NO_EXAMPLE = "default", "no example"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,7 @@ class DomainResult:
 
     Args:
         domain: its name.
-        labels: label names.
+        labels: label names; of a task without labels what its predictions are called.
         n_support: rows in the support set of the first seed.
         seconds: time to adapt the default to it, the encoder being loaded.
         learner: name of the default learner.
@@ -59,7 +60,9 @@ def run_domain(section: Section, domain: str, seeds: Sequence[int], encoder: str
     name = section.card.format(domain=domain)
     model = section.model.from_pretrained(encoder)
     task = model.pipeline.task
-    data = task.dataset(load_rows(name), name, load_card(name).domain)
+    card = load_card(name)
+    data = task.dataset(load_rows(name), name, card.domain, card.group_column)
+    seeds = seeds[: section.most_seeds]
     draws = [held_out(section, data, seed) for seed in seeds]
 
     begin = time.perf_counter()
@@ -79,10 +82,13 @@ def run_domain(section: Section, domain: str, seeds: Sequence[int], encoder: str
             scores[label] = Score(
                 mean=report.mean[report.metric], half=cast(float, report.ci95[report.metric])
             )
+    unadapted = model.pipeline.unadapted()
+    if unadapted is not None:
+        scores[NO_EXAMPLE] = no_example(unadapted, data, draws)
     rows = [len(draw.query) for draw in draws]
     return DomainResult(
         domain=domain,
-        labels=data.label_names,
+        labels=data.label_names or ("answer",),
         n_support=len(draws[0].support),
         seconds=seconds,
         learner=model.pipeline.learner.name,
@@ -96,14 +102,30 @@ def run_domain(section: Section, domain: str, seeds: Sequence[int], encoder: str
 
 
 def held_out(section: Section, data: TaskDataset, seed: int) -> Episode:
-    """An episode whose query set is every row that is not in the support set."""
+    """An episode whose query set is every row that is not in the support set, nor in a document of it."""
     drawn = section.sampler(data, seed).episode(0)
-    used = {canonical_json(example.inputs) for example in drawn.support}
+    names = [canonical_json(example.inputs) for example in data.examples]
+    support = {canonical_json(example.inputs) for example in drawn.support}
+    groups = data.groups or names
+    used = {group for name, group in zip(names, groups, strict=True) if name in support}
     return Episode(
         task=drawn.task,
         support=drawn.support,
-        query=tuple(e for e in data.examples if canonical_json(e.inputs) not in used),
+        query=tuple(e for e, group in zip(data.examples, groups, strict=True) if group not in used),
         label_names=drawn.label_names,
         task_id=drawn.task_id,
         episode_id=f"{data.name}/demo/seed-{seed}",
     )
+
+
+def no_example(model: TaskModel, data: TaskDataset, draws: Sequence[Episode]) -> Score:
+    """Scores of a model before any example, on the same held-out rows; each row is predicted once."""
+    task = model.pipeline.task
+    found = model.predict([example.query for example in data.examples])
+    target = {canonical_json(e.inputs): p["target"] for e, p in zip(data.examples, found, strict=True)}
+    each = [
+        task.metrics(draw.targets, [target[canonical_json(q.inputs)] for q in draw.queries], draw.label_names)
+        for draw in draws
+    ]
+    mean, half = mean_and_interval([scores[task.primary_metric] for scores in each])
+    return Score(mean=mean, half=cast(float, half))

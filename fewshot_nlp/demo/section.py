@@ -33,10 +33,12 @@ class Shown:
 
     Args:
         pieces: the input's text.
+        question: what was asked of it.
         answers: what is said of the whole input, likeliest first, each with its confidence.
     """
 
     pieces: tuple[Piece, ...]
+    question: str = ""
     answers: tuple[tuple[str, float], ...] = ()
 
 
@@ -69,6 +71,7 @@ class Section:
         baselines: name to a method on the frozen encoder that the default is compared with.
         layers: the encoder's layers that the baselines read, as in `Encoder.from_pretrained`.
         note: what the baselines are, in words.
+        most_seeds: at most so many support sets for each score; None for all.
     """
 
     model: type[FewShotModel]
@@ -77,8 +80,9 @@ class Section:
     card: str
     sampler: Callable[[TaskDataset, int], TaskSampler]
     row: Callable[[Example], dict[str, Any]]
-    inputs: Mapping[str, Sequence[str]]
-    show: Callable[[Any, Sequence[str]], list[Shown]]
+    inputs: Mapping[str, Sequence[Any]]
+    show: Callable[[Any, Sequence[Any]], list[Shown]]
     baselines: Mapping[str, Baseline]
     layers: tuple[float, ...]
     note: str
+    most_seeds: int | None = None

@@ -91,6 +91,8 @@ def footnote(section: Section, result: DomainResult) -> str:
 
 def _rendered(shown: Shown, labels: Sequence[str]) -> Text:
     text = Text()
+    if shown.question:
+        text.append(f"{shown.question}\n", "italic")
     for piece in shown.pieces:
         if piece.tag is None:
             text.append(piece.text)

@@ -23,8 +23,8 @@ from fewshot_nlp.learners.linear_models import PreconditionedRegression
 from fewshot_nlp.learners.linear_probe import logistic_regression
 from fewshot_nlp.slots import SlotBatch
 
-TOLERANCE = 1e-7
-"""Relative change of the loss at which the regression stops."""
+SMALL = 10**7
+"""Rows x columns x classes up to which the regression is solved in float64 and to the end, which takes a blink."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,14 +69,14 @@ class ContextProbe(Learner):
         x = self._design(state, features, support)[keep].detach().cpu().float().numpy()
         targets, weights = support.target_matrix[keep.cpu()].numpy(), weight[keep].cpu().numpy()
         exclusive = support.normaliser == "classes"
-        solver = (
-            PreconditionedRegression(x, support.n_classes, self.config.C, np.float64) if exclusive else None
-        )
+        small = x.size * support.n_classes <= SMALL
+        dtype, tolerance = (np.float64, 1e-7) if small else (np.float32, 1e-5)
+        solver = PreconditionedRegression(x, support.n_classes, self.config.C, dtype) if exclusive else None
 
         def head(wanted: np.ndarray) -> np.ndarray:
             if solver is None:
                 return logistic_regression(x, wanted, weights, self.config.C, exclusive=False)
-            return solver.fit(np.arange(len(x)), wanted.argmax(axis=1), weights, wanted.shape[1], TOLERANCE)
+            return solver.fit(np.arange(len(x)), wanted.argmax(axis=1), weights, wanted.shape[1], tolerance)
 
         heads = {"head": targets}
         if support.coarse is not None:
@@ -141,7 +141,8 @@ class ContextProbe(Learner):
 
 def _with_neighbours(products: Float[Tensor, "n three_c"], batch: SlotBatch) -> Float[Tensor, "n c"]:
     mine, before, after = products.chunk(3, dim=1)
-    return mine + neighbour(before, batch, -1) + neighbour(after, batch, 1)
+    total: Tensor = mine + neighbour(before, batch, -1) + neighbour(after, batch, 1)
+    return total
 
 
 def neighbour(rows: Float[Tensor, "n d"], batch: SlotBatch, step: int) -> Float[Tensor, "n d"]:

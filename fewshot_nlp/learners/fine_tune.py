@@ -18,10 +18,21 @@ from torch import Tensor, nn
 
 from fewshot_nlp.backbone import Encoder
 from fewshot_nlp.learners import LEARNERS
-from fewshot_nlp.learners.base import FAST, Learner, LearnerConfig, State, check, check_choice
+from fewshot_nlp.learners.base import (
+    FAST,
+    Learner,
+    LearnerConfig,
+    State,
+    check,
+    check_choice,
+    fast_weights,
+)
 from fewshot_nlp.learners.heads import LearnedHead, linear_scores, prototype_head
 from fewshot_nlp.learners.inner_loop import gradients, need_adapter
 from fewshot_nlp.slots import SlotBatch
+
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Of the way from the start to the end of training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +56,10 @@ class FineTuneConfig(LearnerConfig):
         scale: with "prototypes" and "meta", features are L2-normalised and multiplied by this before the head.
         max_grad_norm: gradients of adapter or encoder are scaled down to this norm.
         label_smoothing: share of the probability spread over all classes.
+        folds: from 2 on, the weights go only part of the way from the start to where training led, perhaps none of
+            it: as far as lowers the loss of held-out examples in so many folds surely (by a standard error; Wortsman
+            et al. 2022, Robust fine-tuning of zero-shot models). It doubles the time; 0 goes all the way.
+        bfloat16: compute the encoder in bfloat16 while training, which some processors do twice as fast.
     """
 
     scope: Literal["adapter", "all", "head"] = "adapter"
@@ -60,6 +75,8 @@ class FineTuneConfig(LearnerConfig):
     scale: float = 8.0
     max_grad_norm: float = 1.0
     label_smoothing: float = 0.0
+    folds: int = 0
+    bfloat16: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -75,6 +92,7 @@ class FineTuneConfig(LearnerConfig):
         check(self, "scale", 1e-3, 1e3)
         check(self, "max_grad_norm", 1e-6, 1e6)
         check(self, "label_smoothing", 0, 0.9)
+        check(self, "folds", 0, 20)
 
 
 @LEARNERS.register("fine_tune")
@@ -103,8 +121,9 @@ class FineTune(Learner):
         state = self._start(support)
         if meta or not examples.n_slots:
             return state
-        with torch.enable_grad():
-            return self._train(state, examples)
+        if self.config.folds > 1:
+            return self._part_of_the_way(state, examples)
+        return self._train(state, examples, self.config.steps)
 
     def score(
         self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
@@ -136,7 +155,26 @@ class FineTune(Learner):
         state["head.weight"], state["head.bias"] = prototype_head(features, support, self.config.label_names)
         return state
 
-    def _train(self, start: State, examples: SlotBatch) -> State:
+    def _part_of_the_way(self, start: State, examples: SlotBatch) -> State:
+        groups = torch.unique(examples.groups)
+        folds = min(self.config.folds, len(groups))
+        order = torch.randperm(len(groups), generator=torch.Generator().manual_seed(self.config.seed))
+        losses = []
+        for held in order.chunk(folds) if folds > 1 else ():
+            out = torch.isin(examples.groups, groups[held])
+            steps = max(1, round(self.config.steps * (1 - 1 / folds)))
+            end = self._train(start, examples.select(~out), steps)
+            held_out = [examples.select(examples.groups == g) for g in groups[held]]
+            with torch.no_grad():
+                mixed = [_between(start, end, share) for share in SHARES]
+                losses += [[float(b.loss(self.query_scores(state, b))) for state in mixed] for b in held_out]
+        share = _surely_better(torch.tensor(losses, dtype=torch.float64)) if losses else 0.0
+        if share == 0.0:
+            return {name: value.detach().clone() for name, value in start.items()}
+        return _between(start, self._train(start, examples, self.config.steps), share)
+
+    @torch.enable_grad()
+    def _train(self, start: State, examples: SlotBatch, steps: int) -> State:
         state = {name: value.detach().clone() for name, value in start.items()}
         weights = {n: w.requires_grad_() for n, w in state.items() if n.startswith((FAST, "head."))}
         fast = [w for n, w in weights.items() if n.startswith(FAST)]
@@ -144,14 +182,16 @@ class FineTune(Learner):
         rate = self.config.lr or (1e-4 if self.config.scope == "all" else 1e-3)
         groups = [{"params": fast, "lr": rate}] * bool(fast) + [{"params": head, "lr": self.config.head_lr}]
         optimiser = torch.optim.AdamW(groups, weight_decay=self.config.weight_decay)
-        steps = self.config.steps
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimiser, lambda step: min((step + 1) / (0.1 * steps + 1), 1 - step / steps)
         )
-        train, held_out = self._split(examples)
+        train, held_out = self._split(examples.around_targets())
         best, best_loss = state, float("inf")
         for step, batch in zip(range(steps), self._batches(train), strict=False):
-            loss = batch.loss(self.query_scores(state, batch), self.config.label_smoothing)
+            device = self.encoder.device.type
+            with torch.autocast(device, torch.bfloat16, enabled=self.config.bfloat16):
+                features = self.features(batch, fast_weights(state))
+            loss = batch.loss(self.score(state, features, batch), self.config.label_smoothing)
             for name, grad in gradients(loss, weights).items():
                 weights[name].grad = grad
             if fast:
@@ -185,3 +225,19 @@ class FineTune(Learner):
                 self.config.batch_size
             ):
                 yield examples.select(torch.isin(examples.groups, part))
+
+
+def _between(start: State, end: State, share: float) -> State:
+    """Each weight part of the way from a start to an end; what does not move is the start's."""
+    return {
+        name: torch.lerp(value.detach(), end[name], share) if value.is_floating_point() else value
+        for name, value in start.items()
+    }
+
+
+def _surely_better(losses: Float[Tensor, "n_examples n_shares"]) -> float:
+    """The share with the least mean loss, where it beats the first by a standard error of the difference; else 0."""
+    best = int(losses.mean(dim=0).argmin())
+    gain = losses[:, 0] - losses[:, best]
+    error = gain.std(correction=0) / max(1, len(gain) - 1) ** 0.5
+    return SHARES[best] if float(gain.mean()) > float(error) else 0.0

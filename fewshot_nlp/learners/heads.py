@@ -15,8 +15,12 @@ from fewshot_nlp.slots import SlotBatch
 def linear_scores(
     state: Mapping[str, Tensor], features: Float[Tensor, "n_slots d"]
 ) -> Float[Tensor, "n_slots n_classes"]:
-    """Scores of the head ``head.weight`` [n_classes, d], ``head.bias`` [n_classes] of a state."""
-    return F.linear(features, state["head.weight"], state["head.bias"])
+    """Scores of the head ``head.weight`` [n_classes, d], ``head.bias`` [n_classes] of a state.
+
+    In full precision under autocast too: bfloat16 has 8 bits, too few to tell one token's score from the next one's.
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        return F.linear(features, state["head.weight"], state["head.bias"])
 
 
 def prototype_head(

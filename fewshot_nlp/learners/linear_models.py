@@ -107,7 +107,7 @@ class PreconditionedRegression:
             np.zeros(shape[0] * shape[1]),
             jac=True,
             method="L-BFGS-B",
-            options={"maxiter": 200, "maxcor": 6, "ftol": tolerance, "gtol": 10 * tolerance},
+            options={"maxiter": 200, "maxcor": 20, "ftol": tolerance, "gtol": 10 * tolerance},
         )
         w = found.x.reshape(shape).astype(self.dtype)
         back = self.basis[:, None] * w[:-1] if self.basis.ndim == 1 else self.basis @ w[:-1]

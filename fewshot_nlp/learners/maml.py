@@ -42,8 +42,8 @@ class MAMLConfig(LearnerConfig):
     """
 
     inner_steps: int = 5
-    inner_lr: float = 0.02
-    head_lr: float = 0.2
+    inner_lr: float = 0.1
+    head_lr: float = 1.0
     first_order: bool = False
     scope: Literal["adapter", "head"] = "adapter"
     head: Literal["zeros", "prototypes", "meta"] = "prototypes"

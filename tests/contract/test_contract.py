@@ -18,7 +18,6 @@ from fewshot_nlp.tasks import TASKS
 
 QUICK = {
     "fine_tune": {"steps": 30, "lr": 0.01},
-    "maml": {"inner_steps": 3},
 }
 """Settings that only shorten a learner's run."""
 

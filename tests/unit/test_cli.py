@@ -315,20 +315,24 @@ class TestReadme:
 
 class TestDemo:
     def test_page_and_terminal_show_the_same_numbers(
-        self, tiny_encoder_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
+        from conftest import make_tiny_encoder
+
         from fewshot_nlp.demo import run_demo
 
-        page = run_demo(tmp_path / "out", 3, n_seeds=2, domains=["legal"], encoder=str(tiny_encoder_folder))
+        encoder = make_tiny_encoder(tmp_path / "tiny", window=256)  # half of it must hold a question, letter by letter
+        page = run_demo(tmp_path / "out", 3, n_seeds=2, domains=["legal"], encoder=str(encoder))
         html, printed = page.read_text(encoding="utf-8"), capsys.readouterr().out
         scores = [
             line.split("  ")[-1].strip()
             for line in printed.splitlines()
             if "±" in line and "Mean" not in line
         ]
-        assert len(scores) == 2 * 4
+        assert len(scores) == 2 * 4 + 3
         assert all(score in html for score in scores)
         assert "seeds 3 to 4" in html
+        assert '<p class="question">Why was the appeal dismissed?</p>' in html
         assert "http" not in html
         assert "<script" not in html
 

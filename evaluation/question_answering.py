@@ -1,0 +1,133 @@
+"""Question answering before and after a few examples: support sets drawn from train, scores on the test split.
+
+    FEWSHOT_NLP_DATA=... python evaluation/question_answering.py run --k-shot 0 16 128 --seeds 5
+    python evaluation/question_answering.py table
+
+A record a data set, method, K and seed is appended as soon as it is there; a run that is started again leaves out
+what the file holds. No document is in a support set and among the scored questions. Nothing is chosen on the test
+splits. ``--limit`` scores the first rows of a fixed random order.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fewshot_nlp import FewShotQA
+from fewshot_nlp.evaluator import mean_and_interval
+from fewshot_nlp.sampling import KShot
+from fewshot_nlp.sources import load_card, load_rows
+
+SETS = ["squad_v1", "covid_qa", "policy_qa", "tatqa_spans"]
+RESULTS = Path(__file__).with_name("results") / "question_answering.jsonl"
+METHODS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "linear_probe": {"learner": "linear_probe"},
+    "prototypical": {"learner": "prototypical"},
+    "nearest_neighbour": {"learner": "nearest_neighbour"},
+}
+
+
+def test_rows(name: str, split: str, limit: int | None) -> list[dict[str, Any]]:
+    rows = load_rows(name, split)
+    return [rows[i] for i in np.random.default_rng(0).permutation(len(rows))[:limit]]
+
+
+def measured(model: FewShotQA, name: str, split: str, k: int, seed: int, limit: int | None) -> dict[str, Any]:
+    task = model.pipeline.task
+    support = ()
+    if k:
+        train = task.dataset(load_rows(name, "train"), name, group_column=load_card(name).group_column)
+        support = KShot(train, k, 1, seed=seed).episode(0).support
+    begin = time.perf_counter()
+    adapted = model.pipeline.adapt(support, ())
+    seconds = time.perf_counter() - begin
+    documents = {e.inputs["context"] for e in support}
+    test = [e for e in task.examples(test_rows(name, split, limit)) if e.inputs["context"] not in documents]
+    begin = time.perf_counter()
+    predicted = adapted.predict([e.query for e in test])
+    return {
+        "data": name,
+        "n_support": len(support),
+        "n_test": len(test),
+        "scores": task.metrics([e.target for e in test], [p["target"] for p in predicted], ()),
+        "seconds": round(seconds, 3),
+        "predict_seconds": round(time.perf_counter() - begin, 3),
+        "bytes": adapted.adapted.bytes,
+    }
+
+
+def run(options: argparse.Namespace) -> None:
+    out: Path = options.out
+    out.parent.mkdir(parents=True, exist_ok=True)
+    records = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+    keys = ("data", "method", "k_shot", "seed", "split", "limit", "bfloat16")
+    done = {tuple(r[k] for k in keys) for r in records}
+    for method in options.methods:
+        model = FewShotQA.from_pretrained(**METHODS[method])
+        for k in options.k_shot:
+            for name in options.sets:
+                for seed in range(options.seeds if k else 1):
+                    fixed = (name, method, k, seed, options.split, options.limit, options.bfloat16)
+                    if fixed in done or (k == 0 and model.pipeline.unadapted() is None):
+                        continue
+                    with torch.autocast("cpu", torch.bfloat16, enabled=options.bfloat16):
+                        record = measured(model, name, options.split, k, seed, options.limit)
+                    record |= dict(zip(keys, fixed, strict=True)) | {"threads": torch.get_num_threads()}
+                    with out.open("a") as file:
+                        file.write(json.dumps(record) + "\n")
+                    print(
+                        *fixed,
+                        f"{record['scores']['squad_f1']:.4f}",
+                        f"{record['seconds']:.0f} s",
+                        flush=True,
+                    )
+
+
+def summary(path: Path, metric: str) -> dict[tuple[str, int, str], tuple[float, float | None, int]]:
+    """Mean, half-width of its 95 % interval and number of seeds, by (method, K, data set)."""
+    values: dict[tuple[str, int, str], list[float]] = {}
+    for record in map(json.loads, path.read_text().splitlines()):
+        key = (record["method"], record["k_shot"], record["data"])
+        values.setdefault(key, []).append(record["scores"][metric])
+    return {key: (*mean_and_interval(found), len(found)) for key, found in values.items()}
+
+
+def table(path: Path, metric: str) -> str:
+    found = summary(path, metric)
+    sets = [name for name in SETS if any(key[2] == name for key in found)]
+    lines = [f"| {metric} | examples | " + " | ".join(sets) + " |", "|---" * (len(sets) + 2) + "|"]
+    for method, k in dict.fromkeys(key[:2] for key in sorted(found, key=lambda key: (key[0], key[1]))):
+        cells = []
+        for name in sets:
+            mean, half, n = found.get((method, k, name), (float("nan"), None, 0))
+            cells.append(f"{mean:.3f}" + ("" if half is None else f" ± {half:.3f} ({n})"))
+        lines.append(f"| {method if k else 'no example'} | {k} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["run", "table"])
+    parser.add_argument("--sets", nargs="*", default=SETS)
+    parser.add_argument("--methods", nargs="*", default=["default"], choices=list(METHODS))
+    parser.add_argument("--k-shot", nargs="*", type=int, default=[0, 16, 128])
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--limit", type=int)
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--bfloat16", action="store_true", help="compute the encoder in bfloat16")
+    parser.add_argument("--metric", default="squad_f1")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    if options.what == "table":
+        print(table(options.out, options.metric))
+    else:
+        run(options)
+
+
+if __name__ == "__main__":
+    main()
