@@ -195,8 +195,8 @@ class Run:
         logger.info("going on from step %d", found.step)
 
 
-def train(settings: Settings, folder: Path) -> None:
-    """All steps that are left, and then the model."""
+def train(settings: Settings, folder: Path, stop_after: int) -> None:
+    """Steps that are left, at most so many as a run may do, and then the model as it is."""
     accelerator = Accelerator()
     pipeline = build(settings, accelerator.device)
     learner, task = pipeline.learner, pipeline.task
@@ -204,7 +204,8 @@ def train(settings: Settings, folder: Path) -> None:
     run = Run(settings, pipeline, len(rows), folder / "checkpoints")
     run.resume()
     began, first, mean = time.perf_counter(), run.step, 0.0
-    while run.step < settings.steps:
+    last = min(settings.steps, run.step + (stop_after or settings.steps))
+    while run.step < last:
         mine = batch_rows(rows, run.step, settings)[accelerator.process_index :: accelerator.num_processes]
         batch = task.collate(task.examples(mine), (), learner.encoder.tokenizer, with_targets=True)
         with accelerator.autocast():
@@ -212,10 +213,10 @@ def train(settings: Settings, folder: Path) -> None:
         loss.backward()
         run.update(accelerator)
         mean = float(loss.detach()) if run.step == first + 1 else 0.98 * mean + 0.02 * float(loss.detach())
-        if run.step % 20 == 0 or run.step == settings.steps:
+        if run.step % 20 == 0 or run.step == last:
             speed = (run.step - first) * settings.meta_batch / (time.perf_counter() - began)
             logger.info("step %d of %d: loss %.3f, %.1f rows/s", run.step, settings.steps, mean, speed)
-        if accelerator.is_main_process and (run.step % 100 == 0 or run.step == settings.steps):
+        if accelerator.is_main_process and (run.step % 100 == 0 or run.step == last):
             run.save()
     for parameter in run.parameters.values():
         parameter.requires_grad_(False)
@@ -224,10 +225,10 @@ def train(settings: Settings, folder: Path) -> None:
     for parameter in learner.parameters():
         parameter.requires_grad_()
     if accelerator.is_main_process:
-        write(folder / "model", pipeline, settings)
+        write(folder / "model", pipeline, settings, run.step)
 
 
-def write(folder: Path, pipeline: Pipeline, settings: Settings) -> None:
+def write(folder: Path, pipeline: Pipeline, settings: Settings, step: int) -> None:
     """The model folder with its card; tensors as float16."""
     config = asdict(settings) | {
         "outer_lr": settings.lr,
@@ -237,7 +238,7 @@ def write(folder: Path, pipeline: Pipeline, settings: Settings) -> None:
     extra = {
         "license": "cc-by-sa-4.0",
         "language": "en",
-        "meta_training": {"config": config, "step": settings.steps, "validation": None},
+        "meta_training": {"config": config, "step": step, "validation": None},
     }
     card = model_card(FewShotQA(pipeline, extra=extra), "question_answering")
     save(folder, pipeline, extra=extra, files={"README.md": card}, half=True)
@@ -249,14 +250,17 @@ def main() -> int:
     parser.add_argument("--output_dir", required=True, type=Path)
     for name, value in asdict(Settings()).items():
         parser.add_argument(f"--{name}", type=type(value), default=value)
+    parser.add_argument(
+        "--stop_after", type=int, default=0, help="steps of this run; 0 for all that are left"
+    )
     values = vars(parser.parse_args())
-    folder = values.pop("output_dir")
+    folder, stop_after = values.pop("output_dir"), values.pop("stop_after")
     first = os.environ.get("RANK", "0") == "0"
     logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(asctime)s %(message)s")
     for noisy in ("httpx", "accelerate"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
-        train(Settings(**values), folder)
+        train(Settings(**values), folder, stop_after)
     except FewShotError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

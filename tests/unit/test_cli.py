@@ -313,15 +313,79 @@ class TestReadme:
         assert sorted(re.findall(r"^\| `(\w+)` \|.*\|.*\|$", self.README, re.MULTILINE)) == LEARNERS.names()
 
 
+class TestQuestionAnswering:
+    """A task without labels goes the same way through every command."""
+
+    def test_adapt_predict_and_evaluate(self, tiny_encoder_folder: Path, tmp_path: Path) -> None:
+        words = ["aspirin", "card", "drug", "court", "bank", "letter"]
+        rows = [
+            {
+                "question": "what was it",
+                "context": f"{filler} {word} of my week",
+                "answers": {"text": [word], "answer_start": [len(filler) + 1]},
+            }
+            for filler in ("the", "a", "in")
+            for word in words
+        ]
+        data = write_lines(tmp_path / "rows.jsonl", rows)
+        common = ("--task", "question_answering", "--data", data, "--encoder", tiny_encoder_folder)
+        told = good("adapt", *common, "--learner", "linear_probe", "--out", tmp_path / "model")
+        assert "linear_probe adapted to 18 rows" in told
+        assert "labels" not in told
+        found = good("predict", "--model", tmp_path / "model", "--input", data)
+        predicted = [json.loads(line) for line in found.splitlines()]
+        assert (
+            sum(p["answer"] == row["answers"]["text"][0] for p, row in zip(predicted, rows, strict=True)) > 12
+        )
+        for p in predicted:
+            assert p["context"][p["start"] : p["end"]] == p["answer"]
+            assert 0 < p["score"] <= 1
+        scored = json.loads(good("evaluate", "--model", tmp_path / "model", "--data", data, "--json"))
+        assert scored["metric"] == "squad_f1"
+        assert scored["scores"]["squad_f1"] > 0.6
+
+    def test_evaluate_on_a_card_by_rows_of_whole_documents(self, tmp_path: Path) -> None:
+        from conftest import make_tiny_encoder
+
+        encoder = make_tiny_encoder(tmp_path / "tiny", window=256)
+        options = ("--learner", "prototypical", "--k-shot", 3, "--n-query", 2, "--episodes", 2, "--json")
+        report = json.loads(
+            good("evaluate", "--card", "legal_question_answering", "--encoder", encoder, *options)
+        )
+        assert report["protocol"]["sampler"] == "k_shot"
+        assert report["n_episodes"] == 2
+        assert set(report["metrics"]) >= {"squad_f1", "squad_exact_match", "unicode_f1"}
+        refused(
+            "evaluate", "--card", "legal_question_answering", "--encoder", encoder, *options, "--n-way", 2
+        )
+
+    def test_a_text_file_is_no_input(self, tiny_encoder_folder: Path, tmp_path: Path) -> None:
+        data = write_lines(
+            tmp_path / "rows.jsonl",
+            [{"question": "who", "context": "my bank", "answers": {"text": ["bank"], "answer_start": [3]}}],
+        )
+        common = ("--task", "question_answering", "--data", data, "--encoder", tiny_encoder_folder)
+        good("adapt", *common, "--learner", "prototypical", "--out", tmp_path / "model")
+        texts = tmp_path / "texts.txt"
+        texts.write_text("who\n")
+        message = refused("predict", "--model", tmp_path / "model", "--input", texts)
+        assert "Row 1: there is no column 'question', only: text" in message
+
+
 class TestDemo:
     def test_page_and_terminal_show_the_same_numbers(
-        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         from conftest import make_tiny_encoder
 
+        from fewshot_nlp import FewShotQA
         from fewshot_nlp.demo import run_demo
 
-        encoder = make_tiny_encoder(tmp_path / "tiny", window=256)  # half of it must hold a question, letter by letter
+        monkeypatch.setattr(FewShotQA, "default_learner_config", {"steps": 2, "batch_size": 2})
+
+        encoder = make_tiny_encoder(
+            tmp_path / "tiny", window=256
+        )  # half of it must hold a question, letter by letter
         page = run_demo(tmp_path / "out", 3, n_seeds=2, domains=["legal"], encoder=str(encoder))
         html, printed = page.read_text(encoding="utf-8"), capsys.readouterr().out
         scores = [

@@ -6,8 +6,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from conftest import make_tiny_encoder
 
-from fewshot_nlp import FewShotQA
+from fewshot_nlp import FewShotQA, meta_train
 from fewshot_nlp.backbone import Encoder
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.metrics.question_answering import (
@@ -20,6 +21,8 @@ from fewshot_nlp.sampling import KShot
 from fewshot_nlp.storage import load, new_pipeline, save
 from fewshot_nlp.tasks import TASKS
 from fewshot_nlp.tasks.answers import answer_spans, choose_threshold, mark_answer
+from fewshot_nlp.training import MetaTrainConfig
+from fewshot_nlp.training.config import EncoderSettings, SamplerSettings, Source
 
 TASK = TASKS.get("question_answering")()
 CONTEXT = "Give 20 mg of aspirin at 8 am."
@@ -135,6 +138,31 @@ def test_selected_slots_keep_their_offsets(encoder):
     batch = collate(encoder, [row(), row("aspirin", ["aspirin"], [0])])
     second = batch.select(batch.groups == 1)
     assert second.offsets.tolist() == [[0, 0], [0, 7]]
+
+
+def test_only_windows_around_the_targets_are_learned_from(encoder):
+    nothing = {**long_row(150, 20), "answers": {"text": [], "answer_start": []}}
+    batch = collate(encoder, [long_row(150, 100), nothing, row()])
+    near = batch.around_targets()
+    owner = [
+        next(g for s, w, *_ in near.spans if w == i for g in [int(near.groups[s])])
+        for i in range(len(near.windows))
+    ]
+    assert owner.count(0) == 1
+    assert owner.count(1) == owner.count(0) + len(batch.windows) - len(near.windows)
+    assert owner.count(2) == 1
+    assert near.target_matrix.sum(0).tolist() == batch.target_matrix.sum(0).tolist()
+    start = int(near.target_matrix[:, 0].argmax())
+    assert long_row(150, 100)["context"][slice(*near.offsets[start])] == "aspirin"
+    assert (near.spans[near.spans[:, 0] == 0][:, 1] == 0).all()
+
+
+def test_where_every_slot_has_a_class_no_window_is_left_out(encoder):
+    ner = TASKS.get("ner")()
+    examples = ner.examples([{"tokens": ["court"] * 150, "ner_tags": ["O"] * 149 + ["B-X"]}])
+    batch = ner.collate(examples, ("X",), encoder.tokenizer, with_targets=True)
+    assert len(batch.windows) > 2
+    assert batch.around_targets().windows == batch.windows
 
 
 # Decoding
@@ -345,6 +373,42 @@ def test_meta_training_moves_the_learned_head(pipeline, learner, config):
     assert grads["head.weight"].abs().sum() > 0
 
 
+@pytest.mark.parametrize(
+    ("learner", "config"), [("fine_tune", {"start": "meta"}), ("maml", {"head": "meta"})]
+)
+def test_a_meta_trained_model_answers_before_any_example(learner, config, tmp_path):
+    encoder = make_tiny_encoder(tmp_path / "tiny", window=256)
+    short = {"inner_steps": 1} if learner == "maml" else {"steps": 1}
+    result = meta_train(
+        MetaTrainConfig(
+            task="question_answering",
+            learner=learner,
+            learner_config={**config, **short},
+            encoder=EncoderSettings(name=str(encoder)),
+            adapter={"peft_type": "LORA", "r": 2, "target_modules": ["query", "value"]},
+            sources=(Source(name="medical_question_answering"),),
+            sampler=SamplerSettings(k_shot=2, n_query=2),
+            val_sources=(Source(name="legal_question_answering"),),
+            n_val_episodes=2,
+            val_every=2,
+            outer_lr=1e-2,
+            warmup=0,
+            meta_batch=1,
+            outer_steps=2,
+            output_dir=str(tmp_path / "run"),
+        )
+    )
+    validations = [record for record in result.history if "val_loss" in record]
+    assert [record["step"] for record in validations] == [0, 2]
+    assert all("squad_f1" in record for record in validations)
+    model = FewShotQA.from_pretrained(tmp_path / "run" / "final")
+    assert not model.is_adapted
+    assert model.pipeline.learner.head.weight.abs().sum() > 0
+    [found] = model.predict([row()])
+    assert found["answer"]
+    assert model.adapt([]).predict([row()]) == [found]
+
+
 def test_learners_without_a_head_of_their_own_need_examples(pipeline):
     assert pipeline("prototypical").unadapted() is None
     model = FewShotQA(pipeline("prototypical"))
@@ -361,6 +425,55 @@ def test_a_learned_head_refuses_another_number_of_classes(tiny_encoder_folder):
     examples = made.task.examples([{"text": t, "label": t} for t in ("bank", "court", "drug")])
     with pytest.raises(FewShotError, match=r"has 2 classes, but the support set has 3; set n_classes=3"):
         made.adapt(examples, ("bank", "court", "drug"))
+
+
+def fitted(pipeline, rows, **config):
+    made = pipeline("fine_tune", start="meta", steps=20, lr=0.01, head_lr=0.05, **config)
+    support = made.support(TASK.examples(rows), ())
+    return made.learner.fit(support), made.learner.initial()
+
+
+def moved(state, start):
+    return max(float((value - start[name]).abs().max().detach()) for name, value in state.items())
+
+
+def test_weights_go_all_the_way_part_of_it_or_none(pipeline):
+    whole, start = fitted(pipeline, toy(16))
+    part, _ = fitted(pipeline, toy(16), folds=2)
+    assert 0 < moved(part, start) <= moved(whole, start) + 1e-6
+    assert all(torch.equal(part[n], fitted(pipeline, toy(16), folds=2)[0][n]) for n in part)
+    # Every question and context is the same and every answer elsewhere: one row tells nothing of another.
+    useless = [row("the " * 15 + "the", ["the"], [4 * place], "where") for place in (9, 2, 14, 5, 11, 7)]
+    none, start = fitted(pipeline, useless, folds=3)
+    assert moved(none, start) == 0
+    one, start = fitted(pipeline, toy(1), folds=2)  # one example cannot be held out
+    assert moved(one, start) == 0
+
+
+def test_adapter_and_head_move_at_one_rate_too(pipeline):
+    made = pipeline("fine_tune", start="meta", steps=4, lr=0.01, head_lr=0.01)
+    state, start = made.learner.fit(made.support(TASK.examples(toy(4)), ())), made.learner.initial()
+    still = [name for name in state if torch.equal(state[name], start[name])]
+    assert still == []
+
+
+def test_steps_of_the_head_alone_find_a_better_start(pipeline):
+    support = pipeline().task.examples(toy(8))
+    losses = {}
+    for head_steps in (0, 50):
+        made = pipeline("fine_tune", start="meta", steps=1, lr=1e-6, head_lr=1e-6, head_steps=head_steps)
+        batch = made.support(support, ())
+        losses[head_steps] = float(batch.loss(made.learner.adapt(batch).scores(batch)))
+    assert losses[50] < losses[0] - 0.5
+
+
+def test_training_in_bfloat16_is_close_to_float32(pipeline):
+    exact, _ = fitted(pipeline, toy(6))
+    rough, start = fitted(pipeline, toy(6), bfloat16=True)
+    assert all(value.dtype == torch.float32 for value in rough.values())
+    apart = sum(float((rough[n] - exact[n]).square().sum().detach()) for n in exact) ** 0.5
+    way = sum(float((exact[n] - start[n]).square().sum().detach()) for n in exact) ** 0.5
+    assert 0 < apart < 0.3 * way
 
 
 # The facade
