@@ -36,7 +36,18 @@ SOURCES = ("squad_v1", "squad_v2", "squadshifts_amazon", "squadshifts_newwiki", 
 NEVER = [(name, split) for name in ("squad_v1", "squad_v2") for split in ("validation", "test")]
 LINEAR = ["query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"]
 MOMENTS = ("exp_avg", "exp_avg_sq")
-ADAPTING = {"start": "meta", "n_classes": 2}
+ADAPTING: dict[str, Any] = {
+    "start": "meta",
+    "n_classes": 2,
+    "steps": 24,
+    "epochs": 6,
+    "batch_size": 16,
+    "lr": 1e-3,
+    "head_lr": 1e-3,
+    "head_steps": 100,
+    "folds": 2,
+    "bfloat16": None,
+}
 """How the model adapts to a support set later; of no effect here."""
 LONGEST_QUESTION = 250
 """Characters."""

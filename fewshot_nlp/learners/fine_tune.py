@@ -28,7 +28,7 @@ from fewshot_nlp.learners.base import (
     fast_weights,
 )
 from fewshot_nlp.learners.heads import LearnedHead, linear_scores, prototype_head
-from fewshot_nlp.learners.inner_loop import gradients, need_adapter
+from fewshot_nlp.learners.inner_loop import fast_bfloat16, gradients, need_adapter
 from fewshot_nlp.slots import SlotBatch
 
 SHARES = (0.0, 0.5, 1.0)
@@ -45,6 +45,7 @@ class FineTuneConfig(LearnerConfig):
     Args:
         scope: what moves beside the head: "adapter", "all" weights of the encoder, or "head" (nothing else).
         steps: optimiser steps at most.
+        epochs: passes over the examples at most; None for any number.
         lr: learning rate of adapter or encoder; None takes 1e-3 for an adapter and 1e-4 for all weights.
         head_lr: learning rate of the head.
         start: learner whose head is the start: "prototypes" (class means, label names among them), the name of
@@ -62,12 +63,14 @@ class FineTuneConfig(LearnerConfig):
         folds: from 2 on, the weights go only part of the way from the start to where training led, perhaps none of
             it: as far as lowers the loss of held-out examples in so many folds surely (by a standard error; Wortsman
             et al. 2022, Robust fine-tuning of zero-shot models). It doubles the time; 0 goes all the way.
-        bfloat16: compute the encoder in bfloat16 while training, which some processors do twice as fast.
+        bfloat16: compute the encoder in bfloat16 while training, which some processors do twice as fast; None does so
+            where the processor has instructions for it.
         head_steps: steps of the head alone before all others, which cost next to nothing: features are computed once.
     """
 
     scope: Literal["adapter", "all", "head"] = "adapter"
     steps: int = 60
+    epochs: int | None = None
     lr: float | None = None
     head_lr: float = 1e-3
     start: str = "prototypes"
@@ -80,13 +83,15 @@ class FineTuneConfig(LearnerConfig):
     max_grad_norm: float = 1.0
     label_smoothing: float = 0.0
     folds: int = 0
-    bfloat16: bool = False
+    bfloat16: bool | None = False
     head_steps: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice(self, "scope", "adapter", "all", "head")
         check(self, "steps", 1, 10**6)
+        if self.epochs is not None:
+            check(self, "epochs", 1, 10**6)
         if self.lr is not None:
             check(self, "lr", 1e-9, 10)
         check(self, "head_lr", 1e-9, 10)
@@ -129,7 +134,7 @@ class FineTune(Learner):
             return state
         if self.config.folds > 1:
             return self._part_of_the_way(state, examples)
-        return self._train(state, examples, self.config.steps)
+        return self._train(state, examples)
 
     def score(
         self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
@@ -168,15 +173,14 @@ class FineTune(Learner):
         losses: list[list[float]] = []
         for held in groups[order].chunk(folds) if folds > 1 else ():
             out = torch.isin(examples.groups, held)
-            steps = max(1, round(self.config.steps * (1 - 1 / folds)))
-            end = self._train(start, examples.select(~out), steps)
+            end = self._train(start, examples.select(~out), 1 - 1 / folds)
             losses += self._losses([_between(start, end, share) for share in SHARES], examples.select(out))
             if len(losses) >= ENOUGH_HELD_OUT:
                 break
         share = _surely_better(torch.tensor(losses, dtype=torch.float64)) if losses else 0.0
         if share == 0.0:
             return {name: value.detach().clone() for name, value in start.items()}
-        return _between(start, self._train(start, examples, self.config.steps), share)
+        return _between(start, self._train(start, examples), share)
 
     @torch.no_grad()
     def _losses(self, states: Sequence[State], examples: SlotBatch) -> list[list[float]]:
@@ -188,12 +192,15 @@ class FineTune(Learner):
 
     def _training_scores(self, state: State, batch: SlotBatch) -> Float[Tensor, "n_slots n_classes"]:
         """As `query_scores`, the encoder in bfloat16 where that is asked for."""
-        with torch.autocast(self.encoder.device.type, torch.bfloat16, enabled=self.config.bfloat16):
+        device, wanted = self.encoder.device, self.config.bfloat16
+        enabled = fast_bfloat16(device) if wanted is None else wanted
+        with torch.autocast(device.type, torch.bfloat16, enabled=enabled):
             features = self.features(batch, fast_weights(state))
         return self.score(state, features, batch)
 
     @torch.enable_grad()
-    def _train(self, start: State, examples: SlotBatch, steps: int) -> State:
+    def _train(self, start: State, examples: SlotBatch, share: float = 1.0) -> State:
+        """The state after training; ``share`` of the steps."""
         state = {name: value.detach().clone() for name, value in start.items()}
         weights = {n: w.requires_grad_() for n, w in state.items() if n.startswith((FAST, "head."))}
         fast = {n: w for n, w in weights.items() if n.startswith(FAST)}
@@ -201,6 +208,10 @@ class FineTune(Learner):
         train, held_out = self._split(examples.around_targets())
         if self.config.head_steps:
             self._train_head(state, head, train)
+        steps = max(1, round(share * self.config.steps))
+        if self.config.epochs is not None:
+            batches = -(-len(torch.unique(train.groups)) // self.config.batch_size)
+            steps = min(steps, self.config.epochs * batches)
         rate = self.config.lr or (1e-4 if self.config.scope == "all" else 1e-3)
         optimiser, schedule = self._optimiser([(fast, rate), (head, self.config.head_lr)], steps)
         best, best_loss = state, float("inf")

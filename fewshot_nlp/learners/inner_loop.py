@@ -56,3 +56,11 @@ def sgd_steps(
         grads = gradients(loss(weights), weights, create_graph=second_order)
         weights = {name: w - rate(name, step) * grads[name] for name, w in weights.items()}
     return weights
+
+
+def fast_bfloat16(device: torch.device) -> bool:
+    """Whether a device has instructions for bfloat16; without them it is slower than float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    has: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
+    return bool(has.get("amx_bf16") or has.get("avx512_bf16"))

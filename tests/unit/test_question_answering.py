@@ -457,6 +457,14 @@ def test_adapter_and_head_move_at_one_rate_too(pipeline):
     assert still == []
 
 
+def test_few_examples_are_not_passed_over_more_often_than_allowed(pipeline):
+    once, _ = fitted(pipeline, toy(4), epochs=1)  # one batch: one step of the twenty
+    config = {"start": "meta", "steps": 1, "lr": 0.01, "head_lr": 0.05}
+    made = pipeline("fine_tune", **config)
+    expected = made.learner.fit(made.support(TASK.examples(toy(4)), ()))
+    assert all(torch.equal(once[name], expected[name]) for name in once)
+
+
 def test_steps_of_the_head_alone_find_a_better_start(pipeline):
     support = pipeline().task.examples(toy(8))
     losses = {}
