@@ -5,7 +5,6 @@ whose weights were trained, is copied into ``encoder/``.
 """
 
 import json
-import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -15,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from fewshot_nlp.backbone import Encoder
@@ -25,15 +23,21 @@ from fewshot_nlp.backbone.bundled import HUB_NAME, bundled_folder
 from fewshot_nlp.episode import Json
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import LEARNERS, Adapted, Learner
+from fewshot_nlp.model_files import (
+    CONFIG,
+    FORMAT,
+    TENSORS,
+    check_shapes,
+    disk_failure,
+    first_line,
+    read_config,
+    read_tensors,
+)
 from fewshot_nlp.pipeline import Pipeline, TaskModel
 from fewshot_nlp.tasks import TASKS
 
-CONFIG = "fewshot_nlp.json"
-TENSORS = "model.safetensors"
-FORMAT = 1
 # A plain import of the package would count, for import-linter, as one of all that it names.
 VERSION: str = import_module("fewshot_nlp").__version__
-PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +106,7 @@ def save(
             target.rename(old)
         new.rename(target)
     except Exception as error:
-        reason = _disk_failure(error)
+        reason = disk_failure(error)
         if reason is None:
             raise
         raise FewShotError(
@@ -150,8 +154,8 @@ def load(
     fixed = sorted(set(encoder_options) - {"dtype", "device_map", "attn_implementation"})
     if fixed:
         raise FewShotError(f"{folder} is a model with its own settings of the encoder; leave {fixed[0]} out.")
-    config = _read_config(folder / CONFIG)
-    tensors = _read_tensors(folder / TENSORS, config["tensors"])
+    config = read_config(folder / CONFIG)
+    tensors = read_tensors(folder / TENSORS, config["tensors"])
     encoder = _encoder_from_json(config["encoder"], folder, encoder_options)
     own = learner in (None, config["learner"])
     pipeline = new_pipeline(
@@ -288,7 +292,7 @@ def _encoder_from_json(config: Mapping[str, Any], folder: Path, options: Mapping
         except (TypeError, ValueError, KeyError) as error:
             raise FewShotError(
                 f"{folder / CONFIG} has an adapter that this version of peft does not know "
-                f"({_first_line(error)}); upgrade peft."
+                f"({first_line(error)}); upgrade peft."
             ) from error
         encoder.attach(adapter, config["top_layers"])
     return encoder
@@ -307,104 +311,8 @@ def _save_encoder(encoder: Encoder, folder: Path) -> None:
     save_file({n: t.clone() for n, t in tensors.items()}, folder / TENSORS, metadata={"format": "pt"})
 
 
-def _disk_failure(error: Exception) -> str | None:
-    """What the disk said, in a word; None where it was not the disk. The Rust libraries raise no OSError."""
-    if isinstance(error, OSError):
-        return error.strerror or _first_line(error)
-    found = re.search(r"([^:]+) \(os error \d+\)", str(error))
-    return found[1].strip() if found else None
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0].rstrip(".")
-
-
-_FORM: dict[str, Any] = {
-    "task": str,
-    "task_options": dict,
-    "learner": str,
-    "learner_config": dict,
-    "labels": list | None,
-    "descriptions": dict,
-    "extra": dict,
-    "tensors": dict,
-    "encoder": dict,
-}
-_ENCODER_FORM: dict[str, Any] = {
-    "name": str | None,
-    "revision": str | None,
-    "fingerprint": str,
-    "dtype": str,
-    "layers": list,
-    "pooling": str,
-    "max_length": int,
-    "adapter": dict | None,
-    "top_layers": int | None,
-}
-"""The keys of a model folder's JSON and their types."""
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FewShotError(f"{path.parent} is no model folder of this package: it has no {CONFIG}.")
-    try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        number = config["format"]
-    except OSError as error:
-        raise FewShotError(f"{path} cannot be read: {error.strerror}.") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise FewShotError(
-            f"{path} is damaged ({type(error).__name__}); save the model again, or fetch it again."
-        ) from error
-    if number != FORMAT:
-        raise FewShotError(
-            f"{path} has format {number}, this version reads format {FORMAT}; upgrade fewshot-nlp."
-        )
-    _check_form(config, _FORM, path)
-    _check_form(config["encoder"], _ENCODER_FORM, path)
-    return config
-
-
-def _check_form(config: Mapping[str, Any], form: Mapping[str, Any], path: Path) -> None:
-    wrong = next(
-        (key for key, kind in form.items() if key not in config or not isinstance(config[key], kind)), None
-    )
-    if wrong is not None:
-        state = "missing" if wrong not in config else f"a {type(config[wrong]).__name__}"
-        raise FewShotError(f"{path} is damaged: {wrong} is {state}; save the model again, or fetch it again.")
-
-
-def _read_tensors(path: Path, shapes: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors of a model folder, which must be those that its JSON lists."""
-    if not path.is_file():
-        pickles = sorted(p.name for p in path.parent.glob("*") if p.suffix in PICKLES)
-        found = (
-            f" Pickles such as {pickles[0]} are refused: they can run code when loaded." if pickles else ""
-        )
-        raise FewShotError(f"{path.parent} has no {TENSORS}.{found} Save the model again, or fetch it again.")
-    try:
-        tensors: dict[str, Tensor] = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise FewShotError(
-            f"{path} is damaged ({_first_line(error)}); save the model again, or fetch it again."
-        ) from error
-    _check_shapes(tensors, shapes, path.parent)
-    return tensors
-
-
-def _check_shapes(tensors: Mapping[str, Tensor], expected: Mapping[str, Any], folder: Path) -> None:
-    found: dict[str, Any] = {name: list(tensor.shape) for name, tensor in tensors.items()}
-    odd = sorted(set(found) ^ set(expected)) or sorted(n for n in expected if found[n] != expected[n])
-    if odd:
-        raise FewShotError(
-            f"{folder / TENSORS} does not fit its {CONFIG}: the tensor {odd[0]} is "
-            f"{found.get(odd[0], 'missing')}, but {expected.get(odd[0], 'none')} was expected; "
-            "save the model again, or fetch it again."
-        )
-
-
 def _copy(given: Mapping[str, Tensor], into: Mapping[str, Tensor], folder: Path) -> None:
-    _check_shapes(given, {name: list(tensor.shape) for name, tensor in into.items()}, folder)
+    check_shapes(given, {name: list(tensor.shape) for name, tensor in into.items()}, folder)
     with torch.no_grad():
         for name, tensor in given.items():
             into[name].copy_(tensor)

@@ -5,6 +5,7 @@ features into scores. All else follows: an adapted model is a state, saving it i
 meta-loss is the query's loss under the state fitted to the support set, differentiated through ``fit``.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
@@ -65,7 +66,7 @@ def check_choice(config: Any, name: str, *known: str) -> None:
         raise FewShotError(f"{name} is {getattr(config, name)!r}, but must be one of: {', '.join(known)}.")
 
 
-class Learner(nn.Module):
+class Learner(nn.Module, ABC):
     """Base of all learners; its own parameters (a temperature, a meta-learned head) are meta-parameters.
 
     Args:
@@ -88,6 +89,7 @@ class Learner(nn.Module):
 
     encoder: Encoder
 
+    @abstractmethod
     def fit(self, support: SlotBatch, *, meta: bool = False) -> State:
         """The state adapted to a support set.
 
@@ -95,8 +97,8 @@ class Learner(nn.Module):
             support: slots with targets; anchors among them are the labels' names.
             meta: keep the result differentiable in the encoder's parameters and the learner's own.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def score(
         self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
     ) -> Float[Tensor, "n_slots n_classes"]:
@@ -107,7 +109,6 @@ class Learner(nn.Module):
             features: the encoder's vectors of the batch's slots.
             batch: the slots; its targets, where it has any, must not be looked at.
         """
-        raise NotImplementedError
 
     def adapt(self, support: SlotBatch) -> "Adapted":
         """The model adapted to a support set; the encoder's own weights stay as they are."""

@@ -136,7 +136,8 @@ class ContextProbe(Learner):
 
     @staticmethod
     def _spread(state: State) -> Float[Tensor, " d"]:
-        return state["scale"] * len(state["scale"]) ** 0.5
+        spread: Tensor = state["scale"] * len(state["scale"]) ** 0.5
+        return spread
 
 
 def _with_neighbours(products: Float[Tensor, "n three_c"], batch: SlotBatch) -> Float[Tensor, "n c"]:

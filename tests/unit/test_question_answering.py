@@ -575,3 +575,75 @@ def test_a_question_longer_than_half_the_window_is_refused(encoder):
 def test_bad_options_are_refused(options):
     with pytest.raises(FewShotError, match=next(iter(options))):
         TASKS.get("question_answering")(**options)
+
+
+# The start that ships
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return FewShotQA.from_pretrained()
+
+
+def test_the_shipped_start_answers_before_any_example(shipped):
+    context = (
+        "The clinic on Harbour Street opens at nine. Mrs Lindgren was given 40 mg of furosemide for her swollen legs, "
+        "and her daughter Elsa drove her home."
+    )
+    asked = {
+        "Who drove Mrs Lindgren home?": "Elsa",
+        "When does the clinic open?": "nine",
+        "Which drug?": "furosemide",
+    }
+    assert not shipped.is_adapted
+    for question, wanted in asked.items():
+        [found] = shipped.predict([{"question": question, "context": context}])
+        assert wanted in found["answer"]
+        assert len(found["answer"].split()) <= 5
+        assert context[found["start"] : found["end"]] == found["answer"]
+
+
+def test_an_answer_far_behind_the_first_window_is_found(shipped):
+    filler = "The harbour was quiet and the boats lay at anchor under a grey sky. " * 60
+    context = f"{filler}The ferry to Skagen leaves at a quarter past six. {filler}"
+    assert len(shipped.pipeline.queries([TASK.query(("q", context))], ()).windows) > 8
+    [found] = shipped.predict([("When does the ferry to Skagen leave?", context)])
+    assert "quarter past six" in found["answer"]
+
+
+def test_the_shipped_folder_is_small_and_tells_where_it_comes_from():
+    files = {path.name: path.stat().st_size for path in FewShotQA.start.iterdir()}
+    assert files.keys() == {"README.md", "fewshot_nlp.json", "model.safetensors"}
+    assert sum(files.values()) < 12 * 2**20
+    card = (FewShotQA.start / "README.md").read_text(encoding="utf-8")
+    for told in (
+        "license: cc-by-sa-4.0",
+        "squadshifts_amazon",
+        "CC BY-SA 4.0",
+        "squad_f1",
+        "train_question_answering.py",
+    ):
+        assert told in card
+
+
+def test_other_learners_and_settings_work_on_the_shipped_adapter():
+    other = FewShotQA.from_pretrained(learner="prototypical", task_config={"n_best": 5})
+    assert other.pipeline.learner.name == "prototypical"
+    assert other.pipeline.learner.encoder.adapter
+    assert other.pipeline.task.n_best == 5
+    changed = FewShotQA.from_pretrained(learner_config={"steps": 7})
+    assert changed.pipeline.learner.config.steps == 7
+    assert changed.pipeline.learner.config.start == "meta"
+    with pytest.raises(FewShotError, match="leave layers out"):
+        FewShotQA.from_pretrained(layers=(0.5,))
+
+
+def test_the_shipped_start_adapts_and_goes_back(tmp_path):
+    qa = FewShotQA.from_pretrained(learner_config={"steps": 1, "folds": 0, "head_steps": 5})
+    rows = toy(4)
+    before = qa.predict(rows)
+    after = qa.adapt(rows).predict(rows)
+    assert [a["score"] for a in after] != [b["score"] for b in before]
+    loaded = FewShotQA.from_pretrained(qa.save_pretrained(tmp_path / "qa"))
+    assert loaded.predict(rows) == after
+    assert qa.adapt([]).predict(rows) == before

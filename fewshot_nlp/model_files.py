@@ -1,0 +1,117 @@
+"""The two files of a model folder, read with suspicion: every damage is one clear line."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from fewshot_nlp.errors import FewShotError
+
+CONFIG = "fewshot_nlp.json"
+TENSORS = "model.safetensors"
+FORMAT = 1
+PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
+
+
+def disk_failure(error: Exception) -> str | None:
+    """What the disk said, in a word; None where it was not the disk. The Rust libraries raise no OSError."""
+    if isinstance(error, OSError):
+        return error.strerror or first_line(error)
+    found = re.search(r"([^:]+) \(os error \d+\)", str(error))
+    return found[1].strip() if found else None
+
+
+def first_line(error: BaseException) -> str:
+    """An error's first line, without its full stop."""
+    return str(error).strip().split("\n")[0].rstrip(".")
+
+
+_FORM: dict[str, Any] = {
+    "task": str,
+    "task_options": dict,
+    "learner": str,
+    "learner_config": dict,
+    "labels": list | None,
+    "descriptions": dict,
+    "extra": dict,
+    "tensors": dict,
+    "encoder": dict,
+}
+_ENCODER_FORM: dict[str, Any] = {
+    "name": str | None,
+    "revision": str | None,
+    "fingerprint": str,
+    "dtype": str,
+    "layers": list,
+    "pooling": str,
+    "max_length": int,
+    "adapter": dict | None,
+    "top_layers": int | None,
+}
+"""The keys of a model folder's JSON and their types."""
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The JSON of a model folder, its keys and their types checked."""
+    if not path.is_file():
+        raise FewShotError(f"{path.parent} is no model folder of this package: it has no {CONFIG}.")
+    try:
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        number = config["format"]
+    except OSError as error:
+        raise FewShotError(f"{path} cannot be read: {error.strerror}.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise FewShotError(
+            f"{path} is damaged ({type(error).__name__}); save the model again, or fetch it again."
+        ) from error
+    if number != FORMAT:
+        raise FewShotError(
+            f"{path} has format {number}, this version reads format {FORMAT}; upgrade fewshot-nlp."
+        )
+    _check_form(config, _FORM, path)
+    _check_form(config["encoder"], _ENCODER_FORM, path)
+    return config
+
+
+def _check_form(config: Mapping[str, Any], form: Mapping[str, Any], path: Path) -> None:
+    wrong = next(
+        (key for key, kind in form.items() if key not in config or not isinstance(config[key], kind)), None
+    )
+    if wrong is not None:
+        state = "missing" if wrong not in config else f"a {type(config[wrong]).__name__}"
+        raise FewShotError(f"{path} is damaged: {wrong} is {state}; save the model again, or fetch it again.")
+
+
+def read_tensors(path: Path, shapes: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a model folder, which must be those that its JSON lists."""
+    if not path.is_file():
+        pickles = sorted(p.name for p in path.parent.glob("*") if p.suffix in PICKLES)
+        found = (
+            f" Pickles such as {pickles[0]} are refused: they can run code when loaded." if pickles else ""
+        )
+        raise FewShotError(f"{path.parent} has no {TENSORS}.{found} Save the model again, or fetch it again.")
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise FewShotError(
+            f"{path} is damaged ({first_line(error)}); save the model again, or fetch it again."
+        ) from error
+    check_shapes(tensors, shapes, path.parent)
+    return tensors
+
+
+def check_shapes(tensors: Mapping[str, Tensor], expected: Mapping[str, Any], folder: Path) -> None:
+    """Tensors must have the expected names and shapes."""
+    found: dict[str, Any] = {name: list(tensor.shape) for name, tensor in tensors.items()}
+    odd = sorted(set(found) ^ set(expected)) or sorted(n for n in expected if found[n] != expected[n])
+    if odd:
+        raise FewShotError(
+            f"{folder / TENSORS} does not fit its {CONFIG}: the tensor {odd[0]} is "
+            f"{found.get(odd[0], 'missing')}, but {expected.get(odd[0], 'none')} was expected; "
+            "save the model again, or fetch it again."
+        )
