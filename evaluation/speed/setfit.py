@@ -10,6 +10,7 @@ import argparse
 import json
 import statistics
 import subprocess
+import tempfile
 import time
 
 import torch
@@ -57,9 +58,15 @@ def main() -> None:
         ours = time.perf_counter() - start
         accuracy = clf.evaluate(test)["accuracy"]
         job = json.dumps({"folder": str(bundled_folder()), "rows": rows, "test": test})
-        done = subprocess.run(
-            [options.peer_python, "-c", PEER], input=job, capture_output=True, text=True, check=True
-        )
+        with tempfile.TemporaryDirectory() as scratch:  # SetFit leaves checkpoints where it runs
+            done = subprocess.run(
+                [options.peer_python, "-c", PEER],
+                input=job,
+                capture_output=True,
+                text=True,
+                check=True,
+                cwd=scratch,
+            )
         peer = json.loads(done.stdout.strip().splitlines()[-1])
         ratios.append(peer["seconds"] / ours)
         print(
