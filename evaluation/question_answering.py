@@ -2,6 +2,7 @@
 
     FEWSHOT_NLP_DATA=... python evaluation/question_answering.py run --k-shot 0 16 128 --seeds 5
     python evaluation/question_answering.py table
+    python evaluation/question_answering.py card    # writes them into the card of the model that ships
 
 A record a data set, method, K and seed is appended as soon as it is there; a run that is started again leaves out
 what the file holds. No document is in a support set and among the scored questions. Nothing is chosen on the test
@@ -19,11 +20,17 @@ import torch
 
 from fewshot_nlp import FewShotQA
 from fewshot_nlp.evaluator import mean_and_interval
+from fewshot_nlp.model_card import model_card
 from fewshot_nlp.sampling import KShot
 from fewshot_nlp.sources import load_card, load_rows
+from fewshot_nlp.storage import save
 
 SETS = ["squad_v1", "covid_qa", "policy_qa", "tatqa_spans"]
 RESULTS = Path(__file__).with_name("results") / "question_answering.jsonl"
+COMMAND = (
+    "OMP_NUM_THREADS=1 accelerate launch --cpu --num_processes 1 --mixed_precision bf16 "
+    "recipes/train_question_answering.py --output_dir runs/question_answering"
+)
 METHODS: dict[str, dict[str, Any]] = {
     "default": {},
     "linear_probe": {"learner": "linear_probe"},
@@ -110,9 +117,45 @@ def table(path: Path, metric: str) -> str:
     return "\n".join(lines)
 
 
+ABOUT = """## Measured
+
+Test splits, {metric}, mean ± half of the 95 % interval over support sets (their number in brackets). `squad_v1` is
+near: its train split and others of its protocol were trained on; the other sets are of other domains.
+
+{table}
+
+## Command
+
+Trained on one core in 35 minutes (LoRA of rank 64 in all linear layers, a span head; stretches of 40 to 110 words):
+
+```bash
+{command}
+python {script} run && python {script} card
+```
+"""
+
+
+def card(path: Path) -> None:
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    [zero] = [r for r in records if r["k_shot"] == 0 and r["data"] == "squad_v1" and r["method"] == "default"]
+    model = FewShotQA.from_pretrained()
+    facts = {"dataset": "squad_v1, test split, before any example", "n_rows": zero["n_test"], "seed": "none"}
+    model.extra["scores"] = {**facts, **zero["scores"]}
+    about = ABOUT.format(
+        metric="squad_f1",
+        table=table(path, "squad_f1"),
+        command=COMMAND,
+        script="evaluation/question_answering.py",
+    )
+    text = model_card(model, "question_answering").replace('("question_answering")', "()")
+    head, limits = text.split("## Limits")
+    files = {"README.md": f"{head}{about}\n## Limits{limits}"}
+    save(FewShotQA.start, model.pipeline, extra=model.extra, files=files, half=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["run", "table"])
+    parser.add_argument("what", choices=["run", "table", "card"])
     parser.add_argument("--sets", nargs="*", default=SETS)
     parser.add_argument("--methods", nargs="*", default=["default"], choices=list(METHODS))
     parser.add_argument("--k-shot", nargs="*", type=int, default=[0, 16, 128])
@@ -125,6 +168,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.what == "table":
         print(table(options.out, options.metric))
+    elif options.what == "card":
+        card(options.out)
     else:
         run(options)
 

@@ -16,10 +16,12 @@ from fewshot_nlp.demo.section import DOMAINS, Section
 from fewshot_nlp.demo.terminal import Terminal
 from fewshot_nlp.errors import FewShotError
 
-SECTIONS: tuple[Section, ...] = (CLASSIFICATION, NER, QUESTION_ANSWERING)
+SECTIONS: tuple[Section, ...] = (CLASSIFICATION, NER)
+SLOW_SECTIONS: tuple[Section, ...] = (QUESTION_ANSWERING,)
+"""Sections whose default fine-tunes: minutes instead of seconds, so they are shown on request."""
 N_SEEDS = 5
 
-__all__ = ["SECTIONS", "run_demo"]
+__all__ = ["SECTIONS", "SLOW_SECTIONS", "run_demo"]
 
 
 def run_demo(

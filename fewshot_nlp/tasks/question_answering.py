@@ -28,7 +28,7 @@ class QuestionAnswering(Task):
     A context of any length is read in overlapping windows, each of which holds the whole question.
 
     Args:
-        max_answer_tokens: the longest answer, in tokens of the encoder.
+        max_answer_tokens: the longest answer, in tokens of the encoder; a support set with longer ones raises it.
         n_best: how many answers a prediction tells of, from 1.
         null_threshold: "no answer" is given when its log-probability exceeds the best answer's by more than this;
             None takes what served the support set best where that holds unanswerable questions, and otherwise
@@ -129,20 +129,18 @@ class QuestionAnswering(Task):
         )
 
     def calibrate(self, support: SlotBatch, scores: Tensor | None = None) -> dict[str, Tensor]:
-        """The threshold of "no answer" that serves the support set best, by F1."""
+        """The longest answer, and the threshold of "no answer" that serves the support set best, by F1."""
+        rule = {"max_answer_tokens": torch.tensor(max(self.max_answer_tokens, _longest_answer(support)))}
         if scores is None or not self.calibrates_on_scores(support):
-            return {}
-        items = [item for item in support.items if isinstance(item, Example)]
-        margins = np.zeros(len(items))
-        gains = np.zeros(len(items))
-        for i, prediction in enumerate(
-            self.decode(scores, support, {"null_threshold": torch.tensor(torch.inf)})
-        ):
-            gold = items[i].target
-            margins[i] = prediction["null_margin"]
+            return rule
+        never = {**rule, "null_threshold": torch.tensor(torch.inf)}
+        margins, gains = [], []
+        for item, prediction in zip(support.items, self.decode(scores, support, never), strict=True):
+            gold = item.target if isinstance(item, Example) else {}
+            margins.append(prediction["null_margin"])
             answered = span_scores([gold], [prediction["target"]])["squad_f1"]
-            gains[i] = answered - float(not gold["text"])
-        return {"null_threshold": torch.tensor(choose_threshold(margins, gains))}
+            gains.append(answered - float(not gold["text"]))
+        return {**rule, "null_threshold": torch.tensor(choose_threshold(np.array(margins), np.array(gains)))}
 
     def decode(
         self,
@@ -156,15 +154,16 @@ class QuestionAnswering(Task):
         which together sum to 1.
         """
         assert batch.offsets is not None
-        threshold = self.null_threshold if self.null_threshold is not None else np.inf
-        if rule and "null_threshold" in rule:
-            threshold = float(rule["null_threshold"])
+        rule = rule or {}
+        longest = int(rule.get("max_answer_tokens", self.max_answer_tokens))
+        fixed = np.inf if self.null_threshold is None else self.null_threshold
+        threshold = float(rule.get("null_threshold", fixed))
         values = scores.detach().cpu().double().numpy()
         ends = np.cumsum(np.bincount(batch.groups.numpy(), minlength=len(batch.items)))
         predictions = []
         for item, low, high in zip(batch.items, [0, *ends[:-1]], ends, strict=True):
             context = item.inputs["context"]
-            found, null = answer_spans(values[low:high], self.max_answer_tokens, self.n_best)
+            found, null = answer_spans(values[low:high], longest, self.n_best)
             n_best = []
             for first, last, probability in found:
                 start, end = batch.offsets[low + first, 0], batch.offsets[low + last, 1]
@@ -234,13 +233,32 @@ def _targets(
             continue
         if not item.target["text"]:
             targets[low] = 1.0
-        place = characters[low + 1 : low + count]
-        for text, start in zip(item.target["text"], item.target["answer_start"], strict=True):
-            inside = np.flatnonzero((place[:, 1] > start) & (place[:, 0] < start + len(text)))
-            if len(inside):
-                targets[low + 1 + inside[0], 0] = 1.0
-                targets[low + 1 + inside[-1], 1] = 1.0
+        for tokens in _tokens_of(item.target, characters[low : low + count]):
+            if len(tokens):
+                targets[low + tokens[0], 0] = 1.0
+                targets[low + tokens[-1], 1] = 1.0
     return targets
+
+
+def _tokens_of(target: Json, characters: Int[np.ndarray, "n 2"]) -> list[Int[np.ndarray, " m"]]:
+    """For each gold answer the slots of an item whose characters are in it, in order."""
+    return [
+        np.flatnonzero((characters[:, 1] > start) & (characters[:, 0] < start + len(text)))
+        for text, start in zip(target["text"], target["answer_start"], strict=True)
+    ]
+
+
+def _longest_answer(support: SlotBatch) -> int:
+    """Tokens of the longest gold answer; 0 where there is none."""
+    assert support.offsets is not None
+    groups = support.groups.numpy()
+    found = [
+        len(tokens)
+        for i, item in enumerate(support.items)
+        if isinstance(item, Example)
+        for tokens in _tokens_of(item.target, support.offsets[groups == i])
+    ]
+    return max(found, default=0)
 
 
 def _answer(context: str, start: int, end: int, probability: float) -> dict[str, Any]:

@@ -244,7 +244,19 @@ def test_threshold_is_learned_from_unanswerable_support_only(encoder):
     assert answers == ["20 mg", ""]
     answerable = collate(encoder, rows[:1])
     assert not TASK.calibrates_on_scores(answerable)
-    assert TASK.calibrate(answerable, None) == {}
+    assert "null_threshold" not in TASK.calibrate(answerable, None)
+
+
+def test_longer_answers_in_the_support_set_make_longer_answers_legal(encoder):
+    text = " ".join(["court"] * 40)
+    long, two_places = row(text, [text], [0]), row(text, ["court", "court"], [0, len(text) - 5])
+    batch = collate(encoder, [long])
+    assert TASK.decode(gold_scores(batch), batch)[0]["answer"] != text
+    rule = TASK.calibrate(batch)
+    assert int(rule["max_answer_tokens"]) == 40
+    assert TASK.decode(gold_scores(batch), batch, rule)[0]["answer"] == text
+    for rows in ([row()], [two_places]):
+        assert int(TASK.calibrate(collate(encoder, rows))["max_answer_tokens"]) == 30
 
 
 def test_answers_are_cut_from_the_context_without_white_space(encoder):
@@ -618,7 +630,7 @@ def test_the_shipped_folder_is_small_and_tells_where_it_comes_from():
     card = (FewShotQA.start / "README.md").read_text(encoding="utf-8")
     for told in (
         "license: cc-by-sa-4.0",
-        "squadshifts_amazon",
+        "squadshifts",
         "CC BY-SA 4.0",
         "squad_f1",
         "train_question_answering.py",
