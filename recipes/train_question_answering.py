@@ -44,7 +44,6 @@ ADAPTING: dict[str, Any] = {
     "batch_size": 16,
     "lr": 1e-3,
     "head_lr": 1e-3,
-    "head_steps": 100,
     "folds": 2,
     "bfloat16": None,
 }

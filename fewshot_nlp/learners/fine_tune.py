@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from fewshot_nlp.backbone import Encoder
@@ -34,8 +34,6 @@ from fewshot_nlp.slots import SlotBatch
 SHARES = (0.0, 0.5, 1.0)
 """Of the way from the start to the end of training."""
 ENOUGH_HELD_OUT = 48
-HEAD_RATE = 1e-2
-"""Learning rate of the steps of the head alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +63,6 @@ class FineTuneConfig(LearnerConfig):
             et al. 2022, Robust fine-tuning of zero-shot models). It doubles the time; 0 goes all the way.
         bfloat16: compute the encoder in bfloat16 while training, which some processors do twice as fast; None does so
             where the processor has instructions for it.
-        head_steps: steps of the head alone before all others, which cost next to nothing: features are computed once.
     """
 
     scope: Literal["adapter", "all", "head"] = "adapter"
@@ -84,7 +81,6 @@ class FineTuneConfig(LearnerConfig):
     label_smoothing: float = 0.0
     folds: int = 0
     bfloat16: bool | None = False
-    head_steps: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -103,7 +99,6 @@ class FineTuneConfig(LearnerConfig):
         check(self, "max_grad_norm", 1e-6, 1e6)
         check(self, "label_smoothing", 0, 0.9)
         check(self, "folds", 0, 20)
-        check(self, "head_steps", 0, 10**6)
 
 
 @LEARNERS.register("fine_tune")
@@ -206,16 +201,20 @@ class FineTune(Learner):
         fast = {n: w for n, w in weights.items() if n.startswith(FAST)}
         head = {n: w for n, w in weights.items() if not n.startswith(FAST)}
         train, held_out = self._split(examples.around_targets())
-        if self.config.head_steps:
-            self._train_head(state, head, train)
         steps = max(1, round(share * self.config.steps))
         if self.config.epochs is not None:
             batches = -(-len(torch.unique(train.groups)) // self.config.batch_size)
             steps = min(steps, self.config.epochs * batches)
         rate = self.config.lr or (1e-4 if self.config.scope == "all" else 1e-3)
-        optimiser, schedule = self._optimiser([(fast, rate), (head, self.config.head_lr)], steps)
+        groups = [
+            {"params": list(w.values()), "lr": r} for w, r in ((fast, rate), (head, self.config.head_lr)) if w
+        ]
+        optimiser = torch.optim.AdamW(groups, weight_decay=self.config.weight_decay)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimiser, lambda step: min((step + 1) / (0.1 * steps + 1), 1 - step / steps)
+        )
         best, best_loss = state, float("inf")
-        for step, (batch, _) in zip(range(steps), self._batches(train), strict=False):
+        for step, batch in zip(range(steps), self._batches(train), strict=False):
             loss = batch.loss(self._training_scores(state, batch), self.config.label_smoothing)
             for name, grad in gradients(loss, weights).items():
                 weights[name].grad = grad
@@ -230,30 +229,6 @@ class FineTune(Learner):
                     best, best_loss = {n: w.detach().clone() for n, w in state.items()}, value
         return best
 
-    def _train_head(self, state: State, head: Mapping[str, Tensor], examples: SlotBatch) -> None:
-        """Steps of the head alone, in place."""
-        with torch.no_grad():
-            features = self.features(examples, fast_weights(state))
-        optimiser, schedule = self._optimiser([(head, HEAD_RATE)], self.config.head_steps)
-        for _, (batch, mask) in zip(range(self.config.head_steps), self._batches(examples), strict=False):
-            loss = batch.loss(self.score(state, features[mask.to(features.device)], batch))
-            for name, grad in gradients(loss, head).items():
-                head[name].grad = grad
-            optimiser.step()
-            schedule.step()
-
-    def _optimiser(
-        self, groups: Sequence[tuple[Mapping[str, Tensor], float]], steps: int
-    ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
-        """AdamW on weights by their rates, which rise over a tenth of the steps and then fall to zero."""
-        optimiser = torch.optim.AdamW(
-            [{"params": list(weights.values()), "lr": rate} for weights, rate in groups if weights],
-            weight_decay=self.config.weight_decay,
-        )
-        return optimiser, torch.optim.lr_scheduler.LambdaLR(
-            optimiser, lambda step: min((step + 1) / (0.1 * steps + 1), 1 - step / steps)
-        )
-
     def _split(self, examples: SlotBatch) -> tuple[SlotBatch, SlotBatch | None]:
         groups = torch.unique(examples.groups)
         held = int(len(groups) * self.config.early_stopping)
@@ -263,19 +238,17 @@ class FineTune(Learner):
         out = torch.isin(examples.groups, groups[order[:held]])
         return examples.select(~out), examples.select(out)
 
-    def _batches(self, examples: SlotBatch) -> Iterator[tuple[SlotBatch, Bool[Tensor, " n_slots"]]]:
-        """Endless batches, and which slots each has."""
+    def _batches(self, examples: SlotBatch) -> Iterator[SlotBatch]:
         groups = torch.unique(examples.groups)
         generator = torch.Generator().manual_seed(self.config.seed)
         if len(groups) <= self.config.batch_size:
             while True:
-                yield examples, torch.ones(examples.n_slots, dtype=torch.bool)
+                yield examples
         while True:
             for part in groups[torch.randperm(len(groups), generator=generator)].split(
                 self.config.batch_size
             ):
-                mask = torch.isin(examples.groups, part)
-                yield examples.select(mask), mask
+                yield examples.select(torch.isin(examples.groups, part))
 
 
 def _between(start: State, end: State, share: float) -> State:
