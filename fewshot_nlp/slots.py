@@ -99,6 +99,13 @@ class SlotBatch:
             return self.gold.float()
         return F.one_hot(self.gold, self.n_classes).float()
 
+    @property
+    def has_place(self) -> Bool[Tensor, " n_slots"]:
+        """True for slots that stand for a stretch of the item's text; all, where there are no ``offsets``."""
+        if self.offsets is None:
+            return torch.ones(self.n_slots, dtype=torch.bool)
+        return torch.from_numpy(self.offsets[:, 1] > 0)
+
     def select(self, keep: Bool[Tensor, " n_slots"]) -> "SlotBatch":
         """The batch of some slots only; windows that no kept slot needs are dropped.
 
@@ -124,7 +131,8 @@ class SlotBatch:
     def around_targets(self) -> "SlotBatch":
         """The batch without windows that hold no target of their item: what is needed to learn to find targets.
 
-        An item whose targets are slots of several windows, or that has none, keeps all of its windows.
+        An item whose targets are slots of several windows, or that has none, keeps all of its windows. Slots without a
+        place are left out where none is a target: that something can be found at all is then nothing to learn.
         """
         slot, window = self.spans[:, 0], self.spans[:, 1]
         item = self.groups.numpy()[slot]
@@ -137,7 +145,9 @@ class SlotBatch:
         kept = self.spans[holds[window] | ~served[item]]
         present = np.zeros(self.n_slots, bool)
         present[kept[:, 0]] = True
-        return replace(self, spans=kept).select(torch.from_numpy(present))
+        near = replace(self, spans=kept).select(torch.from_numpy(present))
+        everywhere = bool((near.target_matrix[~near.has_place] > 0).any())
+        return near if everywhere else near.select(near.has_place)
 
     def loss(self, scores: Float[Tensor, "n_slots n_classes"], label_smoothing: float = 0.0) -> Tensor:
         """Mean loss of scores against the targets: the negative log-likelihood under the normaliser.
@@ -152,12 +162,12 @@ class SlotBatch:
         if self.normaliser == "independent":
             smooth = gold * (1 - label_smoothing) + label_smoothing / 2
             return F.binary_cross_entropy_with_logits(scores, smooth)
-        log_probability = self.log_probabilities(scores)
-        mass = torch.zeros(int(self.groups.max()) + 1, self.n_classes, device=scores.device)
+        probability = self.log_probabilities(scores).exp()
         groups = self.groups.to(scores.device)
-        gold_mass = mass.index_add(0, groups, gold)
-        share = gold / gold_mass[groups].clamp_min(1)
-        return -(share * log_probability).sum() / (gold_mass > 0).sum().clamp_min(1)
+        empty = torch.zeros(int(self.groups.max()) + 1, self.n_classes, device=scores.device)
+        wanted = empty.index_add(0, groups, gold) > 0
+        mass = empty.to(probability).index_add(0, groups, probability * gold)
+        return -mass[wanted].clamp_min(1e-30).log().sum() / wanted.sum().clamp_min(1)
 
     def log_probabilities(
         self, scores: Float[Tensor, "n_slots n_classes"]

@@ -33,6 +33,7 @@ from fewshot_nlp.slots import SlotBatch
 
 SHARES = (0.0, 0.5, 1.0)
 """Of the way from the start to the end of training."""
+TEMPERATURES = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8)
 ENOUGH_HELD_OUT = 48
 
 
@@ -165,25 +166,34 @@ class FineTune(Learner):
         groups = torch.unique(examples.groups)
         order = torch.randperm(len(groups), generator=torch.Generator().manual_seed(self.config.seed))
         folds = min(self.config.folds, len(groups))
-        losses: list[list[float]] = []
+        losses: list[Float[Tensor, "n_examples n_shares n_temperatures"]] = []
         for held in groups[order].chunk(folds) if folds > 1 else ():
             out = torch.isin(examples.groups, held)
             end = self._train(start, examples.select(~out), 1 - 1 / folds)
-            losses += self._losses([_between(start, end, share) for share in SHARES], examples.select(out))
-            if len(losses) >= ENOUGH_HELD_OUT:
+            losses.append(self._losses([_between(start, end, s) for s in SHARES], examples.select(out)))
+            if sum(map(len, losses)) >= ENOUGH_HELD_OUT:
                 break
-        share = _surely_better(torch.tensor(losses, dtype=torch.float64)) if losses else 0.0
+        share = _surely_better(torch.cat(losses)) if losses else 0.0
         if share == 0.0:
             return {name: value.detach().clone() for name, value in start.items()}
         return _between(start, self._train(start, examples), share)
 
     @torch.no_grad()
-    def _losses(self, states: Sequence[State], examples: SlotBatch) -> list[list[float]]:
-        """The loss of each example under each state."""
+    def _losses(
+        self, states: Sequence[State], examples: SlotBatch
+    ) -> Float[Tensor, "n_examples n_states n_temperatures"]:
+        """The loss of each example under each state, with the scores divided by each temperature.
+
+        It is about where in a text the targets are, not whether they are: that is for the task to calibrate.
+        """
         examples = examples.around_targets()
         scores = [self._training_scores(state, examples) for state in states]
-        masks = [examples.groups == group for group in torch.unique(examples.groups)]
-        return [[float(examples.select(mask).loss(s[mask])) for s in scores] for mask in masks]
+        masks = [(examples.groups == g) & examples.has_place for g in torch.unique(examples.groups)]
+        parts = [(examples.select(mask), mask.to(self.encoder.device)) for mask in masks]
+        return torch.tensor(
+            [[[float(part.loss(s[mask] / t)) for t in TEMPERATURES] for s in scores] for part, mask in parts],
+            dtype=torch.float64,
+        )
 
     def _training_scores(self, state: State, batch: SlotBatch) -> Float[Tensor, "n_slots n_classes"]:
         """As `query_scores`, the encoder in bfloat16 where that is asked for."""
@@ -259,9 +269,14 @@ def _between(start: State, end: State, share: float) -> State:
     }
 
 
-def _surely_better(losses: Float[Tensor, "n_examples n_shares"]) -> float:
-    """The share with the least mean loss, where it beats the first by a standard error of the difference; else 0."""
-    best = int(losses.mean(dim=0).argmin())
-    gain = losses[:, 0] - losses[:, best]
+def _surely_better(losses: Float[Tensor, "n_examples n_shares n_temperatures"]) -> float:
+    """The share with the least mean loss, where it beats the first by a standard error of the difference; else 0.
+
+    Each share has its best temperature, so that to be more or less sure of the same answers is no gain.
+    """
+    temperature = losses.mean(dim=0).argmin(dim=1)
+    each = losses[:, torch.arange(len(SHARES)), temperature]
+    best = int(each.mean(dim=0).argmin())
+    gain = each[:, 0] - each[:, best]
     error = gain.std(correction=0) / max(1, len(gain) - 1) ** 0.5
     return SHARES[best] if float(gain.mean()) > float(error) else 0.0
