@@ -15,9 +15,9 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from fewshot_nlp.backbone import Encoder
+from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.sources import card_names, load_card
-from fewshot_nlp.storage import VERSION, hub_name
+from fewshot_nlp.storage import VERSION
 
 TEMPLATE = Path(__file__).with_name("model_card_template.md")
 
@@ -105,7 +105,7 @@ def model_card(model: Any, name: str) -> str:
         learner=pipeline.learner,
         learner_line=_first_line(pipeline.learner),
         encoder=encoder,
-        encoder_name=hub_name(encoder),
+        encoder_name=encoder.public_name,
         adapter=_adapter(encoder),
         adapted=model.is_adapted,
         support="a support set of unknown size" if size is None else f"{size} example{'s' * (size != 1)}",
@@ -197,7 +197,7 @@ def _metadata(model: Any, name: str, scores: list[Score], sources: list[dict[str
         license=extra.get("license"),
         library_name="fewshot_nlp",
         pipeline_tag=tag,
-        base_model=hub_name(pipeline.learner.encoder),
+        base_model=pipeline.learner.encoder.public_name,
         datasets=sorted({source["hub"] for source in sources if source["hub"]}) or None,
         tags=tags,
         model_name=name.split("/")[-1] if results else None,
@@ -227,7 +227,7 @@ def _training(run: Mapping[str, Any] | None, metric: str) -> str:
     )
 
 
-def _adapter(encoder: Encoder) -> str:
+def _adapter(encoder: Backbone) -> str:
     if encoder.adapter_config is None:
         return "none"
     where = "all layers" if encoder.top_layers is None else f"the last {encoder.top_layers} layers"
@@ -235,7 +235,7 @@ def _adapter(encoder: Encoder) -> str:
     return f"{_peft_type(encoder)} (PEFT) in {where}, {size:,} parameters"
 
 
-def _peft_type(encoder: Encoder) -> str:
+def _peft_type(encoder: Backbone) -> str:
     kind = encoder.adapter_config.peft_type
     return str(getattr(kind, "value", kind))
 

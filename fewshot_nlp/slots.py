@@ -48,6 +48,9 @@ class SlotBatch:
             task knows nothing of the kind.
         coarse: for each class the number of the coarser class it belongs to (the entity type of a BIO tag);
             None where classes are as coarse as can be.
+        sources: for a sequence-to-sequence model, the token ids that its encoder reads beside every window, which is then
+            what its decoder reads; else None.
+        prior: log-probabilities of the classes by the backbone's own head; None where it has none.
         offsets: characters of the item's text that each slot stands for (start, end); (0, 0) for slots that stand
             for none. None where the task needs none.
         anchors: True for slots that come from a label's name or description, not from an example; None
@@ -66,6 +69,8 @@ class SlotBatch:
     surface: Float[Tensor, "n_slots n_surface"] | None = None
     coarse: tuple[int, ...] | None = None
     offsets: Int[np.ndarray, "n_slots 2"] | None = None
+    sources: Sequence[Sequence[int]] | None = None
+    prior: Float[Tensor, "n_slots n_classes"] | None = None
     anchors: Bool[Tensor, " n_slots"] | None = None
 
     @property
@@ -120,6 +125,8 @@ class SlotBatch:
             self,
             windows=[self.windows[i] for i in windows],
             types=None if self.types is None else [self.types[i] for i in windows],
+            sources=None if self.sources is None else [self.sources[i] for i in windows],
+            prior=None if self.prior is None else self.prior[keep.to(self.prior.device)],
             spans=spans,
             groups=self.groups[keep],
             targets=None if self.targets is None else self.targets[keep],

@@ -17,9 +17,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fewshot_nlp.backbone import Encoder
+from fewshot_nlp.backbone import BACKBONES, Backbone
 from fewshot_nlp.backbone.adapters import adapter_from_json, adapter_to_json
-from fewshot_nlp.backbone.bundled import HUB_NAME, bundled_folder
 from fewshot_nlp.episode import Json
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import LEARNERS, Adapted, Learner
@@ -100,7 +99,7 @@ def save(
         for name, text in {CONFIG: config, **(files or {})}.items():
             (new / name).write_text(text, encoding="utf-8")
         save_file(tensors, new / TENSORS)
-        if hub_name(pipeline.learner.encoder) is None:
+        if pipeline.learner.encoder.public_name is None:
             _save_encoder(pipeline.learner.encoder, new / "encoder")
         if target.exists():
             target.rename(old)
@@ -156,7 +155,7 @@ def load(
         raise FewShotError(f"{folder} is a model with its own settings of the encoder; leave {fixed[0]} out.")
     config = read_config(folder / CONFIG)
     tensors = read_tensors(folder / TENSORS, config["tensors"])
-    encoder = _encoder_from_json(config["encoder"], folder, encoder_options)
+    encoder = _encoder_from_json(config["task"], config["encoder"], folder, encoder_options)
     own = learner in (None, config["learner"])
     pipeline = new_pipeline(
         config["task"],
@@ -179,7 +178,7 @@ def load(
 def new_pipeline(
     task: str,
     task_options: Mapping[str, Any],
-    encoder: Encoder,
+    encoder: Backbone,
     learner: str,
     learner_config: Mapping[str, Any] | None,
 ) -> Pipeline:
@@ -245,41 +244,31 @@ def _config(
         ) from error
 
 
-def hub_name(encoder: Encoder) -> str | None:
-    """The name under which the encoder's base weights can be had again; None for weights of one's own."""
-    if encoder.trained:
-        return None
-    if Path(encoder.name).exists():
-        bundled = bundled_folder()
-        return HUB_NAME if bundled is not None and encoder.name == str(bundled) else None
-    return encoder.name
-
-
-def _encoder_to_json(encoder: Encoder) -> dict[str, Json]:
-    name = hub_name(encoder)
+def _encoder_to_json(encoder: Backbone) -> dict[str, Json]:
+    name = encoder.public_name
     return {
         "name": name,
         "revision": None if name is None else encoder.revision,
         "fingerprint": encoder.fingerprint,
         "dtype": str(encoder.model.dtype).removeprefix("torch."),
-        "layers": list(encoder.layers),
-        "pooling": encoder.pooling,
-        "max_length": encoder.tokenizer.max_length,
+        **encoder.settings,
         "adapter": None if encoder.adapter_config is None else adapter_to_json(encoder.adapter_config),
         "top_layers": encoder.top_layers,
     }
 
 
-def _encoder_from_json(config: Mapping[str, Any], folder: Path, options: Mapping[str, Any]) -> Encoder:
+def _encoder_from_json(
+    task: str, config: Mapping[str, Any], folder: Path, options: Mapping[str, Any]
+) -> Backbone:
     saved_dtype = getattr(torch, config["dtype"], None)
     dtype = options.get("dtype") or saved_dtype
-    encoder = Encoder.from_pretrained(
+    fixed = ("name", "revision", "fingerprint", "dtype", "adapter", "top_layers")
+    settings = {key: value for key, value in config.items() if key not in fixed}
+    backbone = BACKBONES[TASKS.get(task).backbone]
+    encoder = backbone.from_pretrained(
         config["name"] or folder / "encoder",
         revision=config["revision"],
-        layers=config["layers"],
-        pooling=config["pooling"],
-        max_length=config["max_length"],
-        **{**options, "dtype": dtype},
+        **{**settings, **options, "dtype": dtype},
     )
     if encoder.model.dtype == saved_dtype and encoder.fingerprint != config["fingerprint"]:
         raise FewShotError(
@@ -298,7 +287,7 @@ def _encoder_from_json(config: Mapping[str, Any], folder: Path, options: Mapping
     return encoder
 
 
-def _save_encoder(encoder: Encoder, folder: Path) -> None:
+def _save_encoder(encoder: Backbone, folder: Path) -> None:
     """The base weights under the names that transformers knows, without the adapter's."""
     tensors = {
         name.replace(".base_layer.", "."): tensor.detach().cpu().contiguous()

@@ -1,5 +1,11 @@
 """Backbones: Hugging Face models seen as extractors of one feature vector a slot."""
 
-from fewshot_nlp.backbone.encoder import Encoder
+from typing import Any
 
-__all__ = ["Encoder"]
+from fewshot_nlp.backbone.base import Backbone
+from fewshot_nlp.backbone.encoder import Encoder
+from fewshot_nlp.backbone.seq2seq import Seq2Seq
+
+BACKBONES: dict[str, Any] = {"encoder": Encoder, "seq2seq": Seq2Seq}
+
+__all__ = ["BACKBONES", "Backbone", "Encoder", "Seq2Seq"]

@@ -55,3 +55,12 @@ def resolve(name: str | None, revision: str | None = None) -> str:
         return HUB_NAME
     folder = bundled_folder()
     return HUB_NAME if folder is None else str(folder)
+
+
+TRANSLATION = "fewshot-nlp/marian-de-en"
+"""The name of the translation model that ships with the package, German to English."""
+
+
+def translation_folder() -> Path:
+    """Folder of the translation model that ships with the package."""
+    return Path(__file__).parents[1] / "pretrained" / "translation"

@@ -1,7 +1,5 @@
 """A Hugging Face encoder seen as an extractor of one feature vector a slot."""
 
-import hashlib
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -10,10 +8,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from fewshot_nlp.backbone.adapters import attach
+from fewshot_nlp.backbone.base import Backbone
 from fewshot_nlp.backbone.batching import (
     PACKED,
     chunks,
@@ -23,7 +21,7 @@ from fewshot_nlp.backbone.batching import (
     register_packed_attention,
     runs,
 )
-from fewshot_nlp.backbone.bundled import resolve
+from fewshot_nlp.backbone.bundled import HUB_NAME, bundled_folder, resolve
 from fewshot_nlp.backbone.cache import FeatureCache
 from fewshot_nlp.backbone.loading import layer_numbers, load_model, text_hints
 from fewshot_nlp.backbone.pooling import join_spans, pool_spans
@@ -34,7 +32,7 @@ from fewshot_nlp.windows import WindowTokenizer
 TextPooling = Literal["mean", "first"]
 
 
-class Encoder:
+class Encoder(Backbone):
     """Features of slots by a Hugging Face encoder, with or without an adapter, packed where the model allows.
 
     The encoder's own weights never change by adapting: fast weights are passed to `features` and used by
@@ -64,8 +62,7 @@ class Encoder:
         max_length: int | None = None,
         token_budget: int = 2048,
     ) -> None:
-        self.model = model.eval().requires_grad_(False)
-        self.name, self.revision = name, revision
+        super().__init__(model, name, revision)
         self.pooling: TextPooling = pooling
         self.token_budget = token_budget
         limit = _window_limit(model.config, tokenizer)
@@ -74,13 +71,7 @@ class Encoder:
         self.tokenizer = WindowTokenizer(tokenizer, max_length or limit)
         n_layers = model.config.num_hidden_layers
         self.layers = layer_numbers(layers, n_layers)
-        self.adapter: dict[str, nn.Parameter] = {}
-        self.adapter_config: Any = None
-        self.top_layers: int | None = None
-        self.trained = False  # whether the base weights were changed after loading
         self.cache: FeatureCache | None = None
-        self._lock = threading.RLock()
-        self._fingerprint: str | None = None
         self.packed = self._try_packing()
 
     @classmethod
@@ -139,52 +130,32 @@ class Encoder:
         return int(self.model.config.hidden_size) * len(self.layers)
 
     @property
-    def device(self) -> torch.device:
-        """Device of the model's first parameter."""
-        parameter: nn.Parameter = next(self.model.parameters())
-        return parameter.device
+    def settings(self) -> dict[str, Any]:
+        """Layers, pooling and window."""
+        return {
+            "layers": list(self.layers),
+            "pooling": self.pooling,
+            "max_length": self.tokenizer.max_length,
+        }
 
     @property
-    def feature_dtype(self) -> torch.dtype:
-        """Type of the features: float32, or float64 for a model in float64."""
-        return torch.float64 if self.model.dtype == torch.float64 else torch.float32
+    def public_name(self) -> str | None:
+        """The Hub name, the bundled encoder's too; None for a folder and for trained weights."""
+        if self.trained:
+            return None
+        if Path(self.name).exists():
+            bundled = bundled_folder()
+            return HUB_NAME if bundled is not None and self.name == str(bundled) else None
+        return self.name
 
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 over the base weights and whatever else features depend on, without the adapter."""
-        if self._fingerprint is None:
-            digest = hashlib.sha256(repr((self.layers, self.pooling, self.tokenizer.max_length)).encode())
-            for name, parameter in sorted(self.model.named_parameters()):
-                if name not in self.adapter:
-                    data = parameter.detach().cpu().contiguous().flatten().view(torch.uint8)
-                    digest.update(data.numpy())
-            self._fingerprint = digest.hexdigest()
-        return self._fingerprint
-
-    def attach(self, config: Any, top_layers: int | None = None, seed: int = 0) -> None:
-        """Puts a PEFT adapter into the model (once); it starts as the identity where its method does.
-
-        Args:
-            config: any `peft.PeftConfig` whose adapter lives inside the layers.
-            top_layers: the last k layers only; None for all.
-            seed: for the adapter's initial values.
-        """
-        if self.adapter:
-            raise FewShotError("This encoder has an adapter already; load the encoder again for another one.")
-        self._fingerprint = self.fingerprint
-        self.adapter = attach(self.model, config, top_layers, seed)
-        self.adapter_config, self.top_layers = config, top_layers
+    def _identity(self) -> tuple[Any, ...]:
+        return self.layers, self.pooling, self.tokenizer.max_length
 
     def mark_trained(self) -> None:
         """To be called when the base weights were changed: they are then saved with a model, not only named."""
-        self.trained = True
-        self._fingerprint = None
+        super().mark_trained()
         if self.cache is not None:
             self.cache.clear()
-
-    def parameters(self) -> dict[str, nn.Parameter]:
-        """All parameters by name: the base model's and the adapter's."""
-        return dict(self.model.named_parameters())
 
     @contextmanager
     def cached(self, max_bytes: int = 512 * 2**20) -> Iterator[FeatureCache]:

@@ -2,7 +2,9 @@
 
 import json
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -31,29 +33,67 @@ def load_model(
     Raises:
         FewShotError: no such model, no such layer, damaged or unsafe files, or no network.
     """
-    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
+    where, given = _where(source, options)
+    with _explained(source):
+        config = AutoConfig.from_pretrained(source, **where)
+        numbers = layer_numbers(layers, config.num_hidden_layers)
+        _keep_layers(config, max(numbers))
+        tokenizer = AutoTokenizer.from_pretrained(source, **where)
+        model = _weights(AutoModel, source, config, **where, **given)
+    return model, tokenizer, numbers
+
+
+def load_seq2seq(source: str, **options: Any) -> tuple[Any, Any]:
+    """Model and tokenizer of a sequence-to-sequence language model; arguments and errors as for `load_model`."""
+    from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer
+
+    where, given = _where(source, options)
+    with _explained(source), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Recommended: pip install sacremoses")
+        config = AutoConfig.from_pretrained(source, **where)
+        if not config.is_encoder_decoder:
+            raise FewShotError(
+                f"{source} is a {config.model_type} model, which does not translate; take a sequence-to-sequence "
+                "model: Marian, T5, BART, mBART, M2M100 or NLLB."
+            )
+        tokenizer = AutoTokenizer.from_pretrained(source, **where)
+        return _weights(AutoModelForSeq2SeqLM, source, config, **where, **given), tokenizer
+
+
+def _where(source: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Arguments that say where files are, and those for the weights."""
     if _looks_like_folder(source):
         _check_folder(Path(source))
     given = {key: value for key, value in options.items() if value is not None}
     where = {"revision": given.pop("revision", None), "trust_remote_code": False}
     where["local_files_only"] = not _looks_like_folder(source) and not _answers(source, where["revision"])
-    given.setdefault("dtype", torch.float32)
+    return where, {"dtype": torch.float32, **given}
+
+
+def _weights(auto: Any, source: str, config: Any, **options: Any) -> Any:
+    """A model with all its weights, from safetensors."""
+    with _quiet():
+        model, found = auto.from_pretrained(
+            source, config=config, use_safetensors=True, output_loading_info=True, **options
+        )
+    missing = sorted(name for name in found["missing_keys"] if "pooler" not in name)
+    if missing:
+        raise FewShotError(
+            f"The weights of {source} lack {len(missing)} tensors of {type(model).__name__}, such as {missing[0]}; it "
+            "is no model of that family, or it was saved in part."
+        )
+    return model
+
+
+@contextmanager
+def _explained(source: str) -> Iterator[None]:
+    """Whatever goes wrong in loading, as one clear line."""
+    from safetensors import SafetensorError
+
     try:
-        config = AutoConfig.from_pretrained(source, **where)
-        numbers = layer_numbers(layers, config.num_hidden_layers)
-        _keep_layers(config, max(numbers))
-        tokenizer = AutoTokenizer.from_pretrained(source, **where)
-        with _quiet():
-            model, found = AutoModel.from_pretrained(
-                source,
-                config=config,
-                use_safetensors=True,
-                output_loading_info=True,
-                **where,
-                **given,
-            )
+        yield
     except SafetensorError as error:
         raise FewShotError(
             f"The weights of {source} are damaged ({_first_line(error)}); fetch or save the model again."
@@ -62,13 +102,6 @@ def load_model(
         raise
     except (OSError, ValueError, KeyError, ImportError, AttributeError) as error:
         raise FewShotError(_explain(source, error)) from error
-    missing = sorted(name for name in found["missing_keys"] if "pooler" not in name)
-    if missing:
-        raise FewShotError(
-            f"The weights of {source} lack {len(missing)} tensors of {type(model).__name__}, such as {missing[0]}; it "
-            "is no encoder of that family, or it was saved in part."
-        )
-    return model, tokenizer, numbers
 
 
 def text_hints(source: str, revision: str | None = None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fewshot_nlp.backbone import Encoder
+from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.errors import FewShotError, ScienceError
 from fewshot_nlp.slots import SlotBatch
 
@@ -82,12 +82,12 @@ class Learner(nn.Module, ABC):
     order_free: ClassVar[bool] = True
     """Whether the order of the support set leaves the result as it is, up to rounding."""
 
-    def __init__(self, encoder: Encoder, config: LearnerConfig | None = None) -> None:
+    def __init__(self, encoder: Backbone, config: LearnerConfig | None = None) -> None:
         super().__init__()
         self.__dict__["encoder"] = encoder
         self.config = config if config is not None else self.config_class()
 
-    encoder: Encoder
+    encoder: Backbone
 
     @abstractmethod
     def fit(self, support: SlotBatch, *, meta: bool = False) -> State:

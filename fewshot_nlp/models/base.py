@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from fewshot_nlp.backbone import Encoder
+from fewshot_nlp.backbone import BACKBONES
 from fewshot_nlp.backbone.bundled import resolve
 from fewshot_nlp.episode import Example, Json, Query
 from fewshot_nlp.errors import FewShotError
@@ -14,6 +14,7 @@ from fewshot_nlp.model_card import model_card
 from fewshot_nlp.pipeline import Pipeline, TaskModel
 from fewshot_nlp.sources import read_rows
 from fewshot_nlp.storage import is_model_folder, load, new_pipeline, save
+from fewshot_nlp.tasks import TASKS
 from fewshot_nlp.tasks.base import Prediction
 
 Labels = Sequence[str] | Mapping[str, str]
@@ -105,7 +106,8 @@ class FewShotModel:
             learner_config = {**cls.default_learner_config, **(learner_config or {})}
             task_config = {**cls.default_task_config, **(task_config or {})}
             encoder_options = {**cls.default_encoder, **encoder_options}
-        encoder = Encoder.from_pretrained(name, **encoder_options)
+        backbone = BACKBONES[TASKS.get(cls.task_name).backbone]
+        encoder = backbone.from_pretrained(name, **encoder_options)
         if adapter is not None:
             encoder.attach(adapter, top_layers)
         return cls(new_pipeline(cls.task_name, task_config or {}, encoder, learner, learner_config))

@@ -27,6 +27,10 @@ class Task(ABC):
     """The metric by which models of this task are compared; higher is better."""
     has_labels: ClassVar[bool] = True
     """Whether targets are made of a closed set of label names."""
+    backbone: ClassVar[str] = "encoder"
+    """The kind of model that gives the features: a key of `fewshot_nlp.backbone.BACKBONES`."""
+    generation: Mapping[str, Any] | None = None
+    """Options of `Seq2Seq.generate` where predictions are generated slot by slot; None where slots are scored."""
 
     @property
     def options(self) -> dict[str, Json]:

@@ -1,0 +1,139 @@
+"""What all backbones share: base weights that never change, an adapter, fast weights, a fingerprint."""
+
+import hashlib
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fewshot_nlp.backbone.adapters import attach
+from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.slots import SlotBatch
+
+
+class Backbone(ABC):
+    """A Hugging Face model seen as an extractor of one feature vector a slot.
+
+    The model's own weights never change by adapting: fast weights are passed to `features` and used by
+    `torch.func.functional_call`. Forward passes hold a lock, so threads may share a backbone.
+
+    Args:
+        model: a Hugging Face model.
+        name: folder or Hub name that it came from.
+        revision: Hub revision.
+    """
+
+    own_head: ClassVar[bool] = False
+    """Whether the model itself has a distribution over the classes, which `with_prior` puts into a batch."""
+    tokenizer: Any
+    layers: tuple[int, ...] = (-1,)
+
+    def __init__(self, model: Any, name: str, revision: str | None) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.name, self.revision = name, revision
+        self.adapter: dict[str, nn.Parameter] = {}
+        self.adapter_config: Any = None
+        self.top_layers: int | None = None
+        self.trained = False  # whether the base weights were changed after loading
+        self._lock = threading.RLock()
+        self._fingerprint: str | None = None
+
+    @property
+    @abstractmethod
+    def dimension(self) -> int:
+        """Length of a feature vector."""
+
+    @property
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """Options of `from_pretrained` that features depend on, as JSON."""
+
+    @property
+    @abstractmethod
+    def public_name(self) -> str | None:
+        """The name under which the base weights can be had again; None for weights of one's own."""
+
+    @abstractmethod
+    def features(
+        self,
+        batch: SlotBatch,
+        fast_weights: Mapping[str, Tensor] | None = None,
+        *,
+        double_backward: bool = False,
+    ) -> Float[Tensor, "n_slots dimension"]:
+        """One vector a slot; differentiable in the fast weights and in parameters that require gradients.
+
+        Args:
+            batch: tokenised windows and spans.
+            fast_weights: values used instead of the parameters of the same names.
+            double_backward: choose attention that can be differentiated twice (fused kernels cannot).
+        """
+
+    def with_prior(
+        self,
+        batch: SlotBatch,
+        features: Float[Tensor, "n_slots dimension"],
+        fast_weights: Mapping[str, Tensor] | None = None,
+    ) -> SlotBatch:
+        """The batch with the model's own distribution over the classes, where it has one."""
+        return batch
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the model's first parameter."""
+        parameter: nn.Parameter = next(self.model.parameters())
+        return parameter.device
+
+    @property
+    def feature_dtype(self) -> torch.dtype:
+        """Type of the features: float32, or float64 for a model in float64."""
+        return torch.float64 if self.model.dtype == torch.float64 else torch.float32
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the base weights and whatever else features depend on, without the adapter."""
+        if self._fingerprint is None:
+            digest = hashlib.sha256(repr(self._identity()).encode())
+            for name, parameter in sorted(self.model.named_parameters()):
+                if name not in self.adapter:
+                    data = parameter.detach().cpu().contiguous().flatten().view(torch.uint8)
+                    digest.update(data.numpy())
+            self._fingerprint = digest.hexdigest()
+        return self._fingerprint
+
+    def _identity(self) -> tuple[Any, ...]:
+        """Whatever features depend on beside the weights."""
+        return tuple(self.settings.values())
+
+    def attach(self, config: Any, top_layers: int | None = None, seed: int = 0) -> None:
+        """Puts a PEFT adapter into the model (once); it starts as the identity where its method does.
+
+        Args:
+            config: any `peft.PeftConfig` whose adapter lives inside the layers.
+            top_layers: the last k layers only; None for all.
+            seed: for the adapter's initial values.
+        """
+        if self.adapter:
+            raise FewShotError("This encoder has an adapter already; load the encoder again for another one.")
+        self._fingerprint = self.fingerprint
+        self.adapter = attach(self.model, config, top_layers, seed)
+        self.adapter_config, self.top_layers = config, top_layers
+
+    def mark_trained(self) -> None:
+        """To be called when the base weights were changed: they are then saved with a model, not only named."""
+        self.trained = True
+        self._fingerprint = None
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """All parameters by name: the base model's and the adapter's."""
+        return dict(self.model.named_parameters())
+
+    @contextmanager
+    def cached(self, max_bytes: int = 512 * 2**20) -> Iterator[Any]:
+        """Keeps features by text while the block runs, where the backbone can."""
+        yield None

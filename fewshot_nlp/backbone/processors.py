@@ -1,0 +1,116 @@
+"""What happens to next-token scores inside ``generate``: mixing by a learner, demanded words, a bound of length."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+Ids = Int[Tensor, "n_rows length"]
+Scores = Float[Tensor, "n_rows n_classes"]
+
+
+class Rescore:
+    """Lets a learner say the next token's log-probabilities, from the decoder's hidden state and the model's own.
+
+    Args:
+        score: features [n_rows, d] and log-probabilities [n_rows, n_classes] to log-probabilities.
+    """
+
+    def __init__(self, score: Callable[[Tensor, Tensor], Tensor]) -> None:
+        self.score = score
+        self.features: Tensor | None = None
+
+    @contextmanager
+    def watching(self, decoder: nn.Module) -> Iterator[None]:
+        """Notes the decoder's last hidden state at every step."""
+
+        def note(module: nn.Module, inputs: Any, output: Any) -> None:
+            self.features = output.last_hidden_state[:, -1]
+
+        handle = decoder.register_forward_hook(note)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def __call__(self, ids: Ids, scores: Scores) -> Scores:
+        """The learner's log-probabilities; rows are sequences, or beams one after the other."""
+        assert self.features is not None
+        return self.score(self.features.to(scores.dtype), torch.log_softmax(scores, dim=-1))
+
+
+class Demands:
+    """Token sequences that an output must hold: their tokens are made likelier, and there is no end before them.
+
+    A sequence that was begun is gone on with. When the model would end and one is missing, it must come first.
+
+    Args:
+        needs: sequences for each item.
+        num_beams: rows of an item.
+        end: id of the end token.
+        skip: tokens that every row begins with.
+        bonus: added to the log-probability of the tokens that begin a missing sequence.
+    """
+
+    def __init__(
+        self, needs: Sequence[Sequence[Sequence[int]]], num_beams: int, end: int, skip: int, bonus: float
+    ) -> None:
+        self.needs, self.num_beams, self.end, self.skip, self.bonus = needs, num_beams, end, skip, bonus
+
+    def __call__(self, ids: Ids, scores: Scores) -> Scores:
+        """Scores after the demands."""
+        scores = scores.clone()
+        for row, sequence in enumerate(ids[:, self.skip :].tolist()):
+            missing = [list(n) for n in self.needs[row // self.num_beams] if not _holds(sequence, n)]
+            if not missing:
+                continue
+            begun = max((_begun(sequence, need), need) for need in missing)
+            if begun[0]:
+                forced = begun[1][begun[0]]
+                value = scores[row, forced].clone()
+                scores[row] = -torch.inf
+                scores[row, forced] = value.clamp_min(-1e4)
+                continue
+            first = [need[0] for need in missing]
+            if int(scores[row].argmax()) == self.end:
+                scores[row, first[0]] = scores[row, self.end]
+            scores[row, self.end] = -torch.inf
+            scores[row, first] += self.bonus
+        return scores
+
+
+class Bounds:
+    """An end for outputs that have none: at its limit an item's rows must end.
+
+    Args:
+        limits: tokens of each item's output at most.
+        num_beams: rows of an item.
+        end: id of the end token.
+        skip: tokens that every row begins with.
+    """
+
+    def __init__(self, limits: Sequence[int], num_beams: int, end: int, skip: int) -> None:
+        self.limits = torch.tensor(limits).repeat_interleave(num_beams)
+        self.end, self.skip = end, skip
+
+    def __call__(self, ids: Ids, scores: Scores) -> Scores:
+        """Scores, with nothing but the end where the limit is reached."""
+        late = (ids.shape[1] - self.skip + 1 >= self.limits).to(scores.device)
+        if not late.any():
+            return scores
+        only = torch.full_like(scores[0], -torch.inf)
+        only[self.end] = 0.0
+        return torch.where(late[:, None], only, scores)
+
+
+def _holds(sequence: Sequence[int], part: Sequence[int]) -> bool:
+    n = len(part)
+    return any(list(sequence[i : i + n]) == list(part) for i in range(len(sequence) - n + 1))
+
+
+def _begun(sequence: Sequence[int], part: Sequence[int]) -> int:
+    """How many first tokens of a part stand at the end of a sequence."""
+    return next((n for n in range(len(part) - 1, 0, -1) if list(sequence[-n:]) == list(part[:n])), 0)

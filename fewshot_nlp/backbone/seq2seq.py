@@ -1,0 +1,315 @@
+"""A Hugging Face sequence-to-sequence model seen as an extractor of one feature vector a decoder position."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from fewshot_nlp.backbone.base import Backbone
+from fewshot_nlp.backbone.batching import chunks, padded_tokens
+from fewshot_nlp.backbone.bundled import TRANSLATION, translation_folder
+from fewshot_nlp.backbone.loading import load_seq2seq
+from fewshot_nlp.backbone.processors import Bounds, Demands, Rescore
+from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.pairs import PairTokenizer
+from fewshot_nlp.slots import SlotBatch
+
+Score = Callable[[Tensor, Tensor], Tensor]
+"""Features and prior log-probabilities [n_rows, n_classes] of the next tokens to log-probabilities."""
+
+
+class Seq2Seq(Backbone):
+    """Features of decoder positions: the decoder's last hidden states, from which the model's own head predicts.
+
+    Args:
+        model: any `AutoModelForSeq2SeqLM`, in eval mode.
+        tokenizer: its tokenizer.
+        name: folder or Hub name that it came from.
+        revision: Hub revision.
+        max_length: tokens that a side may have.
+        token_budget: tokens in one forward pass, padding included.
+    """
+
+    own_head = True
+    tokenizer: PairTokenizer
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        name: str,
+        revision: str | None = None,
+        max_length: int | None = None,
+        token_budget: int = 4096,
+    ) -> None:
+        super().__init__(model, name, revision)
+        limit = int(getattr(model.config, "max_position_embeddings", None) or 512)
+        limit = min(limit, int(min(getattr(tokenizer, "model_max_length", limit) or limit, 10**6)))
+        if max_length is not None and not 8 <= max_length <= limit:
+            raise FewShotError(f"max_length is {max_length}, but must be from 8 to the model's window of {limit} tokens.")
+        start = getattr(model.generation_config, "decoder_start_token_id", None)
+        start = model.config.decoder_start_token_id if start is None else start
+        if start is None:
+            start = tokenizer.bos_token_id
+        self.tokenizer = PairTokenizer(tokenizer, max_length or limit, int(start))
+        self.token_budget = token_budget
+        self._parts = _Parts(model)
+        self._check_head()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path | None = None,
+        *,
+        revision: str | None = None,
+        dtype: Any = None,
+        attn_implementation: str | None = None,
+        device_map: Any = None,
+        max_length: int | None = None,
+    ) -> "Seq2Seq":
+        """Loads a model from a folder or the Hub; without a name the German-English one that ships with the package.
+
+        Args:
+            name: folder, Hub name, or None.
+            revision: Hub revision (branch, tag or commit).
+            dtype: weights' type, e.g. `torch.bfloat16`; default float32.
+            attn_implementation: transformers' attention.
+            device_map: as in transformers, e.g. "cuda"; default the CPU.
+            max_length: tokens that a side may have; default the model's window.
+
+        Raises:
+            FewShotError: when there is no such model, its files are damaged or unsafe, or it is no such model.
+        """
+        source = str(translation_folder()) if name in (None, TRANSLATION) else str(name)
+        model, tokenizer = load_seq2seq(
+            source,
+            revision=revision,
+            dtype=dtype,
+            attn_implementation=attn_implementation,
+            device_map=device_map,
+        )
+        return cls(model, tokenizer, name=source, revision=revision, max_length=max_length)
+
+    @property
+    def dimension(self) -> int:
+        """Length of a feature vector."""
+        return int(self.model.config.hidden_size)
+
+    @property
+    def n_classes(self) -> int:
+        """Size of the vocabulary that the head predicts."""
+        return int(self.model.get_output_embeddings().weight.shape[0])
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The window."""
+        return {"max_length": self.tokenizer.max_length}
+
+    @property
+    def public_name(self) -> str | None:
+        """The Hub name, or the shipped model's; None for a folder and for trained weights."""
+        if self.trained:
+            return None
+        if Path(self.name).exists():
+            return TRANSLATION if self.name == str(translation_folder()) else None
+        return self.name
+
+    def features(
+        self,
+        batch: SlotBatch,
+        fast_weights: Mapping[str, Tensor] | None = None,
+        *,
+        double_backward: bool = False,
+    ) -> Float[Tensor, "n_slots dimension"]:
+        """The decoder's last hidden state at each slot, its window given as what was decoded so far."""
+        sources = _need_sources(batch)
+        lengths = [max(len(s), len(w)) for s, w in zip(sources, batch.windows, strict=True)]
+        window_of = torch.from_numpy(batch.spans[:, 1])
+        rows, order = [], []
+        for chunk in chunks(lengths, self.token_budget):
+            place = torch.full((len(batch.windows),), -1)
+            place[chunk] = torch.arange(len(chunk))
+            chosen = torch.nonzero(place[window_of] >= 0)[:, 0]
+            hidden = self._hidden(
+                [sources[i] for i in chunk], [batch.windows[i] for i in chunk], fast_weights, double_backward
+            )
+            spans = batch.spans[chosen.numpy()]
+            rows.append(hidden[place[window_of[chosen]], torch.from_numpy(spans[:, 2])])
+            order.append(torch.from_numpy(spans[:, 0]))
+        if not rows:
+            return torch.zeros(0, self.dimension, device=self.device, dtype=self.feature_dtype)
+        back = torch.argsort(torch.cat(order)).to(self.device)
+        return torch.cat(rows)[back].to(self.feature_dtype)
+
+    def _hidden(
+        self,
+        sources: Sequence[Sequence[int]],
+        windows: Sequence[Sequence[int]],
+        fast_weights: Mapping[str, Tensor] | None,
+        double_backward: bool = False,
+    ) -> Float[Tensor, "n length d"]:
+        pad = self.tokenizer.tokenizer.pad_token_id or 0
+        inputs = {
+            "source": padded_tokens(sources, pad, self.device),
+            "mask": padded_tokens([[1] * len(row) for row in sources], 0, self.device),
+            "target": padded_tokens(windows, pad, self.device),
+        }
+        kernel = sdpa_kernel(SDPBackend.MATH) if double_backward else nullcontext()
+        with self._lock, kernel:
+            return self._call("hidden", fast_weights, inputs)
+
+    def _call(self, part: str, fast_weights: Mapping[str, Tensor] | None, inputs: dict[str, Any]) -> Any:
+        weights = {f"model.{name}": value for name, value in (fast_weights or {}).items()}
+        if not weights:
+            return self._parts(part, **inputs)
+        return torch.func.functional_call(self._parts, weights, (part,), inputs)
+
+    def with_prior(
+        self,
+        batch: SlotBatch,
+        features: Float[Tensor, "n_slots dimension"],
+        fast_weights: Mapping[str, Tensor] | None = None,
+    ) -> SlotBatch:
+        """The batch with the log-probabilities that the model's own head gives every token of the vocabulary."""
+        logits = self._call("head", fast_weights, {"features": features.to(self.model.dtype)})
+        return replace(batch, prior=torch.log_softmax(logits.to(self.feature_dtype), dim=-1))
+
+    @torch.no_grad()
+    def generate(
+        self,
+        batch: SlotBatch,
+        score: Score,
+        fast_weights: Mapping[str, Tensor] | None = None,
+        *,
+        num_beams: int = 4,
+        length_penalty: float = 1.0,
+        max_ratio: float = 2.0,
+        demands: Sequence[Sequence[Sequence[int]]] | None = None,
+        demand_bonus: float = 0.0,
+    ) -> list[list[int]]:
+        """Token ids generated after each window, without what the window held and without special tokens at the end.
+
+        Args:
+            batch: windows and their sources, without slots.
+            score: what turns features and the model's own log-probabilities into those to decode by.
+            fast_weights: values used instead of the parameters of the same names.
+            num_beams: beams; 1 is greedy.
+            length_penalty: as in transformers: scores are divided by the length to this power.
+            max_ratio: tokens of an output at most, as a multiple of its source's (and 10 more).
+            demands: for each window the token sequences that its output must hold.
+            demand_bonus: added to the log-probability of what would begin or go on with such a sequence.
+        """
+        sources = _need_sources(batch)
+        result: list[list[int]] = [[] for _ in sources]
+        for chunk in chunks([len(row) for row in sources], max(1, self.token_budget // num_beams)):
+            windows = [batch.windows[i] for i in chunk]
+            room = self.tokenizer.max_length - len(windows[0])
+            limits = [min(room, int(max_ratio * len(sources[i])) + 10) for i in chunk]
+            processors: list[Any] = [Rescore(score)]
+            if demands is not None and any(demands[i] for i in chunk):
+                needs = [demands[i] for i in chunk]
+                processors.append(Demands(needs, num_beams, self.tokenizer.end, len(windows[0]), demand_bonus))
+            processors.append(Bounds(limits, num_beams, self.tokenizer.end, len(windows[0])))
+            rows = self._generate([sources[i] for i in chunk], windows, fast_weights, processors, num_beams,
+                                  length_penalty, max(limits))
+            for i, row in zip(chunk, rows, strict=True):
+                result[i] = row
+        return result
+
+    def _generate(
+        self,
+        sources: Sequence[Sequence[int]],
+        windows: Sequence[Sequence[int]],
+        fast_weights: Mapping[str, Tensor] | None,
+        processors: list[Any],
+        num_beams: int,
+        length_penalty: float,
+        limit: int,
+    ) -> list[list[int]]:
+        from transformers import GenerationConfig, LogitsProcessorList
+
+        pad = self.tokenizer.tokenizer.pad_token_id or 0
+        own = self.model.generation_config
+        config = GenerationConfig(
+            decoder_start_token_id=int(windows[0][0]),
+            eos_token_id=self.tokenizer.end,
+            pad_token_id=pad,
+            bad_words_ids=getattr(own, "bad_words_ids", None),
+            max_new_tokens=limit,
+            num_beams=num_beams,
+            length_penalty=length_penalty,
+            early_stopping=num_beams > 1,
+            do_sample=False,
+        )
+        inputs = {
+            "input_ids": padded_tokens(sources, pad, self.device),
+            "attention_mask": padded_tokens([[1] * len(row) for row in sources], 0, self.device),
+            "decoder_input_ids": torch.tensor([list(row) for row in windows], device=self.device),
+            "generation_config": config,
+            "logits_processor": LogitsProcessorList(processors),
+        }
+        with self._lock, processors[0].watching(self.model.get_decoder()):
+            output = self._call("generate", fast_weights, inputs)
+        rows = output[:, len(windows[0]) :].tolist()
+        ends = (self.tokenizer.end, pad)
+        return [row[: next((i for i, t in enumerate(row) if t in ends), len(row))] for row in rows]
+
+    @torch.no_grad()
+    def _check_head(self) -> None:
+        """Refuses a model whose logits are not what its head makes of the decoder's last hidden states."""
+        source = [[i % self.n_classes for i in range(3, 9)]]
+        window = [[self.tokenizer.start, *source[0][:3]]]
+        device = self.device
+        expected = self.model(
+            input_ids=torch.tensor(source, device=device), decoder_input_ids=torch.tensor(window, device=device)
+        ).logits[0]
+        got = self._call("head", None, {"features": self._hidden(source, window, None)[0]})
+        error, scale = float((got - expected).abs().max()), float(expected.abs().max())
+        if error > (1e-3 if self.model.dtype == torch.float32 else 0.05) * max(scale, 1.0):
+            raise FewShotError(
+                f"{self.name}: {type(self.model).__name__} makes its scores in a way that is not known here (they "
+                f"differ by {error:.1e}); take a Marian, T5, BART, mBART, M2M100 or NLLB model."
+            )
+
+
+class _Parts(nn.Module):
+    """Parts of a model as one module's calls, so that fast weights can be put in for any of them."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, part: str, **inputs: Any) -> Any:
+        return getattr(self, part)(**inputs)
+
+    def hidden(self, source: Tensor, mask: Tensor, target: Tensor) -> Tensor:
+        states = self.model.get_encoder()(input_ids=source, attention_mask=mask).last_hidden_state
+        output = self.model.get_decoder()(
+            input_ids=target, encoder_hidden_states=states, encoder_attention_mask=mask, use_cache=False
+        )
+        hidden: Tensor = output.last_hidden_state
+        return hidden
+
+    def head(self, features: Tensor) -> Tensor:
+        if getattr(self.model.config, "scale_decoder_outputs", False):  # T5
+            features = features * self.model.config.d_model**-0.5
+        logits: Tensor = self.model.get_output_embeddings()(features)
+        bias = getattr(self.model, "final_logits_bias", None)
+        return logits if bias is None else logits + bias.to(logits)[0]
+
+    def generate(self, **inputs: Any) -> Tensor:
+        ids: Tensor = self.model.generate(**inputs)
+        return ids
+
+
+def _need_sources(batch: SlotBatch) -> Sequence[Sequence[int]]:
+    if batch.sources is None:
+        raise TypeError("a sequence-to-sequence model needs a batch with sources")
+    return batch.sources

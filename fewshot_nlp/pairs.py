@@ -1,0 +1,117 @@
+"""Tokenising sources and targets of a sequence-to-sequence model, with language codes where it has them."""
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from fewshot_nlp.errors import FewShotError
+
+
+class PairTokenizer:
+    """A Hugging Face tokenizer of a sequence-to-sequence model that never truncates. Safe to call from several threads.
+
+    Args:
+        tokenizer: fast or slow; Marian, T5, BART, mBART, M2M100 and NLLB are known.
+        max_length: tokens that a side may have, special tokens included.
+        start: token that the decoder begins with.
+    """
+
+    def __init__(self, tokenizer: Any, max_length: int, start: int) -> None:
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self.start = start
+        self.end = int(tokenizer.eos_token_id)
+        self.languages = _language_codes(tokenizer)
+        self._classes: tuple[str, ...] = ()
+        self._lock = threading.Lock()
+
+    @property
+    def directions(self) -> tuple[str | None, str | None]:
+        """The only languages that the model was made for, as its files name them; None where they do not say."""
+        if self.languages:
+            return None, None
+        return tuple(getattr(self.tokenizer, name, None) or None for name in ("source_lang", "target_lang"))  # type: ignore[return-value]
+
+    def classes(self, count: int) -> tuple[str, ...]:
+        """The vocabulary's tokens; ``count`` is the model's number, which may be larger by padding."""
+        if len(self._classes) != count:
+            with self._lock:
+                known = self.tokenizer.convert_ids_to_tokens(list(range(min(count, len(self.tokenizer)))))
+            self._classes = tuple([*known, *(f"<unused {i}>" for i in range(len(known), count))])
+        return self._classes
+
+    def sources(self, texts: Sequence[str], language: str | None = None) -> list[list[int]]:
+        """Token ids of texts to translate, special tokens included.
+
+        Raises:
+            FewShotError: a text is longer than the model's window, or a language is missing or unknown.
+        """
+        code = self._code(language, "source")
+        with self._lock:
+            if code is not None:
+                self.tokenizer.src_lang = code
+            rows = self.tokenizer(list(texts), verbose=False)["input_ids"] if texts else []
+        self._check(rows, texts, "source")
+        return [list(row) for row in rows]
+
+    def targets(self, texts: Sequence[str], language: str | None = None) -> list[list[int]]:
+        """Token ids of translations, each with the end token, without what the decoder begins with."""
+        self._code(language, "target")
+        rows = [[*row, self.end] for row in self.bare_targets(texts)]
+        self._check(rows, texts, "target", len(self.prefix(language)))
+        return rows
+
+    def bare_targets(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of target texts without any special token."""
+        with self._lock:
+            return self.tokenizer(text_target=list(texts), add_special_tokens=False, verbose=False)["input_ids"] if texts else []
+
+    def prefix(self, language: str | None = None) -> list[int]:
+        """What the decoder begins with: the start token, and the target language's where there are languages."""
+        code = self._code(language, "target")
+        if code is None:
+            return [self.start]
+        number = self.languages[code]
+        alone = type(self.tokenizer).__name__.startswith("MBartTokenizer")
+        return [number] if alone else [self.start, number]
+
+    def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """Texts of generated token ids."""
+        with self._lock:
+            texts = self.tokenizer.batch_decode([list(row) for row in rows], skip_special_tokens=True)
+        return [str(text).strip() for text in texts]
+
+    def _code(self, language: str | None, side: str) -> str | None:
+        """The model's code of a language; None for models without."""
+        if not self.languages:
+            return None
+        if language in self.languages:
+            return language
+        near = [code for code in self.languages if language and code.startswith(language[:2])]
+        some = ", ".join((near or sorted(self.languages))[:6])
+        given = "none is given" if language is None else f"it has no {language!r}"
+        raise FewShotError(
+            f"This model needs a code for the {side} language, but {given}; set {side}_code in task_config, e.g. {some}."
+        )
+
+    def _check(self, rows: Sequence[Sequence[int]], texts: Sequence[str], side: str, more: int = 0) -> None:
+        for number, (row, text) in enumerate(zip(rows, texts, strict=True), start=1):
+            if len(row) + more > self.max_length:
+                raise FewShotError(
+                    f"The {side} text of item {number} has {len(row) + more} tokens, but the model's window is "
+                    f"{self.max_length}; divide it into sentences. It begins: {text[:40]!r}."
+                )
+
+
+def _language_codes(tokenizer: Any) -> dict[str, int]:
+    """Language codes of a tokenizer that puts them into its sequences, and their token ids."""
+    known = getattr(tokenizer, "lang_code_to_id", None)
+    if isinstance(known, dict) and known:
+        if hasattr(tokenizer, "get_lang_id"):  # M2M100: codes are "de", tokens "__de__"
+            return {code: int(tokenizer.get_lang_id(code)) for code in tokenizer.lang_code_to_token}
+        return {code: int(number) for code, number in known.items()}
+    if not hasattr(tokenizer, "src_lang"):
+        return {}
+    special = getattr(tokenizer, "additional_special_tokens", None) or tokenizer.all_special_tokens
+    codes = [token for token in special if "_" in token and token[:1].isalpha()]
+    return {code: int(tokenizer.convert_tokens_to_ids(code)) for code in codes}
