@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from fewshot_nlp.errors import FewShotError
     from fewshot_nlp.evaluator import Report, evaluate_episodes
     from fewshot_nlp.learners import LEARNERS
-    from fewshot_nlp.models import FewShotClassifier, FewShotNER, FewShotQA
+    from fewshot_nlp.models import FewShotClassifier, FewShotNER, FewShotQA, FewShotTranslator
     from fewshot_nlp.sampling import SAMPLERS
     from fewshot_nlp.sources import load_dataset_card
     from fewshot_nlp.tasks import TASKS
@@ -26,6 +26,7 @@ _HOMES = {
     "FewShotError": "errors",
     "FewShotNER": "models",
     "FewShotQA": "models",
+    "FewShotTranslator": "models",
     "LEARNERS": "learners",
     "Report": "evaluator",
     "SAMPLERS": "sampling",
@@ -45,6 +46,7 @@ __all__ = [
     "FewShotError",
     "FewShotNER",
     "FewShotQA",
+    "FewShotTranslator",
     "Report",
     "evaluate_episodes",
     "load_dataset_card",

@@ -14,15 +14,17 @@ class PairTokenizer:
         tokenizer: fast or slow; Marian, T5, BART, mBART, M2M100 and NLLB are known.
         max_length: tokens that a side may have, special tokens included.
         start: token that the decoder begins with.
+        n_classes: tokens that the model predicts; may be more than the tokenizer has, by padding.
     """
 
-    def __init__(self, tokenizer: Any, max_length: int, start: int) -> None:
+    def __init__(self, tokenizer: Any, max_length: int, start: int, n_classes: int) -> None:
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.start = start
         self.end = int(tokenizer.eos_token_id)
         self.languages = _language_codes(tokenizer)
-        self._classes: tuple[str, ...] = ()
+        known = tokenizer.convert_ids_to_tokens(list(range(min(n_classes, len(tokenizer)))))
+        self.classes = tuple([*map(str, known), *(f"<unused {i}>" for i in range(len(known), n_classes))])
         self._lock = threading.Lock()
 
     @property
@@ -31,14 +33,6 @@ class PairTokenizer:
         if self.languages:
             return None, None
         return tuple(getattr(self.tokenizer, name, None) or None for name in ("source_lang", "target_lang"))  # type: ignore[return-value]
-
-    def classes(self, count: int) -> tuple[str, ...]:
-        """The vocabulary's tokens; ``count`` is the model's number, which may be larger by padding."""
-        if len(self._classes) != count:
-            with self._lock:
-                known = self.tokenizer.convert_ids_to_tokens(list(range(min(count, len(self.tokenizer)))))
-            self._classes = tuple([*known, *(f"<unused {i}>" for i in range(len(known), count))])
-        return self._classes
 
     def sources(self, texts: Sequence[str], language: str | None = None) -> list[list[int]]:
         """Token ids of texts to translate, special tokens included.

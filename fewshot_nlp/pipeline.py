@@ -103,6 +103,13 @@ class TaskModel:
         with tqdm(total=len(queries), delay=2, disable=not progress, unit=" texts", leave=False) as bar:
             for start in range(0, len(queries), CHUNK):
                 batch = self.pipeline.queries(queries[start : start + CHUNK], self.labels)
-                result += self.pipeline.task.decode(self.adapted.scores(batch), batch, self.rule)
+                result += self._decode(batch)
                 bar.update(len(batch.items))
         return result
+
+    def _decode(self, batch: SlotBatch) -> list[Prediction]:
+        task, tokenizer = self.pipeline.task, self.pipeline.learner.encoder.tokenizer
+        options = task.generation(batch, tokenizer)
+        if options is None:
+            return task.decode(self.adapted.scores(batch), batch, self.rule)
+        return task.read(self.adapted.generate(batch, **options), batch, tokenizer)

@@ -141,6 +141,8 @@ class SlotBatch:
         An item whose targets are slots of several windows, or that has none, keeps all of its windows. Slots without a
         place are left out where none is a target: that something can be found at all is then nothing to learn.
         """
+        if self.gold.dim() == 1:
+            return self  # every slot is of some class
         slot, window = self.spans[:, 0], self.spans[:, 1]
         item = self.groups.numpy()[slot]
         several = np.bincount(slot, minlength=self.n_slots) > 1

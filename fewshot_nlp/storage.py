@@ -191,6 +191,7 @@ def new_pipeline(
         raise FewShotError(
             f"The task {task} has no such option: {str(error).split('argument')[-1].strip()}."
         ) from error
+    made.settle(encoder.tokenizer)
     return Pipeline(made, learner_class(encoder, config))
 
 

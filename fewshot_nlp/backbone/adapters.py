@@ -28,7 +28,8 @@ def _targets(model: nn.Module, config: Any) -> list[str]:
     model_type = getattr(model.config, "model_type", "")
     if wanted is None:
         wanted = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(model_type, "all-linear")
-    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    linear = [n for n, m in model.named_modules() if isinstance(m, nn.Linear) and m is not head]
     if wanted == "all-linear":
         return linear
     if isinstance(wanted, str):

@@ -58,7 +58,7 @@ class Seq2Seq(Backbone):
         start = model.config.decoder_start_token_id if start is None else start
         if start is None:
             start = tokenizer.bos_token_id
-        self.tokenizer = PairTokenizer(tokenizer, max_length or limit, int(start))
+        self.tokenizer = PairTokenizer(tokenizer, max_length or limit, int(start), self.n_classes)
         self.token_budget = token_budget
         self._parts = _Parts(model)
         self._check_head()

@@ -7,7 +7,7 @@ meta-loss is the query's loss under the state fitted to the support set, differe
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar
 
 import torch
@@ -79,6 +79,10 @@ class Learner(nn.Module, ABC):
     meta_learns: ClassVar[bool] = True
     """Whether ``fit`` can be differentiated, so that the meta-loss trains the encoder through it."""
 
+    uses_prior: ClassVar[bool] = False
+    """Whether scores build on the model's own distribution over the classes, where it has one. A learner that does not
+    knows only the classes of the support set, and refuses slots whose classes are a whole vocabulary."""
+
     order_free: ClassVar[bool] = True
     """Whether the order of the support set leaves the result as it is, up to rounding."""
 
@@ -116,6 +120,7 @@ class Learner(nn.Module, ABC):
             raise FewShotError(
                 "The support set is empty; give at least one example, or descriptions of labels."
             )
+        self._check_prior()
         with torch.no_grad():
             state = self.fit(support)
         bad = next((key for key, value in state.items() if not torch.isfinite(value).all()), None)
@@ -128,7 +133,7 @@ class Learner(nn.Module, ABC):
 
     def initial(self) -> State | None:
         """The state before any example; None where there is none, because the support set makes the head."""
-        return None
+        return {} if self.encoder.own_head and self.uses_prior else None
 
     def unadapted(self) -> "Adapted | None":
         """The model before any example, which a meta-learned head makes possible; else None."""
@@ -137,12 +142,31 @@ class Learner(nn.Module, ABC):
 
     def meta_loss(self, support: SlotBatch, query: SlotBatch) -> Tensor:
         """The query's loss under the state fitted to the support set, to be differentiated."""
+        self._check_prior()
         state = self.fit(support, meta=True)
         return query.loss(self.query_scores(state, query))
 
     def query_scores(self, state: State, batch: SlotBatch) -> Float[Tensor, "n_slots n_classes"]:
         """Scores of a batch's slots: features under the state's fast weights, then `score`."""
-        return self.score(state, self.features(batch, fast_weights(state)), batch)
+        return self.scores_of(state, self.features(batch, fast_weights(state)), batch)
+
+    def scores_of(
+        self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
+    ) -> Float[Tensor, "n_slots n_classes"]:
+        """`score`, the batch given the model's own distribution where it has one: that alone under an empty state."""
+        batch = self.encoder.with_prior(batch, features, fast_weights(state))
+        return batch.prior if batch.prior is not None and not state else self.score(state, features, batch)
+
+    def _check_prior(self) -> None:
+        if self.encoder.own_head and not self.uses_prior:
+            from fewshot_nlp.learners import LEARNERS
+
+            others = [name for name in LEARNERS.names() if LEARNERS.get(name).uses_prior]
+            raise FewShotError(
+                f"{self.name} gives scores to the classes of its support set only, but here every token of a vocabulary "
+                f"is a class, most of which no support set shows; take a learner that builds on the model's own "
+                f"distribution: {', '.join(others)}."
+            )
 
     def features(
         self, batch: SlotBatch, weights: Mapping[str, Tensor] | None = None, **options: Any
@@ -179,6 +203,21 @@ class Adapted:
     def scores(self, batch: SlotBatch) -> Float[Tensor, "n_slots n_classes"]:
         """Scores of the slots of a batch; a batch's targets, if it has any, are not looked at."""
         return self.learner.query_scores(self.state, batch)
+
+    def generate(self, batch: SlotBatch, **options: Any) -> list[list[int]]:
+        """Token ids that a sequence-to-sequence model generates for each window, decoded by the learner's scores.
+
+        Args:
+            batch: windows with their sources, without slots.
+            options: of `Seq2Seq.generate`.
+        """
+
+        def score(features: Tensor, prior: Tensor) -> Tensor:
+            rows = replace(batch, spans=batch.spans[:0], groups=torch.arange(len(features)), prior=prior)
+            return prior if not self.state else self.learner.score(self.state, features, rows)
+
+        encoder: Any = self.learner.encoder
+        return encoder.generate(batch, score, fast_weights(self.state), **options)  # type: ignore[no-any-return]
 
     @property
     def bytes(self) -> int:

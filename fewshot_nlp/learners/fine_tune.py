@@ -3,7 +3,8 @@
 Papers: Hu et al. 2021, LoRA (``scope="adapter"``); Kumar et al. 2022, Fine-Tuning can Distort Pretrained Features
 (LP-FT: the head is first solved on frozen features, then everything moves); Prechelt 1998, Early Stopping.
 Deviations: any learner whose state has a head (``head.weight``, ...) may give the start, ``start="prototypes"`` gives
-label names their say; no dropout. Data needed: from about 8 examples a class. Choose it when the features of the
+label names their say; no dropout; a model with a head of its own (a translation model) keeps it, and only the
+adapter or all weights move. Data needed: from about 8 examples a class. Choose it when the features of the
 frozen encoder do not separate the classes, and seconds to minutes of adapting are affordable.
 """
 
@@ -16,7 +17,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fewshot_nlp.backbone import Encoder
+from fewshot_nlp.backbone import Backbone
+from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.learners.base import (
     FAST,
@@ -108,17 +110,20 @@ class FineTune(Learner):
 
     name = "fine_tune"
     config_class = FineTuneConfig
+    uses_prior = True
     config: FineTuneConfig
 
-    def __init__(self, encoder: Encoder, config: FineTuneConfig | None = None) -> None:
+    def __init__(self, encoder: Backbone, config: FineTuneConfig | None = None) -> None:
         super().__init__(encoder, config)
         if self.config.scope == "adapter":
             need_adapter(encoder, self.config.seed)
+        if self.config.scope == "head" and encoder.own_head:
+            raise FewShotError("The head is the model's own and stays as it is; take scope='adapter' or 'all'.")
         self.start: Learner | None = None
         self.head: LearnedHead | None = None
         if self.config.start == "meta":
             self.head = LearnedHead(self.config.n_classes, encoder.dimension)
-        elif self.config.start != "prototypes":
+        elif self.config.start != "prototypes" and not encoder.own_head:
             start_class = LEARNERS.get(self.config.start)
             self.start = start_class(encoder, start_class.config_class.from_dict(self.config.start_config))
 
@@ -136,13 +141,15 @@ class FineTune(Learner):
         self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
     ) -> Float[Tensor, "n_slots n_classes"]:
         """Scores of the head, as the learner that gave the start computes them."""
+        if batch.prior is not None:
+            return batch.prior  # the model's own head, which the fast weights have moved
         if self.start is not None:
             return self.start.score(state, features, batch)
         return linear_scores(state, F.normalize(features, dim=-1) * self.config.scale)
 
     def initial(self) -> State | None:
         """With ``start="meta"`` the encoder's weights as they are and the meta-learned head."""
-        return None if self.head is None else {**self._moving(), **self.head.state()}
+        return super().initial() if self.head is None else {**self._moving(), **self.head.state()}
 
     def _moving(self) -> State:
         moving = {
@@ -154,6 +161,8 @@ class FineTune(Learner):
 
     def _start(self, support: SlotBatch) -> State:
         state = self._moving()
+        if self.encoder.own_head:
+            return state
         if self.head is not None:
             return state | self.head.state(support.n_classes)
         if self.start is not None:
@@ -201,7 +210,7 @@ class FineTune(Learner):
         enabled = fast_bfloat16(device) if wanted is None else wanted
         with torch.autocast(device.type, torch.bfloat16, enabled=enabled):
             features = self.features(batch, fast_weights(state))
-        return self.score(state, features, batch)
+        return self.scores_of(state, features, batch)
 
     @torch.enable_grad()
     def _train(self, start: State, examples: SlotBatch, share: float = 1.0) -> State:

@@ -5,14 +5,14 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from fewshot_nlp.backbone import Encoder
+from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.backbone.adapters import default_adapter
 from fewshot_nlp.errors import ScienceError
 
 Weights = dict[str, Tensor]
 
 
-def need_adapter(encoder: Encoder, seed: int) -> None:
+def need_adapter(encoder: Backbone, seed: int) -> None:
     """Attaches the default adapter where the encoder has none."""
     if not encoder.adapter:
         encoder.attach(default_adapter(), seed=seed)

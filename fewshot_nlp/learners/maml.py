@@ -4,7 +4,8 @@ Papers: Finn, Abbeel, Levine 2017, Model-Agnostic Meta-Learning (equation 1 and 
 is its first-order variant, FOMAML); Raghu et al. 2020, Rapid Learning or Feature Reuse (``scope="head"`` is ANIL);
 Triantafillou et al. 2020, Meta-Dataset, section 3 (``head="prototypes"`` is Proto-MAML).
 Deviations: the inner parameters are a PEFT adapter's, not the whole model's; the head starts at zero or at the
-prototypes, so that any number of classes in any order can be met, unless ``head="meta"`` is asked for.
+prototypes, so that any number of classes in any order can be met, unless ``head="meta"`` is asked for; a model with a head of
+its own (a translation model) keeps it.
 Data needed: meta-training; without it this is few-step fine-tuning. Choose it when many source tasks resemble
 the target and the features themselves must move.
 """
@@ -17,7 +18,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from fewshot_nlp.backbone import Encoder
+from fewshot_nlp.backbone import Backbone
+from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.learners.base import FAST, Learner, LearnerConfig, State, check, check_choice
 from fewshot_nlp.learners.heads import LearnedHead, linear_scores, prototype_head
@@ -67,12 +69,15 @@ class MAML(Learner):
 
     name = "maml"
     config_class = MAMLConfig
+    uses_prior = True
     config: MAMLConfig
 
-    def __init__(self, encoder: Encoder, config: MAMLConfig | None = None) -> None:
+    def __init__(self, encoder: Backbone, config: MAMLConfig | None = None) -> None:
         super().__init__(encoder, config)
         if self.config.scope == "adapter":
             need_adapter(encoder, self.config.seed)
+        elif encoder.own_head:
+            raise FewShotError("The head is the model's own and stays as it is; take scope='adapter'.")
         self.head: LearnedHead | None = None
         if self.config.head == "meta":
             self.head = LearnedHead(self.config.n_classes, encoder.dimension)
@@ -86,14 +91,14 @@ class MAML(Learner):
             if not examples.n_slots:
                 return weights
             names = [n for n in weights if n.startswith(FAST)]
-            fixed = None if names else self._scaled(self.features(examples))
+            fixed = None if names else self.features(examples)
 
             def loss(w: Weights) -> Tensor:
                 features = fixed
                 if features is None:
                     fast = {n.removeprefix(FAST): w[n] for n in names}
-                    features = self._scaled(self.features(examples, fast, double_backward=second_order))
-                return examples.loss(linear_scores(w, features))
+                    features = self.features(examples, fast, double_backward=second_order)
+                return examples.loss(self.scores_of(w, features, examples))
 
             return sgd_steps(
                 weights,
@@ -106,15 +111,15 @@ class MAML(Learner):
     def score(
         self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
     ) -> Float[Tensor, "n_slots n_classes"]:
-        """A linear head on the features."""
-        return linear_scores(state, self._scaled(features))
+        """A linear head on the features, or the model's own head where it has one."""
+        return batch.prior if batch.prior is not None else linear_scores(state, self._scaled(features))
 
     def _scaled(self, features: Tensor) -> Tensor:
         return F.normalize(features, dim=-1) * self.config.scale
 
     def initial(self) -> State | None:
         """With ``head="meta"`` the adapter as it is and the meta-learned head."""
-        return None if self.head is None else {**self._moving(), **self.head.state()}
+        return super().initial() if self.head is None else {**self._moving(), **self.head.state()}
 
     def _moving(self) -> Weights:
         adapter = self.encoder.adapter if self.config.scope == "adapter" else {}
@@ -122,7 +127,8 @@ class MAML(Learner):
 
     def _start(self, support: SlotBatch, meta: bool, second_order: bool) -> Weights:
         weights = self._moving()
-        weights["head.weight"], weights["head.bias"] = self._initial_head(support, second_order)
+        if not self.encoder.own_head:
+            weights["head.weight"], weights["head.bias"] = self._initial_head(support, second_order)
         if meta:  # clones, so that the adapter's inner gradient does not also run through the head's start
             return {
                 n: w.clone() if w.requires_grad else w.detach().requires_grad_() for n, w in weights.items()

@@ -1,11 +1,13 @@
 """Nearest neighbours: a memory of support slots, looked up by nearness.
 
 Papers: NNShot and StructShot, Yang & Katiyar 2020, Simple and Effective Few-Shot Named Entity Recognition
-(section 4); soft votes as in kNN-LM, Khandelwal et al. 2020 (equation 2).
-``vote="per_class"`` with k=1 is NNShot; with the NER task's ``transitions="support"`` it is StructShot.
+(section 4); soft votes as in kNN-LM, Khandelwal et al. 2020 (equation 2). For a model with a head of its own (a
+translation model) this is kNN-MT, Khandelwal et al. 2021 (equations 2 and 3), and with ``mixing="adaptive"`` Zheng et
+al. 2021. ``vote="per_class"`` with k=1 is NNShot; with the NER task's ``transitions="support"`` it is StructShot.
 Deviations: features are L2-normalised for the cosine metric; k > 1 takes the mean of the k nearest distances of
-a class. Data needed: one example a class. Choose it where a class has several unlike meanings, or where
-single examples must be added and removed at any time.
+a class; in kNN-MT the keys are the decoder's last hidden states, and interpolation and temperature are chosen on the
+support set, each slot looking at the other examples only. Data needed: one example a class. Choose it where a class has
+several unlike meanings, or where single examples must be added and removed at any time.
 """
 
 from dataclasses import dataclass
@@ -13,17 +15,22 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.learners.base import Learner, LearnerConfig, State, check, check_choice
 from fewshot_nlp.memory import Memory
+from fewshot_nlp.memory.exact import distances
+from fewshot_nlp.memory.index import index_of
+from fewshot_nlp.memory.interpolation import adaptive_mass, choose_fixed, fixed_mass, mix, train_adaptive
 from fewshot_nlp.slots import SlotBatch
 
 FLOOR = 1e-4
 """Probability left to classes that none of the neighbours has."""
+SAMPLE = 512
+"""Slots of the support set on which a mixture is chosen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,20 +41,35 @@ class NearestNeighbourConfig(LearnerConfig):
         k: number of neighbours, from 1.
         vote: "per_class" scores each class by its own k nearest slots; "top_k" lets the k nearest of all vote.
         metric: "euclidean" (squared distance) or "cosine".
-        temperature: scores are minus the distance over this.
+        temperature: scores are minus the distance over this; None chooses it on the support set, where a model's own
+            distribution is mixed with.
+        interpolation: share of the memory in that mixture, in [0, 1]; None chooses it on the support set.
+        mixing: "fixed" for one interpolation, or "adaptive": a small network, trained on the support set, looks at the
+            distances and says how many neighbours to use.
+        search: "exact", or "faiss", which is faster from some ten thousand slots on and misses a few neighbours.
+        half: keep the keys as float16.
     """
 
     k: int = 1
     vote: Literal["per_class", "top_k"] = "per_class"
     metric: Literal["euclidean", "cosine"] = "cosine"
-    temperature: float = 0.1
+    temperature: float | None = 0.1
+    interpolation: float | None = None
+    mixing: Literal["fixed", "adaptive"] = "fixed"
+    search: Literal["exact", "faiss"] = "exact"
+    half: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check(self, "k", 1, 10**6)
         if not isinstance(self.k, int):
             raise FewShotError(f"k is {self.k!r}, but must be a whole number.")
-        check(self, "temperature", 1e-6, 1e6)
+        if self.temperature is not None:
+            check(self, "temperature", 1e-6, 1e6)
+        if self.interpolation is not None:
+            check(self, "interpolation", 0, 1)
+        check_choice(self, "mixing", "fixed", "adaptive")
+        check_choice(self, "search", "exact", "faiss")
         check_choice(self, "vote", "per_class", "top_k")
         check_choice(self, "metric", "euclidean", "cosine")
 
@@ -58,40 +80,89 @@ class NearestNeighbour(Learner):
 
     name = "nearest_neighbour"
     config_class = NearestNeighbourConfig
+    uses_prior = True
     config: NearestNeighbourConfig
 
     def fit(self, support: SlotBatch, *, meta: bool = False) -> State:
-        """The support slots themselves: keys are features, values 0/1 rows over the classes.
+        """The support slots themselves: keys are features, values class numbers, or 0/1 rows over the classes.
 
-        For classes that do not exclude each other the values have a second half: "not this class".
+        For classes that do not exclude each other the rows have a second half: "not this class".
         """
         features = self.features(support)
-        values = support.target_matrix.to(features)
+        keep = self._kept(support)
+        support, features = support.select(keep), features[keep.to(features.device)]
+        keys = features.half() if self.config.half else features
         if support.normaliser != "classes":
-            values = torch.cat([values, 1 - values], dim=1)
-        if self.config.label_names == 0 and support.anchors is not None:
-            seen = values[~support.anchors].sum(dim=0) > 0
-            keep = ~support.anchors.to(features.device) | (values[:, ~seen].sum(dim=1) > 0)
-            features, values = features[keep], values[keep]
-        halves = torch.tensor(1 if support.normaliser == "classes" else 2)
-        return {"keys": features, "values": values, "halves": halves}
+            targets = support.target_matrix.to(features)
+            return {"keys": keys, "values": torch.cat([targets, 1 - targets], dim=1)}
+        state = {"keys": keys, "values": support.gold.to(features.device)}
+        return state | self._mixture(support, features) if self.encoder.own_head else state
 
     def score(
         self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
     ) -> Float[Tensor, "n_slots n_classes"]:
-        """Log-votes of the neighbours."""
-        memory = Memory(state["keys"], state["values"], self.config.metric)
+        """Log-votes of the neighbours, or the mixture of their votes with the model's own distribution."""
+        if batch.prior is not None:
+            distances, classes = self._neighbours(state, features)
+            if "mix.in" in state:
+                mass = adaptive_mass(state, distances, classes)
+            else:
+                mass = fixed_mass(distances, state["interpolation"], state["temperature"])
+            return mix(batch.prior, classes, mass)
+        values = state["values"]
+        if values.dim() == 1:
+            return self._votes(state["keys"], F.one_hot(values, batch.n_classes).to(features), features)
+        yes, no = self._votes(state["keys"], values, features).chunk(2, dim=1)
+        return yes - no
+
+    def _votes(self, keys: Tensor, values: Tensor, features: Tensor) -> Tensor:
+        memory = Memory(keys.to(features), values, self.config.metric)
+        temperature = self.config.temperature or 0.1
         if self.config.vote == "per_class":
-            scores = (
-                -memory.nearest_of_each_class(features, self.config.k).clamp_max(1e4)
-                / self.config.temperature
-            )
-        else:
-            distance, index = memory.search(features, self.config.k)
-            weight = F.softmax(-distance / self.config.temperature, dim=1)
-            votes = (weight[:, :, None] * state["values"][index]).sum(dim=1)
-            scores = (votes + FLOOR).log()
-        if int(state["halves"]) == 2:
-            yes, no = scores.chunk(2, dim=1)
-            scores = yes - no
-        return scores
+            return -memory.nearest_of_each_class(features, self.config.k).clamp_max(1e4) / temperature
+        distance, index = memory.search(features, self.config.k)
+        weight = F.softmax(-distance / temperature, dim=1)
+        return ((weight[:, :, None] * values[index]).sum(dim=1) + FLOOR).log()
+
+    def _neighbours(self, state: State, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Distances and classes of the k nearest slots."""
+        index = index_of(state["keys"], self.config.metric, self.config.search)
+        distances, numbers = index.search(features, self.config.k)
+        return distances, state["values"][numbers]
+
+    def _kept(self, support: SlotBatch) -> Bool[Tensor, " n_slots"]:
+        """All slots; without label names, anchors only of classes that have no example."""
+        if self.config.label_names > 0 or support.anchors is None:
+            return torch.ones(support.n_slots, dtype=torch.bool)
+        targets = support.target_matrix
+        seen = targets[~support.anchors].sum(dim=0) > 0
+        return ~support.anchors | (targets[:, ~seen].sum(dim=1) > 0)
+
+    def _mixture(self, support: SlotBatch, features: Tensor) -> State:
+        """How much the memory counts, by slots of the support set that see the other examples' slots only."""
+        given, temperature = self.config.interpolation, self.config.temperature
+        if given is not None and temperature is not None and self.config.mixing == "fixed":
+            return {"interpolation": features.new_tensor(given), "temperature": features.new_tensor(temperature)}
+        if len(torch.unique(support.groups)) < 2:  # nothing to hold out
+            return {"interpolation": features.new_tensor(given or 0.5), "temperature": features.new_tensor(temperature or 0.1)}
+        generator = torch.Generator().manual_seed(self.config.seed)
+        chosen = torch.randperm(support.n_slots, generator=generator)[:SAMPLE].sort().values
+        keys = features.half().to(features) if self.config.half else features
+        distance = distances(features[chosen], keys, self.config.metric)
+        same = support.groups[chosen][:, None] == support.groups[None, :]
+        near = distance.masked_fill(same.to(distance.device), torch.inf).topk(
+            min(self.config.k, support.n_slots), dim=1, largest=False
+        )
+        keep = torch.zeros(support.n_slots, dtype=torch.bool)
+        keep[chosen] = True
+        gold = support.gold.to(features.device)
+        prior = self.encoder.with_prior(support.select(keep), features[chosen]).prior
+        assert prior is not None
+        own = prior.gather(1, gold[chosen][:, None])[:, 0]
+        classes = gold[near.indices]
+        found = near.values.clamp_max(1e4)
+        hit = (classes == gold[chosen][:, None]).to(features)
+        if self.config.mixing == "adaptive":
+            return train_adaptive(found, classes, hit, own, self.config.seed)
+        state = choose_fixed(found, hit, own, temperature)
+        return state if given is None else state | {"interpolation": features.new_tensor(given)}

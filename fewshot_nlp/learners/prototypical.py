@@ -12,10 +12,10 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from fewshot_nlp.backbone import Encoder
+from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.learners.base import (
     Learner,
@@ -26,6 +26,7 @@ from fewshot_nlp.learners.base import (
     class_sums,
     slot_weights,
 )
+from fewshot_nlp.memory.interpolation import choose_fixed, fixed_mass, mix
 from fewshot_nlp.slots import SlotBatch
 
 
@@ -37,16 +38,21 @@ class PrototypicalConfig(LearnerConfig):
         metric: "euclidean" (squared distance) or "cosine".
         temperature: scores are minus the distance over this; the start value when it is meta-learned. None
             takes 0.1 for cosine and the mean distance between slots and prototypes for Euclidean.
+        interpolation: share of the prototypes where a model's own distribution is mixed with, in [0, 1]; None chooses
+            it, and the temperature, on halves of the support set.
     """
 
     metric: Literal["euclidean", "cosine"] = "cosine"
     temperature: float | None = None
+    interpolation: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice(self, "metric", "euclidean", "cosine")
         if self.temperature is not None:
             check(self, "temperature", 1e-6, 1e6)
+        if self.interpolation is not None:
+            check(self, "interpolation", 0, 1)
 
 
 @LEARNERS.register("prototypical")
@@ -55,9 +61,10 @@ class Prototypical(Learner):
 
     name = "prototypical"
     config_class = PrototypicalConfig
+    uses_prior = True
     config: PrototypicalConfig
 
-    def __init__(self, encoder: Encoder, config: PrototypicalConfig | None = None) -> None:
+    def __init__(self, encoder: Backbone, config: PrototypicalConfig | None = None) -> None:
         super().__init__(encoder, config)
         start = self.config.temperature
         if start is None:
@@ -66,6 +73,8 @@ class Prototypical(Learner):
 
     def fit(self, support: SlotBatch, *, meta: bool = False) -> State:
         """Means of the classes' features, shape [1 or 2, n_classes, d]; the second are "not this class"."""
+        if self.encoder.own_head:
+            return self._mixture(support)
         features = self._space(self.features(support))
         weight = slot_weights(support, self.config.label_names, features)[:, None]
         targets = support.target_matrix.to(features)
@@ -82,10 +91,40 @@ class Prototypical(Learner):
     ) -> Float[Tensor, "n_slots n_classes"]:
         """Minus the distance to each prototype over the temperature (Snell et al., equation 2)."""
         features = self._space(features)
+        if batch.prior is not None:
+            return self._mixed(state, features, batch.prior)
         scores = -self._distance(features, state["prototypes"][0])
         if len(state["prototypes"]) == 2:
             scores = scores + self._distance(features, state["prototypes"][1])
         return scores.masked_fill(~state["seen"], -1e4) / state["log_temperature"].exp()
+
+    def _mixture(self, support: SlotBatch) -> State:
+        """One prototype for each class that the support set shows, and how much they count.
+
+        That is chosen by slots of one half of the examples, scored by the prototypes of the other half.
+        """
+        features = self._space(self.features(support))
+        gold = support.gold.to(features.device)
+        state = _means(features, gold)
+        groups = torch.unique(support.groups)
+        interpolation, temperature = self.config.interpolation, self.config.temperature
+        if (interpolation is not None and temperature is not None) or len(groups) < 2:
+            chosen = {"interpolation": interpolation or 0.3, "temperature": temperature or 0.1}
+            return state | {name: features.new_tensor(value) for name, value in chosen.items()}
+        held = torch.isin(support.groups, groups[::2])
+        half = _means(features[~held], gold[~held])
+        distances = self._distance(features[held], half["prototypes"][0])
+        hit = (half["classes"][None, :] == gold[held][:, None]).to(features)
+        prior = self.encoder.with_prior(support.select(held), features[held]).prior
+        assert prior is not None
+        own = prior.gather(1, gold[held][:, None])[:, 0]
+        state |= choose_fixed(distances, hit, own, temperature)
+        return state if interpolation is None else state | {"interpolation": features.new_tensor(interpolation)}
+
+    def _mixed(self, state: State, features: Tensor, prior: Tensor) -> Tensor:
+        distances = self._distance(features, state["prototypes"][0])
+        mass = fixed_mass(distances, state["interpolation"], state["temperature"])
+        return mix(prior, state["classes"].expand(len(features), -1), mass)
 
     def _space(self, features: Tensor) -> Tensor:
         return F.normalize(features, dim=-1) if self.config.metric == "cosine" else features
@@ -95,3 +134,12 @@ class Prototypical(Learner):
             return 1 - features @ F.normalize(prototypes, dim=-1).T
         squares = features.square().sum(dim=1, keepdim=True) + prototypes.square().sum(dim=1)
         return (squares - 2 * features @ prototypes.T).clamp_min(0)
+
+
+def _means(features: Float[Tensor, "n_slots d"], classes: Int[Tensor, " n_slots"]) -> State:
+    """The mean feature of each class that occurs, and the classes' numbers."""
+    seen, place = torch.unique(classes, return_inverse=True)
+    total = torch.zeros(len(seen), features.shape[1], device=features.device, dtype=features.dtype)
+    count = torch.bincount(place, minlength=len(seen))
+    means = total.index_add(0, place, features) / count[:, None]
+    return {"prototypes": means[None], "classes": seen}

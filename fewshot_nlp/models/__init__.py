@@ -3,5 +3,6 @@
 from fewshot_nlp.models.classifier import FewShotClassifier
 from fewshot_nlp.models.ner import FewShotNER
 from fewshot_nlp.models.question_answering import FewShotQA
+from fewshot_nlp.models.translator import FewShotTranslator
 
-__all__ = ["FewShotClassifier", "FewShotNER", "FewShotQA"]
+__all__ = ["FewShotClassifier", "FewShotNER", "FewShotQA", "FewShotTranslator"]

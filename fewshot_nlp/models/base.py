@@ -246,8 +246,8 @@ class FewShotModel:
             raise FewShotError("The model is not adapted yet; call adapt(rows) first.")
         return self._unadapted
 
-    def _predict(self, inputs: Iterable[Any]) -> list[Prediction]:
-        model = self._adapted()
+    def _predict(self, inputs: Iterable[Any], model: TaskModel | None = None) -> list[Prediction]:
+        model = model or self._adapted()
         if isinstance(inputs, str | Mapping):
             raise FewShotError(
                 f"predict takes a list of inputs, but was given one {type(inputs).__name__}; put it in [ ]."

@@ -29,13 +29,14 @@ class Task(ABC):
     """Whether targets are made of a closed set of label names."""
     backbone: ClassVar[str] = "encoder"
     """The kind of model that gives the features: a key of `fewshot_nlp.backbone.BACKBONES`."""
-    generation: Mapping[str, Any] | None = None
-    """Options of `Seq2Seq.generate` where predictions are generated slot by slot; None where slots are scored."""
 
     @property
     def options(self) -> dict[str, Json]:
         """The options that the task was made with."""
         return dict(vars(self))
+
+    def settle(self, tokenizer: Any) -> None:
+        """Takes from the backbone's tokenizer what was not given; called when the task meets a backbone."""
 
     @abstractmethod
     def example(self, row: Row) -> Example:
@@ -89,6 +90,14 @@ class Task(ABC):
             scores: of its slots by the adapted model, where `calibrates_on_scores` says so.
         """
         return {}
+
+    def generation(self, batch: SlotBatch, tokenizer: Any) -> dict[str, Any] | None:
+        """Options of `Seq2Seq.generate` where predictions are made token after token; None where slots are scored."""
+        return None
+
+    def read(self, tokens: Sequence[Sequence[int]], batch: SlotBatch, tokenizer: Any) -> list[Prediction]:
+        """One prediction for each item of a batch, from generated tokens; see `generation`."""
+        raise NotImplementedError
 
     @abstractmethod
     def decode(

@@ -1,0 +1,69 @@
+"""Translation: the model that users import."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.metrics.translation import paired_bootstrap, signatures
+from fewshot_nlp.models.base import FewShotModel
+
+
+class FewShotTranslator(FewShotModel):
+    """Translates texts; before any example, and in a domain's own words after some pairs of it.
+
+    Without a name it is the German-English model that ships with the package; else any
+    `transformers.AutoModelForSeq2SeqLM`.
+
+    Example:
+        >>> mt = FewShotTranslator.from_pretrained()  # doctest: +SKIP
+        >>> mt.adapt([{"translation": {"de": "...", "en": "..."}}])
+        >>> mt.predict(["Guten Morgen!"])
+        ['Good morning!']
+    """
+
+    task_name = "translation"
+    default_learner = "nearest_neighbour"
+    default_learner_config = {"k": 8, "metric": "euclidean", "temperature": None, "half": True}
+
+    def predict(self, texts: Iterable[str], *, glossary: Mapping[str, str] | None = None) -> list[str]:
+        """The translation of each text.
+
+        Args:
+            texts: texts of the source language, each at most as long as the model's window.
+            glossary: terms of the source language to the words that the translation must have for them, beside the
+                task's own option ``glossary``.
+
+        Raises:
+            FewShotError: an empty or too long text, or a glossary entry that the vocabulary cannot spell.
+        """
+        model = self._adapted()
+        if glossary:
+            task = self.pipeline.task
+            own: Any = task.options["glossary"]
+            task = type(task)(**{**task.options, "glossary": {**own, **glossary}})
+            model = replace(model, pipeline=replace(self.pipeline, task=task))
+        return [p["target"] for p in self._predict(texts, model)]
+
+    def forgetting(self, rows: Any, *, metric: str = "chrf") -> dict[str, float]:
+        """What adapting costs on other text: scores of the model before and after it, by a paired bootstrap.
+
+        Args:
+            rows: labelled rows of text that the model was not adapted to, e.g. of a general domain.
+            metric: "chrf" or "bleu".
+
+        Returns:
+            As `paired_bootstrap`: the baseline is the model before adapting, and ``difference`` below 0 is a loss.
+        """
+        unadapted = self.pipeline.unadapted()
+        if unadapted is None or self._model is None:
+            raise FewShotError("There is nothing to compare: the model is not adapted; call adapt(rows) first.")
+        examples = self._read(rows, None)
+        queries = [e.query for e in examples]
+        before, after = ([p["target"] for p in m.predict(queries)] for m in (unadapted, self._model))
+        return paired_bootstrap([e.target for e in examples], before, after, metric=metric)
+
+    @property
+    def signatures(self) -> dict[str, str]:
+        """sacrebleu's signature of every score of `evaluate`: settings and version."""
+        return signatures()

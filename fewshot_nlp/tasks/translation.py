@@ -1,0 +1,201 @@
+"""Translation by a sequence-to-sequence model. A slot is a position of the decoder, a class a token of the vocabulary."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fewshot_nlp.episode import Example, Json, Query
+from fewshot_nlp.errors import FewShotError, logger
+from fewshot_nlp.metrics.translation import corpus_scores
+from fewshot_nlp.slots import SlotBatch
+from fewshot_nlp.tasks import TASKS
+from fewshot_nlp.tasks.base import Prediction, Row, Task, need_column, need_text
+
+DEMAND_BONUS = 3.0
+"""Added to the log-probability of a glossary term's first token."""
+
+
+@TASKS.register("translation")
+class Translation(Task):
+    """Rows as in `datasets`: ``{"translation": {"de": str, "en": str}}``.
+
+    Args:
+        source: key of the language to translate from; None takes the model's own source language.
+        target: key of the language to translate into; None takes the model's own.
+        source_code: the model's code for the source language where it needs one that differs from ``source``
+            ("deu_Latn", "de_DE").
+        target_code: the same for the target language.
+        num_beams: beams of the search, from 1 (greedy).
+        length_penalty: scores are divided by the length to this power; above 1 favours long translations.
+        glossary: terms of the source language to the words that must then be in the translation.
+    """
+
+    name = "translation"
+    columns = ("translation",)
+    primary_metric = "chrf"
+    has_labels = False
+    backbone = "seq2seq"
+
+    def __init__(
+        self,
+        *,
+        source: str | None = None,
+        target: str | None = None,
+        source_code: str | None = None,
+        target_code: str | None = None,
+        num_beams: int = 4,
+        length_penalty: float = 1.0,
+        glossary: Mapping[str, str] | None = None,
+    ) -> None:
+        if isinstance(num_beams, bool) or not isinstance(num_beams, int) or not 1 <= num_beams <= 64:
+            raise FewShotError(f"num_beams is {num_beams!r}, but must be a whole number from 1 to 64.")
+        if not isinstance(length_penalty, int | float) or not -5 <= length_penalty <= 5:
+            raise FewShotError(f"length_penalty is {length_penalty!r}, but must be a number from -5 to 5.")
+        if source is not None and source == target:
+            raise FewShotError(f"Source and target are both {source!r}; they must differ.")
+        self.source, self.target = source, target
+        self.source_code, self.target_code = source_code, target_code
+        self.num_beams, self.length_penalty = num_beams, float(length_penalty)
+        self.glossary = {
+            need_text(term, "glossary term"): need_text(words, f"glossary entry of {term}")
+            for term, words in (glossary or {}).items()
+        }
+
+    def example(self, row: Row) -> Example:
+        """A row's two sides."""
+        pair = need_column(row, "translation", Mapping, '{"de": "Guten Tag.", "en": "Good day."}')
+        source, target = self._keys(pair)
+        sides = [need_text(need_column(pair, key, str, '"Guten Tag."'), key) for key in (source, target)]
+        if sides[0].strip() == sides[1].strip() and len(sides[0].split()) > 3:
+            raise FewShotError(f"source and target are the same text, {sides[0][:40]!r}; leave such rows out.")
+        return Example({"text": sides[0]}, sides[1])
+
+    def query(self, value: Any) -> Query:
+        """A text, or a row whose target is not looked at."""
+        if isinstance(value, Mapping):
+            pair = need_column(value, "translation", Mapping, '{"de": "Guten Tag."}')
+            value = pair[self._keys(pair)[0]]
+        return Query({"text": need_text(value, "text")})
+
+    def settle(self, tokenizer: Any) -> None:
+        """Takes the model's own languages where none were given, and warns where others were."""
+        directions = tokenizer.directions
+        given = (self.source, self.target)
+        if all(directions) and all(given) and given != directions:
+            logger.warning(
+                "The model translates %s to %s, but the task is %s to %s: expect nonsense, or load another model.",
+                *directions,
+                *given,
+            )
+        self.source, self.target = self.source or directions[0], self.target or directions[1]
+
+    def check_conflicts(self, examples: Sequence[Example]) -> None:
+        """Nothing: a text may have several translations."""
+
+    def labels_of(self, example: Example) -> dict[str, int]:
+        """None: translations are no closed set."""
+        return {}
+
+    def restrict(self, target: Json, labels: frozenset[str]) -> Json:
+        """The target itself."""
+        return target
+
+    def collate(
+        self,
+        items: Sequence[Query],
+        labels: Sequence[str],
+        tokenizer: Any,
+        *,
+        with_targets: bool,
+        descriptions: Mapping[str, str] | None = None,
+    ) -> SlotBatch:
+        """With targets, one slot for each target token and the end; the window is what the decoder has read by then."""
+        codes = self.source_code or self.source, self.target_code or self.target
+        texts = [item.inputs["text"] for item in items]
+        if not with_targets:
+            texts = [self._with_terms(text) for text in texts]
+        prefix = tokenizer.prefix(codes[1])
+        gold = [i.target for i in items if isinstance(i, Example)] if with_targets else []
+        rows = tokenizer.targets(gold, codes[1]) if with_targets else [[] for _ in items]
+        n_slots = np.array([len(row) for row in rows], int)
+        owner = np.repeat(np.arange(len(rows)), n_slots)
+        first = np.cumsum(n_slots) - n_slots
+        place = np.arange(len(owner)) - first[owner] + len(prefix) - 1
+        return SlotBatch(
+            items=tuple(items),
+            windows=[[*prefix, *row[:-1]] for row in rows],
+            types=None,
+            sources=tokenizer.sources(texts, codes[0]),
+            spans=np.stack([np.arange(len(owner)), owner, place, place + 1], axis=1).astype(np.int64),
+            groups=torch.from_numpy(owner),
+            classes=tokenizer.classes,
+            pooling="first",
+            normaliser="classes",
+            targets=torch.tensor([t for row in rows for t in row], dtype=torch.long) if with_targets else None,
+        )
+
+    def generation(self, batch: SlotBatch, tokenizer: Any) -> dict[str, Any]:
+        """Beam search, and what the glossary demands of each translation."""
+        options: dict[str, Any] = {"num_beams": self.num_beams, "length_penalty": self.length_penalty}
+        if self.glossary:
+            wanted = [[w for t, w in self.glossary.items() if _occurs(t, i.inputs["text"])] for i in batch.items]
+            flat = [words for row in wanted for words in row]
+            spelled = dict(zip(flat, tokenizer.bare_targets(flat), strict=True))
+            self._check_spelling(spelled, tokenizer)
+            demands = [[spelled[words] for words in row] for row in wanted]
+            options |= {"demands": demands, "demand_bonus": DEMAND_BONUS}
+        return options
+
+    def read(self, tokens: Sequence[Sequence[int]], batch: SlotBatch, tokenizer: Any) -> list[Prediction]:
+        """The texts of generated tokens."""
+        return [{"target": text} for text in tokenizer.decode(tokens)]
+
+    def decode(
+        self,
+        scores: Float[Tensor, "n_slots n_classes"],
+        batch: SlotBatch,
+        rule: Mapping[str, Tensor] | None = None,
+    ) -> list[Prediction]:
+        """Not used: translations are generated token after token; see `read`."""
+        raise NotImplementedError
+
+    def metrics(
+        self, gold: Sequence[Json], predicted: Sequence[Json], labels: Sequence[str]
+    ) -> dict[str, float]:
+        """`corpus_scores`."""
+        return corpus_scores(gold, predicted)
+
+    def _keys(self, pair: Mapping[str, Any]) -> tuple[str, str]:
+        if self.source is None or self.target is None:
+            raise FewShotError(
+                f"it has the languages {', '.join(map(str, pair))}, but which is the source is not known; set "
+                "task_config={'source': 'de', 'target': 'en'}."
+            )
+        return self.source, self.target
+
+    def _with_terms(self, text: str) -> str:
+        """The text with the glossary's terms already in the target language, which a shared vocabulary can copy."""
+        for term, words in self.glossary.items():
+            text = _pattern(term).sub(lambda _, w=words: w, text)
+        return text
+
+    def _check_spelling(self, spelled: Mapping[str, Sequence[int]], tokenizer: Any) -> None:
+        unknown = tokenizer.tokenizer.unk_token_id
+        for words, row in spelled.items():
+            if unknown in row or not row:
+                raise FewShotError(
+                    f"The model's vocabulary cannot spell the glossary's {words!r}; choose other words for it."
+                )
+
+
+def _pattern(term: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<!\w){re.escape(term)}(?!\w)")
+
+
+def _occurs(term: str, text: str) -> bool:
+    return _pattern(term).search(text) is not None
