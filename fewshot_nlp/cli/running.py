@@ -37,11 +37,8 @@ def train(
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the page.")] = Path("demo_output"),
     seed: Annotated[int, typer.Option(help="The first of the seeds; others draw other examples.")] = 0,
-    slow: Annotated[
-        bool, typer.Option("--slow", help="Question answering as well: some minutes more.")
-    ] = False,
 ) -> None:
-    """Adapts to medical, legal and finance texts from five examples each, and shows the results."""
-    from fewshot_nlp.demo import SECTIONS, SLOW_SECTIONS, run_demo
+    """Adapts to medical, legal and finance texts from a few examples each, and shows the results."""
+    from fewshot_nlp.demo import run_demo
 
-    run_demo(out, seed, sections=SECTIONS + SLOW_SECTIONS if slow else SECTIONS)
+    run_demo(out, seed)

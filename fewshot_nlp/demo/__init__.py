@@ -1,4 +1,4 @@
-"""The demonstration: three domains from five examples each, shown in the terminal and on a page of its own.
+"""The demonstration: three domains from a few examples each, shown in the terminal and on a page of its own.
 
 Every number is computed in the run. A further task is one more entry in `SECTIONS`.
 """
@@ -14,14 +14,13 @@ from fewshot_nlp.demo.page import write_page
 from fewshot_nlp.demo.question_answering import QUESTION_ANSWERING
 from fewshot_nlp.demo.section import DOMAINS, Section
 from fewshot_nlp.demo.terminal import Terminal
+from fewshot_nlp.demo.translation import TRANSLATION
 from fewshot_nlp.errors import FewShotError
 
-SECTIONS: tuple[Section, ...] = (CLASSIFICATION, NER)
-SLOW_SECTIONS: tuple[Section, ...] = (QUESTION_ANSWERING,)
-"""Sections whose default fine-tunes: minutes instead of seconds, so they are shown on request."""
+SECTIONS: tuple[Section, ...] = (CLASSIFICATION, NER, QUESTION_ANSWERING, TRANSLATION)
 N_SEEDS = 5
 
-__all__ = ["SECTIONS", "SLOW_SECTIONS", "run_demo"]
+__all__ = ["SECTIONS", "run_demo"]
 
 
 def run_demo(

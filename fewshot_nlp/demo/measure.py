@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from fewshot_nlp.backbone import Encoder
+from fewshot_nlp.backbone import BACKBONES
 from fewshot_nlp.demo.section import Section, Shown
 from fewshot_nlp.episode import Episode, TaskDataset, canonical_json
 from fewshot_nlp.evaluator import evaluate_episodes, mean_and_interval
 from fewshot_nlp.pipeline import TaskModel
 from fewshot_nlp.sources import load_card, load_rows
 from fewshot_nlp.storage import new_pipeline
+from fewshot_nlp.tasks import TASKS
 
 DEFAULT, NO_EXAMPLE = "default", "no example"
 
@@ -58,6 +59,8 @@ class DomainResult:
 def run_domain(section: Section, domain: str, seeds: Sequence[int], encoder: str | None) -> DomainResult:
     """Adapts the default to the first seed's support set, predicts, and scores all methods on all seeds."""
     name = section.card.format(domain=domain)
+    task_class = TASKS.get(section.model.task_name)
+    encoder = encoder if task_class.backbone == "encoder" else None
     model = section.model.from_pretrained(encoder)
     task = model.pipeline.task
     card = load_card(name)
@@ -70,7 +73,8 @@ def run_domain(section: Section, domain: str, seeds: Sequence[int], encoder: str
     seconds = time.perf_counter() - begin
     shown = section.show(model, list(section.inputs[domain]))
 
-    plain = Encoder.from_pretrained(encoder, layers=section.layers)
+    layers = {} if section.layers is None else {"layers": section.layers}
+    plain = BACKBONES[task.backbone].from_pretrained(encoder, **layers)
     methods = {DEFAULT: model.pipeline} | {
         label: new_pipeline(task.name, base.task_config, plain, base.learner, {"label_names": 0.0})
         for label, base in section.baselines.items()

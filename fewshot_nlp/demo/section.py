@@ -34,12 +34,12 @@ class Shown:
     Args:
         pieces: the input's text.
         question: what was asked of it.
-        answers: what is said of the whole input, likeliest first, each with its confidence.
+        answers: what is said of the whole input, likeliest first, each with its confidence, where it has one.
     """
 
     pieces: tuple[Piece, ...]
     question: str = ""
-    answers: tuple[tuple[str, float], ...] = ()
+    answers: tuple[tuple[str, float | None], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +69,10 @@ class Section:
         inputs: domain to new inputs, for which nobody wrote down an answer.
         show: predictions for some inputs.
         baselines: name to a method on the frozen encoder that the default is compared with.
-        layers: the encoder's layers that the baselines read, as in `Encoder.from_pretrained`.
+        layers: the encoder's layers that the baselines read, as in `Encoder.from_pretrained`; None for the last.
         note: what the baselines are, in words.
         most_seeds: at most so many support sets for each score; None for all.
+        best: the greatest value of the metric.
     """
 
     model: type[FewShotModel]
@@ -83,6 +84,7 @@ class Section:
     inputs: Mapping[str, Sequence[Any]]
     show: Callable[[Any, Sequence[Any]], list[Shown]]
     baselines: Mapping[str, Baseline]
-    layers: tuple[float, ...]
+    layers: tuple[float, ...] | None = None
     note: str
     most_seeds: int | None = None
+    best: float = 1.0

@@ -33,7 +33,7 @@ class Terminal:
     def title(self) -> None:
         """The opening line."""
         self._console.print(
-            Text("fewshot_nlp: three domains, five examples each, no training before", "bold")
+            Text("fewshot_nlp: four tasks in three domains, from a few examples each", "bold")
         )
 
     def section(self, section: Section) -> None:
@@ -102,5 +102,6 @@ def _rendered(shown: Shown, labels: Sequence[str]) -> Text:
         text.append(f" {piece.score:.2f}]" if piece.score is not None else "]", "dim")
     for rank, (answer, score) in enumerate(shown.answers):
         text.append("\n  → " if rank == 0 else ", then ", "dim")
-        text.append(answer, "bold" if rank == 0 else "dim").append(f" {score:.2f}", "dim")
+        text.append(answer, "bold" if rank == 0 else "dim")
+        text.append("" if score is None else f" {score:.2f}", "dim")
     return text

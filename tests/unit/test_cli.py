@@ -379,24 +379,21 @@ class TestDemo:
         from conftest import make_tiny_encoder
 
         from fewshot_nlp import FewShotQA
-        from fewshot_nlp.demo import SECTIONS, SLOW_SECTIONS, run_demo
+        from fewshot_nlp.demo import run_demo
 
         monkeypatch.setattr(FewShotQA, "default_learner_config", {"steps": 2, "batch_size": 2})
 
         encoder = make_tiny_encoder(
             tmp_path / "tiny", window=256
         )  # half of it must hold a question, letter by letter
-        sections = SECTIONS + SLOW_SECTIONS
-        page = run_demo(
-            tmp_path / "out", 3, n_seeds=2, sections=sections, domains=["legal"], encoder=str(encoder)
-        )
+        page = run_demo(tmp_path / "out", 3, n_seeds=2, domains=["legal"], encoder=str(encoder))
         html, printed = page.read_text(encoding="utf-8"), capsys.readouterr().out
         scores = [
             line.split("  ")[-1].strip()
             for line in printed.splitlines()
             if "±" in line and "Mean" not in line
         ]
-        assert len(scores) == 2 * 4 + 3
+        assert len(scores) == 2 * 4 + 4 + 2
         assert all(score in html for score in scores)
         assert "seeds 3 to 4" in html
         assert '<p class="question">Why was the appeal dismissed?</p>' in html
