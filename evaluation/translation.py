@@ -107,7 +107,13 @@ def run(options: argparse.Namespace) -> None:
                 with out.open("a") as file:
                     file.write(json.dumps(record) + "\n")
                 lost = record.get("forgotten", {}).get("difference", 0.0)
-                print(*fixed, f"{record['scores']['chrf']:.2f}", f"{lost:+.2f}", f"{record['seconds']} s", flush=True)
+                print(
+                    *fixed,
+                    f"{record['scores']['chrf']:.2f}",
+                    f"{lost:+.2f}",
+                    f"{record['seconds']} s",
+                    flush=True,
+                )
 
 
 def table(path: Path, metric: str) -> str:
@@ -128,13 +134,17 @@ def table(path: Path, metric: str) -> str:
             cells.append(with_interval(gains) if gains else "")
         lost = [r["forgotten"]["difference"] for r in mine if "forgotten" in r]
         seconds, size = (sorted(r[key] for r in mine)[len(mine) // 2] for key in ("seconds", "bytes"))
-        lines.append(f"| {method} | " + " | ".join(cells) + f" | {with_interval(lost)} | {seconds:.1f} | {size:,} |")
+        lines.append(
+            f"| {method} | " + " | ".join(cells) + f" | {with_interval(lost)} | {seconds:.1f} | {size:,} |"
+        )
     others = [n for n in base if n not in DOMAINS]
     if others:
         lines += ["", "| unadapted | sentences | chrF | BLEU |", "|---|---|---|---|"]
         for r in records:
             if r["method"] == "none":
-                lines.append(f"| {r['data']} | {r['n_test']} | {r['scores']['chrf']:.1f} | {r['scores']['bleu']:.1f} |")
+                lines.append(
+                    f"| {r['data']} | {r['n_test']} | {r['scores']['chrf']:.1f} | {r['scores']['bleu']:.1f} |"
+                )
     return "\n".join(lines)
 
 
@@ -149,7 +159,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("what", choices=["run", "table"])
     parser.add_argument("--sets", nargs="*", default=DOMAINS)
-    parser.add_argument("--methods", nargs="*", default=["none", "default", "fine_tune"], choices=list(METHODS))
+    parser.add_argument(
+        "--methods", nargs="*", default=["none", "default", "fine_tune"], choices=list(METHODS)
+    )
     parser.add_argument("--k-shot", type=int, default=300)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--limit", type=int, help="test sentences")

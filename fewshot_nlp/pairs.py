@@ -58,7 +58,11 @@ class PairTokenizer:
     def bare_targets(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of target texts without any special token."""
         with self._lock:
-            return self.tokenizer(text_target=list(texts), add_special_tokens=False, verbose=False)["input_ids"] if texts else []
+            return (
+                self.tokenizer(text_target=list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+                if texts
+                else []
+            )
 
     def prefix(self, language: str | None = None) -> list[int]:
         """What the decoder begins with: the start token, and the target language's where there are languages."""

@@ -8,6 +8,7 @@ vector a slot, a learner turns features into scores, and the task decodes the sc
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -135,11 +136,16 @@ class SlotBatch:
             anchors=None if self.anchors is None else self.anchors[keep],
         )
 
-    def around_targets(self) -> "SlotBatch":
+    def around_targets(self, width: int | None = None, seed: int = 0) -> "SlotBatch":
         """The batch without windows that hold no target of their item: what is needed to learn to find targets.
 
         An item whose targets are slots of several windows, or that has none, keeps all of its windows. Slots without a
         place are left out where none is a target: that something can be found at all is then nothing to learn.
+
+        Args:
+            width: slots of a window that stay, in a stretch at random about its targets; the tokens of the others are
+                cut out of the window. None keeps all.
+            seed: for where the stretches begin.
         """
         if self.gold.dim() == 1:
             return self  # every slot is of some class
@@ -156,7 +162,39 @@ class SlotBatch:
         present[kept[:, 0]] = True
         near = replace(self, spans=kept).select(torch.from_numpy(present))
         everywhere = bool((near.target_matrix[~near.has_place] > 0).any())
-        return near if everywhere else near.select(near.has_place)
+        near = near if everywhere else near.select(near.has_place)
+        return near if width is None else near._stretches(width, np.random.default_rng(seed))
+
+    def _stretches(self, width: int, random: np.random.Generator) -> "SlotBatch":
+        """Each window cut to a stretch of slots about its targets; windows without a target stay whole."""
+        wanted = (self.target_matrix.sum(dim=1) > 0).numpy() & self.has_place.numpy()
+        movable = self.has_place.numpy()
+        ends = np.searchsorted(self.spans[:, 1], np.arange(len(self.windows) + 1))
+        windows, types, rows = list(self.windows), None if self.types is None else list(self.types), []
+        for number, (low, high) in enumerate(pairwise(ends)):
+            spans = self.spans[low:high].copy()
+            places = np.flatnonzero(movable[spans[:, 0]])
+            hits = np.flatnonzero(wanted[spans[places, 0]])
+            if len(hits) and len(places) > width:
+                first, last = hits.min(), hits.max()
+                lowest, highest = max(0, last + 1 - width), min(first, len(places) - width)
+                begin = int(random.integers(min(lowest, highest), max(lowest, highest) + 1))
+                stay = slice(min(begin, first), max(begin + width, last + 1))
+                gone = np.setdiff1d(places, places[stay])
+                kept = np.ones(len(windows[number]), bool)
+                for left, right in spans[gone, 2:]:
+                    kept[left:right] = False
+                moved = np.append(0, np.cumsum(kept))
+                windows[number] = [t for t, k in zip(windows[number], kept, strict=True) if k]
+                if types is not None:
+                    types[number] = [t for t, k in zip(types[number], kept, strict=True) if k]
+                spans = np.delete(spans, gone, axis=0)
+                spans[:, 2:] = moved[spans[:, 2:]]
+            rows.append(spans)
+        cut = replace(self, windows=windows, types=types, spans=np.concatenate([*rows, self.spans[:0]]))
+        present = torch.zeros(self.n_slots, dtype=torch.bool)
+        present[torch.from_numpy(cut.spans[:, 0])] = True
+        return cut.select(present)
 
     def loss(self, scores: Float[Tensor, "n_slots n_classes"], label_smoothing: float = 0.0) -> Tensor:
         """Mean loss of scores against the targets: the negative log-likelihood under the normaliser.

@@ -15,6 +15,7 @@ import argparse
 import gzip
 import json
 import logging
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -34,16 +35,16 @@ from fewshot_nlp import FewShotError
 from fewshot_nlp.training.checkpoint import Checkpoint, load_newest, save_checkpoint
 
 SHARES = {
-    "tatoeba": 2.0,
-    "multi30k_de_en": 1.0,
+    "tatoeba": 3.0,
+    "multi30k_de_en": 1.5,
     "bcontrast_chat_de_en": 1.0,
-    "ding": 1.0,
-    "mo_de": 0.7,
+    "ding": 0.35,
+    "mo_de": 0.5,
     "lohelp": 0.7,
     "mdn": 0.1,
     "cpp": 0.06,
 }
-"""Times that an epoch reads each source. Not read: openehr, mozilla_legal, cc_legal and smb, the domains to adapt to."""
+"""Times that an epoch reads each source. The domains to adapt to (openehr, mozilla_legal, cc_legal, smb) are left out."""
 PAD, EOS, UNK = 0, 1, 2
 LONGEST = 64
 """Tokens of a side; longer pairs are left out of training."""
@@ -59,10 +60,10 @@ class Settings:
     seed: int = 0
     vocabulary: int = 6000
     width: int = 256
-    inner: int = 768
+    inner: int = 1024
     heads: int = 4
-    encoder_layers: int = 4
-    decoder_layers: int = 2
+    encoder_layers: int = 3
+    decoder_layers: int = 1
     meta_batch: int = 2500  # tokens in a step, of the two sides' mean, over all processes
     lr: float = 0.02  # of matrices, by Muon
     other_lr: float = 2e-3  # of embeddings, biases and norms, by Adam
@@ -196,6 +197,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:
+        """One update of every matrix."""
         for group in self.param_groups:
             shapes: dict[torch.Size, list[nn.Parameter]] = {}
             for p in group["params"]:
@@ -309,10 +311,16 @@ def build(settings: Settings) -> MarianMTModel:
     )
 
 
-def train(settings: Settings, corpus: Path, folder: Path, steps: int, decay: int, minutes: float) -> None:
+def train(
+    settings: Settings, corpus: Path, folder: Path, steps: int, decay: int, minutes: float, start: Path | None
+) -> None:
     """Steps that are left, and then the model as it is."""
     accelerator = Accelerator()
     texts = read_corpus(corpus)
+    if start is not None and not (folder / "tokenizer").exists():
+        (folder / "tokenizer").mkdir(parents=True)
+        for name in ("source.spm", "target.spm", "vocab.json"):
+            shutil.copy(start / name, folder / "tokenizer" / name)
     tokenizer = train_vocabulary(texts, folder / "tokenizer", settings.vocabulary)
     encoded = encode(texts, folder / "tokenizer" / "source.spm")
     random = np.random.default_rng([settings.seed, 1 << 20])
@@ -320,6 +328,8 @@ def train(settings: Settings, corpus: Path, folder: Path, steps: int, decay: int
     watched = [pair for i, pair in enumerate(encoded["tatoeba"]) if i in held]
     encoded["tatoeba"] = [pair for i, pair in enumerate(encoded["tatoeba"]) if i not in held]
     model = build(settings).to(accelerator.device)
+    if start is not None:
+        model.load_state_dict(MarianMTModel.from_pretrained(start, dtype=torch.float32).state_dict())
     run = Run(settings, model, folder / "checkpoints")
     run.resume()
     began, first = time.perf_counter(), run.step
@@ -363,16 +373,17 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=5000, help="in all")
     parser.add_argument("--decay", type=int, default=1000, help="last steps, in which the rate falls to 0")
     parser.add_argument("--minutes", type=float, default=0, help="of this run; 0 for all steps that are left")
+    parser.add_argument("--start", type=Path, help="model folder whose weights and vocabulary to begin with")
     for name, value in asdict(Settings()).items():
         parser.add_argument(f"--{name}", type=type(value), default=value)
     values = vars(parser.parse_args())
     corpus, folder = values.pop("corpus"), values.pop("output_dir")
-    steps, decay, minutes = values.pop("steps"), values.pop("decay"), values.pop("minutes")
+    rest = [values.pop(name) for name in ("steps", "decay", "minutes", "start")]
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     for noisy in ("httpx", "accelerate"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
-        train(Settings(**values), corpus, folder, steps, decay, minutes)
+        train(Settings(**values), corpus, folder, *rest)
     except FewShotError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

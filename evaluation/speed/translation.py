@@ -5,7 +5,6 @@
 Needs `pip install faiss-cpu`. Prints the table of evaluation/results/speed.md.
 """
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -40,8 +39,13 @@ def decoding(num_beams: int, n_texts: int = 64) -> None:
     keys = models["kNN-MT, exact"]._model.adapted.state["keys"]
     # as many tokens for each: all decode to the plain model's lengths
     seconds = interleaved({name: lambda m=m: m.predict(texts) for name, m in models.items()}, repeats=5)
-    tokens = {n: sum(map(len, m.pipeline.learner.encoder.tokenizer.bare_targets(m.predict(texts)))) for n, m in models.items()}
-    print(f"\n### Translation: {n_texts} texts of d365_finance, {num_beams} beams, {N_KEYS:,} keys of {keys.dtype}\n")
+    tokens = {
+        n: sum(map(len, m.pipeline.learner.encoder.tokenizer.bare_targets(m.predict(texts))))
+        for n, m in models.items()
+    }
+    print(
+        f"\n### Translation: {n_texts} texts of d365_finance, {num_beams} beams, {N_KEYS:,} keys of {keys.dtype}\n"
+    )
     print(HEAD)
     print("\n".join(line(f"{name} ({tokens[name]} tokens)", values) for name, values in seconds.items()))
     for name in list(models)[1:]:

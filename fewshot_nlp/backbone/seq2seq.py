@@ -53,7 +53,9 @@ class Seq2Seq(Backbone):
         limit = int(getattr(model.config, "max_position_embeddings", None) or 512)
         limit = min(limit, int(min(getattr(tokenizer, "model_max_length", limit) or limit, 10**6)))
         if max_length is not None and not 8 <= max_length <= limit:
-            raise FewShotError(f"max_length is {max_length}, but must be from 8 to the model's window of {limit} tokens.")
+            raise FewShotError(
+                f"max_length is {max_length}, but must be from 8 to the model's window of {limit} tokens."
+            )
         start = getattr(model.generation_config, "decoder_start_token_id", None)
         start = model.config.decoder_start_token_id if start is None else start
         if start is None:
@@ -215,10 +217,19 @@ class Seq2Seq(Backbone):
             processors: list[Any] = [Rescore(score)]
             if demands is not None and any(demands[i] for i in chunk):
                 needs = [demands[i] for i in chunk]
-                processors.append(Demands(needs, num_beams, self.tokenizer.end, len(windows[0]), demand_bonus))
+                processors.append(
+                    Demands(needs, num_beams, self.tokenizer.end, len(windows[0]), demand_bonus)
+                )
             processors.append(Bounds(limits, num_beams, self.tokenizer.end, len(windows[0])))
-            rows = self._generate([sources[i] for i in chunk], windows, fast_weights, processors, num_beams,
-                                  length_penalty, max(limits))
+            rows = self._generate(
+                [sources[i] for i in chunk],
+                windows,
+                fast_weights,
+                processors,
+                num_beams,
+                length_penalty,
+                max(limits),
+            )
             for i, row in zip(chunk, rows, strict=True):
                 result[i] = row
         return result
@@ -268,7 +279,8 @@ class Seq2Seq(Backbone):
         window = [[self.tokenizer.start, *source[0][:3]]]
         device = self.device
         expected = self.model(
-            input_ids=torch.tensor(source, device=device), decoder_input_ids=torch.tensor(window, device=device)
+            input_ids=torch.tensor(source, device=device),
+            decoder_input_ids=torch.tensor(window, device=device),
         ).logits[0]
         got = self._call("head", None, {"features": self._hidden(source, window, None)[0]})
         error, scale = float((got - expected).abs().max()), float(expected.abs().max())

@@ -163,8 +163,8 @@ class Learner(nn.Module, ABC):
 
             others = [name for name in LEARNERS.names() if LEARNERS.get(name).uses_prior]
             raise FewShotError(
-                f"{self.name} gives scores to the classes of its support set only, but here every token of a vocabulary "
-                f"is a class, most of which no support set shows; take a learner that builds on the model's own "
+                f"{self.name} gives scores to the classes of its support set only, but here every token of a "
+                f"vocabulary is a class, most of which no support set shows; take a learner that builds on the model's own "
                 f"distribution: {', '.join(others)}."
             )
 

@@ -5,8 +5,10 @@ from fewshot_nlp.learners import (
     fine_tune,
     linear_probe,
     maml,
+    meta_sgd,
     nearest_neighbour,
     prototypical,
+    reptile,
     stacked_probe,
 )
 
@@ -15,7 +17,9 @@ __all__ = [
     "fine_tune",
     "linear_probe",
     "maml",
+    "meta_sgd",
     "nearest_neighbour",
     "prototypical",
+    "reptile",
     "stacked_probe",
 ]

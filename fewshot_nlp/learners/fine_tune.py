@@ -37,6 +37,8 @@ SHARES = (0.0, 0.5, 1.0)
 """Of the way from the start to the end of training."""
 TEMPERATURES = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8)
 ENOUGH_HELD_OUT = 48
+WIDTH = 80
+"""Slots of a window that are trained on where the task is to find some of them: what is far from them costs time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +120,9 @@ class FineTune(Learner):
         if self.config.scope == "adapter":
             need_adapter(encoder, self.config.seed)
         if self.config.scope == "head" and encoder.own_head:
-            raise FewShotError("The head is the model's own and stays as it is; take scope='adapter' or 'all'.")
+            raise FewShotError(
+                "The head is the model's own and stays as it is; take scope='adapter' or 'all'."
+            )
         self.start: Learner | None = None
         self.head: LearnedHead | None = None
         if self.config.start == "meta":
@@ -195,7 +199,7 @@ class FineTune(Learner):
 
         It is about where in a text the targets are, not whether they are: that is for the task to calibrate.
         """
-        examples = examples.around_targets()
+        examples = examples.around_targets(WIDTH, self.config.seed)
         scores = [self._training_scores(state, examples) for state in states]
         masks = [(examples.groups == g) & examples.has_place for g in torch.unique(examples.groups)]
         parts = [(examples.select(mask), mask.to(self.encoder.device)) for mask in masks]
@@ -219,7 +223,7 @@ class FineTune(Learner):
         weights = {n: w.requires_grad_() for n, w in state.items() if n.startswith((FAST, "head."))}
         fast = {n: w for n, w in weights.items() if n.startswith(FAST)}
         head = {n: w for n, w in weights.items() if not n.startswith(FAST)}
-        train, held_out = self._split(examples.around_targets())
+        train, held_out = self._split(examples.around_targets(WIDTH, self.config.seed))
         steps = max(1, round(share * self.config.steps))
         if self.config.epochs is not None:
             batches = -(-len(torch.unique(train.groups)) // self.config.batch_size)

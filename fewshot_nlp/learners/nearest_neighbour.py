@@ -142,9 +142,15 @@ class NearestNeighbour(Learner):
         """How much the memory counts, by slots of the support set that see the other examples' slots only."""
         given, temperature = self.config.interpolation, self.config.temperature
         if given is not None and temperature is not None and self.config.mixing == "fixed":
-            return {"interpolation": features.new_tensor(given), "temperature": features.new_tensor(temperature)}
+            return {
+                "interpolation": features.new_tensor(given),
+                "temperature": features.new_tensor(temperature),
+            }
         if len(torch.unique(support.groups)) < 2:  # nothing to hold out
-            return {"interpolation": features.new_tensor(given or 0.5), "temperature": features.new_tensor(temperature or 0.1)}
+            return {
+                "interpolation": features.new_tensor(given or 0.5),
+                "temperature": features.new_tensor(temperature or 0.1),
+            }
         generator = torch.Generator().manual_seed(self.config.seed)
         chosen = torch.randperm(support.n_slots, generator=generator)[:SAMPLE].sort().values
         keys = features.half().to(features) if self.config.half else features

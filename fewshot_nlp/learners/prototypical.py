@@ -119,7 +119,9 @@ class Prototypical(Learner):
         assert prior is not None
         own = prior.gather(1, gold[held][:, None])[:, 0]
         state |= choose_fixed(distances, hit, own, temperature)
-        return state if interpolation is None else state | {"interpolation": features.new_tensor(interpolation)}
+        return (
+            state if interpolation is None else state | {"interpolation": features.new_tensor(interpolation)}
+        )
 
     def _mixed(self, state: State, features: Tensor, prior: Tensor) -> Tensor:
         distances = self._distance(features, state["prototypes"][0])

@@ -27,7 +27,9 @@ class Index:
         FewShotError: faiss is asked for and not installed.
     """
 
-    def __init__(self, keys: Float[Tensor, "n d"], metric: str, backend: str = "exact", cells: int = 16) -> None:
+    def __init__(
+        self, keys: Float[Tensor, "n d"], metric: str, backend: str = "exact", cells: int = 16
+    ) -> None:
         self.metric, self.n = metric, len(keys)
         vectors = keys.float()
         if metric == "cosine":
@@ -39,7 +41,9 @@ class Index:
             self.transposed = vectors.T.contiguous()
             self.half_squares = vectors.square().sum(dim=1) / 2
 
-    def search(self, queries: Float[Tensor, "q d"], k: int) -> tuple[Float[Tensor, "q k"], Int[Tensor, "q k"]]:
+    def search(
+        self, queries: Float[Tensor, "q d"], k: int
+    ) -> tuple[Float[Tensor, "q k"], Int[Tensor, "q k"]]:
         """The k nearest keys of each query, nearest first: distances and key numbers.
 
         Fewer where there are fewer keys. Where faiss finds fewer in its cells, the last ones are at infinite distance.

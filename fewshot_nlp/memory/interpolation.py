@@ -34,9 +34,7 @@ def mix(
     return (prior.exp() * rest).scatter_add(1, classes, mass).clamp_min(FLOOR).log()
 
 
-def fixed_mass(
-    distances: Float[Tensor, "n k"], share: Tensor, temperature: Tensor
-) -> Float[Tensor, "n k"]:
+def fixed_mass(distances: Float[Tensor, "n k"], share: Tensor, temperature: Tensor) -> Float[Tensor, "n k"]:
     """Softmax of minus the distances over the temperature, times the interpolation."""
     return share * torch.softmax(-distances / temperature, dim=1)
 

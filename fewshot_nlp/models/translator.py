@@ -57,7 +57,9 @@ class FewShotTranslator(FewShotModel):
         """
         unadapted = self.pipeline.unadapted()
         if unadapted is None or self._model is None:
-            raise FewShotError("There is nothing to compare: the model is not adapted; call adapt(rows) first.")
+            raise FewShotError(
+                "There is nothing to compare: the model is not adapted; call adapt(rows) first."
+            )
         examples = self._read(rows, None)
         queries = [e.query for e in examples]
         before, after = ([p["target"] for p in m.predict(queries)] for m in (unadapted, self._model))

@@ -72,7 +72,9 @@ class Translation(Task):
         source, target = self._keys(pair)
         sides = [need_text(need_column(pair, key, str, '"Guten Tag."'), key) for key in (source, target)]
         if sides[0].strip() == sides[1].strip() and len(sides[0].split()) > 3:
-            raise FewShotError(f"source and target are the same text, {sides[0][:40]!r}; leave such rows out.")
+            raise FewShotError(
+                f"source and target are the same text, {sides[0][:40]!r}; leave such rows out."
+            )
         return Example({"text": sides[0]}, sides[1])
 
     def query(self, value: Any) -> Query:
@@ -136,14 +138,18 @@ class Translation(Task):
             classes=tokenizer.classes,
             pooling="first",
             normaliser="classes",
-            targets=torch.tensor([t for row in rows for t in row], dtype=torch.long) if with_targets else None,
+            targets=torch.tensor([t for row in rows for t in row], dtype=torch.long)
+            if with_targets
+            else None,
         )
 
     def generation(self, batch: SlotBatch, tokenizer: Any) -> dict[str, Any]:
         """Beam search, and what the glossary demands of each translation."""
         options: dict[str, Any] = {"num_beams": self.num_beams, "length_penalty": self.length_penalty}
         if self.glossary:
-            wanted = [[w for t, w in self.glossary.items() if _occurs(t, i.inputs["text"])] for i in batch.items]
+            wanted = [
+                [w for t, w in self.glossary.items() if _occurs(t, i.inputs["text"])] for i in batch.items
+            ]
             flat = [words for row in wanted for words in row]
             spelled = dict(zip(flat, tokenizer.bare_targets(flat), strict=True))
             self._check_spelling(spelled, tokenizer)

@@ -1,0 +1,100 @@
+"""Meta-SGD: meta-learn the start, and for every weight the rate and the direction of its steps.
+
+Paper: Li, Zhou, Chen, Li 2017, Meta-SGD: Learning to Learn Quickly for Few-Shot Learning (equation 5, algorithm 1).
+Deviations: the inner weights are a PEFT adapter's and a head's, not the whole model's; the head starts at the prototypes,
+and has one rate for each feature, shared by all classes, so that any number of them can be met; several steps are
+possible, the paper takes one; rates are learned as a factor of a start value. At rates that are all the same it is
+MAML, exactly. Data needed: meta-training, as many parameters again as the adapter has are learned; without it this is
+few-step fine-tuning. Choose it instead of `maml` when one or two steps must do.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fewshot_nlp.backbone import Backbone
+from fewshot_nlp.learners import LEARNERS
+from fewshot_nlp.learners.base import Learner, LearnerConfig, State, check
+from fewshot_nlp.learners.heads import linear_scores
+from fewshot_nlp.learners.inner_loop import need_adapter, sgd_steps
+from fewshot_nlp.learners.rates import LearnedRates, start_rates
+from fewshot_nlp.learners.start import (
+    examples_of,
+    moving,
+    on_sphere,
+    prototype_start,
+    support_loss,
+    to_move,
+)
+from fewshot_nlp.slots import SlotBatch
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetaSGDConfig(LearnerConfig):
+    """Settings of `MetaSGD`.
+
+    Args:
+        inner_steps: gradient steps on the support set, from 1.
+        inner_lr: the rate that every weight of the adapter starts from.
+        head_lr: the rate that the head starts from.
+        first_order: leave second derivatives out: less time and memory; the rates are learned even so.
+        scale: features are L2-normalised and multiplied by this before the head.
+    """
+
+    inner_steps: int = 2
+    inner_lr: float = 0.1
+    head_lr: float = 1.0
+    first_order: bool = False
+    scale: float = 4.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self, "inner_steps", 1, 1000)
+        check(self, "inner_lr", 1e-8, 10)
+        check(self, "head_lr", 1e-8, 100)
+        check(self, "scale", 1e-3, 1e3)
+
+
+@LEARNERS.register("meta_sgd")
+class MetaSGD(Learner):
+    """Gradient steps whose rates are as many as there are weights, and meta-learned."""
+
+    name = "meta_sgd"
+    config_class = MetaSGDConfig
+    uses_prior = True
+    config: MetaSGDConfig
+
+    def __init__(self, encoder: Backbone, config: MetaSGDConfig | None = None) -> None:
+        super().__init__(encoder, config)
+        need_adapter(encoder, self.config.seed)
+        shapes = {name: weight.shape for name, weight in moving(encoder).items()}
+        heads = {"head.weight": torch.Size([encoder.dimension]), "head.bias": torch.Size([])}
+        start = start_rates(encoder, self.config.inner_lr, self.config.head_lr)
+        self.rates = LearnedRates(start, shapes | heads).to(encoder.device)
+
+    def fit(self, support: SlotBatch, *, meta: bool = False) -> State:
+        """Fast weights of adapter and head after the inner steps (equation 5)."""
+        second_order = meta and not self.config.first_order
+        examples = examples_of(support)
+        with torch.enable_grad():
+            head = prototype_start(self, support, self.config.scale, double_backward=second_order)
+            weights = to_move(moving(self.encoder) | head, meta=meta)
+            if not examples.n_slots:
+                return weights
+            return sgd_steps(
+                weights,
+                support_loss(self, examples, weights, double_backward=second_order),
+                steps=self.config.inner_steps,
+                rate=lambda name, _: self.rates(name) if meta else self.rates(name).detach(),
+                second_order=second_order,
+            )
+
+    def score(
+        self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
+    ) -> Float[Tensor, "n_slots n_classes"]:
+        """A linear head on the features, or the model's own head where it has one."""
+        if batch.prior is not None:
+            return batch.prior
+        return linear_scores(state, on_sphere(features, self.config.scale))

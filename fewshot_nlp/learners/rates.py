@@ -1,0 +1,48 @@
+"""Learning rates that are meta-parameters: one a weight, one a layer, or one a layer and step.
+
+A rate is its start value times (1 + change), and meta-training moves the change from zero. So the outer loop's rate is
+relative, whatever the rate's size; its weight decay pulls towards the start value instead of towards rates of zero;
+and a change below -1 turns a step's direction round.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fewshot_nlp.backbone import Backbone
+from fewshot_nlp.learners.base import FAST
+
+
+class LearnedRates(nn.Module):
+    """Learned rates of named weights.
+
+    Args:
+        start: each weight's rate before meta-training.
+        shapes: of each weight's rates; () is one for the whole weight.
+    """
+
+    def __init__(self, start: Mapping[str, float], shapes: Mapping[str, Sequence[int]]) -> None:
+        super().__init__()
+        self.start = dict(start)
+        self.change = nn.ParameterDict(
+            {_key(name): nn.Parameter(torch.zeros(tuple(shapes[name]))) for name in start}
+        )
+
+    def forward(self, name: str, step: int | None = None) -> Tensor:
+        """The rates of a weight; with ``step``, row ``step`` of them, the last row from there on."""
+        change = self.change[_key(name)]
+        if step is not None:
+            change = change[min(step, len(change) - 1)]
+        return self.start[name] * (1 + change)
+
+
+def start_rates(encoder: Backbone, inner_lr: float, head_lr: float) -> dict[str, float]:
+    """One rate for the adapter's weights, another one for the head's (none where the model has its own head)."""
+    rates = {FAST + name: inner_lr for name in encoder.adapter}
+    return rates if encoder.own_head else rates | {"head.weight": head_lr, "head.bias": head_lr}
+
+
+def _key(name: str) -> str:
+    """A name that torch lets a parameter have."""
+    return name.replace(".", "/")

@@ -1,0 +1,135 @@
+"""Reptile: move the start a little towards where training on each task ends.
+
+Paper: Nichol, Achiam, Schulman 2018, On First-Order Meta-Learning Algorithms (algorithm 1 serial, algorithm 2 batched).
+The outer step is theta <- theta + epsilon * mean over tasks of (theta_k - theta), with theta_k the weights after k steps.
+The one outer loop differentiates a loss, so the meta-loss here is a surrogate: its gradient in the adapter is
+theta - theta_k exactly, by sum(theta * (theta - theta_k)) with the difference held constant, and its value is the query's
+loss at theta_k, which has no gradient and is there for the log. Nothing is differentiated through the steps.
+Serial: ``meta_batch: 1``; batched: more. Nichol's plain update: ``optimiser: sgd`` (its momentum of 0.9 is an addition),
+``outer_lr`` is epsilon, ``max_grad_norm: null``, ``weight_decay: 0``; AdamW on the same gradient often goes faster.
+Deviations: theta is a PEFT adapter, the head starts anew at each task's prototypes; inner steps are plain gradient
+descent, not Adam. As in the paper, meta-training takes all of a task's examples, support and query, in turns; adapting
+takes the support set. Data needed: meta-training; without it this is few-step fine-tuning. Choose it for many inner
+steps, where second derivatives are too dear: a step costs no more than in fine-tuning.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fewshot_nlp.backbone import Backbone
+from fewshot_nlp.learners import LEARNERS
+from fewshot_nlp.learners.base import FAST, Learner, LearnerConfig, State, check
+from fewshot_nlp.learners.heads import linear_scores
+from fewshot_nlp.learners.inner_loop import Weights, need_adapter, sgd_steps
+from fewshot_nlp.learners.start import (
+    examples_of,
+    moving,
+    on_sphere,
+    prototype_start,
+    support_loss,
+    to_move,
+)
+from fewshot_nlp.slots import SlotBatch
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReptileConfig(LearnerConfig):
+    """Settings of `Reptile`.
+
+    Args:
+        inner_steps: gradient steps on a task, k in the paper, from 1; at 1 it learns what joint training would.
+        inner_lr: their learning rate for the adapter.
+        head_lr: their learning rate for the head.
+        batch_size: examples in a step, drawn in an order that depends on that of the support set; None for all.
+        scale: features are L2-normalised and multiplied by this before the head.
+    """
+
+    inner_steps: int = 8
+    inner_lr: float = 0.1
+    head_lr: float = 1.0
+    batch_size: int | None = None
+    scale: float = 4.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self, "inner_steps", 1, 1000)
+        check(self, "inner_lr", 1e-8, 10)
+        check(self, "head_lr", 1e-8, 100)
+        check(self, "scale", 1e-3, 1e3)
+        if self.batch_size is not None:
+            check(self, "batch_size", 1, 10**6)
+
+
+@LEARNERS.register("reptile")
+class Reptile(Learner):
+    """Gradient steps on a task, and an outer step towards where they led."""
+
+    name = "reptile"
+    config_class = ReptileConfig
+    uses_prior = True
+    config: ReptileConfig
+
+    def __init__(self, encoder: Backbone, config: ReptileConfig | None = None) -> None:
+        super().__init__(encoder, config)
+        need_adapter(encoder, self.config.seed)
+
+    def fit(self, support: SlotBatch, *, meta: bool = False) -> State:
+        """Fast weights of adapter and head after the inner steps; constants, see `meta_loss`."""
+        return self._descend(support, [examples_of(support)])
+
+    def meta_loss(self, support: SlotBatch, query: SlotBatch) -> Tensor:
+        """A surrogate: the query's loss after the steps, with theta - theta_k as its gradient (see above)."""
+        self._check_prior()
+        end = self._descend(support, [examples_of(support), query])
+        with torch.no_grad():
+            reached = query.loss(self.query_scores(end, query))
+        start = moving(self.encoder)
+        pull = torch.stack([(w * (w - end[name]).detach()).sum() for name, w in start.items()]).sum()
+        return reached + (pull - pull.detach())
+
+    def score(
+        self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
+    ) -> Float[Tensor, "n_slots n_classes"]:
+        """A linear head on the features, or the model's own head where it has one."""
+        if batch.prior is not None:
+            return batch.prior
+        return linear_scores(state, on_sphere(features, self.config.scale))
+
+    def _descend(self, support: SlotBatch, parts: Sequence[SlotBatch]) -> State:
+        """The weights after the steps, of which each takes the next of the parts' mini-batches."""
+        with torch.no_grad():
+            head = prototype_start(self, support, self.config.scale)
+        parts = [part for part in parts if part.n_slots]
+        with torch.enable_grad():
+            weights = to_move(moving(self.encoder) | head, meta=False)
+            if not parts:
+                return weights
+            batches = self._batches(parts)
+
+            def loss(w: Weights) -> Tensor:
+                return support_loss(self, next(batches), w)(w)
+
+            end = sgd_steps(
+                weights,
+                loss,
+                steps=self.config.inner_steps,
+                rate=lambda n, _: self.config.inner_lr if n.startswith(FAST) else self.config.head_lr,
+                second_order=False,
+            )
+        return {name: weight.detach() for name, weight in end.items()}
+
+    def _batches(self, parts: Sequence[SlotBatch]) -> Iterator[SlotBatch]:
+        """Mini-batches of each part's examples, again and again."""
+        size, generator = self.config.batch_size, torch.Generator().manual_seed(self.config.seed)
+        while True:
+            for part in parts:
+                groups = torch.unique(part.groups)
+                if size is None or len(groups) <= size:
+                    yield part
+                    continue
+                for chosen in groups[torch.randperm(len(groups), generator=generator)].split(size):
+                    yield part.select(torch.isin(part.groups, chosen))

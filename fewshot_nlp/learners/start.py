@@ -1,0 +1,93 @@
+"""Where gradient steps start, and the loss that they lower: what learners with fast weights share."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from fewshot_nlp.backbone import Backbone
+from fewshot_nlp.learners.base import FAST, Learner, fast_weights
+from fewshot_nlp.learners.heads import prototype_head
+from fewshot_nlp.learners.inner_loop import Weights
+from fewshot_nlp.slots import SlotBatch
+
+
+def moving(encoder: Backbone, scope: str = "adapter") -> Weights:
+    """The encoder's weights that steps move, as part of a state.
+
+    Args:
+        encoder: the backbone.
+        scope: "adapter", "all" weights, or "head" (none of them).
+    """
+    chosen: Mapping[str, Tensor] = {}
+    if scope != "head":
+        chosen = encoder.adapter if scope == "adapter" else encoder.parameters()
+    return {FAST + name: parameter for name, parameter in chosen.items()}
+
+
+def on_sphere(features: Float[Tensor, "n_slots d"], scale: float) -> Float[Tensor, "n_slots d"]:
+    """Features of one length, so that rates suit every encoder."""
+    return F.normalize(features, dim=-1) * scale
+
+
+def prototype_start(
+    learner: Learner, support: SlotBatch, scale: float, *, double_backward: bool = False
+) -> Weights:
+    """The head of the prototypes of `on_sphere` features; none for a model that has a head of its own."""
+    if learner.encoder.own_head:
+        return {}
+    features = on_sphere(learner.features(support, double_backward=double_backward), scale)
+    weight, bias = prototype_head(features, support, learner.config.label_names)
+    return {"head.weight": weight, "head.bias": bias}
+
+
+def to_move(weights: Mapping[str, Tensor], *, meta: bool) -> Weights:
+    """Start values that can be differentiated, and never the parameters themselves.
+
+    Args:
+        weights: adapter and head.
+        meta: keep them a function of the meta-parameters. They are clones even so, or else the adapter's inner
+            gradient would also run through the head's start.
+    """
+    if not meta:
+        return {n: w.detach().clone().requires_grad_() for n, w in weights.items()}
+    return {n: w.clone() if w.requires_grad else w.detach().requires_grad_() for n, w in weights.items()}
+
+
+def support_loss(
+    learner: Learner, examples: SlotBatch, weights: Mapping[str, Tensor], *, double_backward: bool = False
+) -> Callable[[Weights], Tensor]:
+    """The examples' loss as a function of weights; features are computed once where no fast weight moves them.
+
+    Args:
+        learner: scores the slots.
+        examples: slots with targets.
+        weights: names that the function will be given.
+        double_backward: whether the loss will be differentiated twice.
+    """
+    moves = any(name.startswith(FAST) for name in weights)
+    fixed = None if moves else learner.features(examples, double_backward=double_backward)
+
+    def loss(w: Weights) -> Tensor:
+        features = fixed
+        if features is None:
+            features = learner.features(examples, fast_weights(w), double_backward=double_backward)
+        return examples.loss(learner.scores_of(w, features, examples))
+
+    return loss
+
+
+def examples_of(support: SlotBatch) -> SlotBatch:
+    """A support set without the slots of its labels' names."""
+    return support.select(~support.anchor_mask)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Torch's global generator starts at ``seed`` in the block, for a module's first values; then it is as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
