@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.errors import FewShotError
@@ -29,8 +28,9 @@ from fewshot_nlp.learners.base import (
     check_choice,
     fast_weights,
 )
-from fewshot_nlp.learners.heads import LearnedHead, linear_scores, prototype_head
+from fewshot_nlp.learners.heads import LearnedHead, linear_scores
 from fewshot_nlp.learners.inner_loop import fast_bfloat16, gradients, need_adapter
+from fewshot_nlp.learners.start import examples_of, moving, on_sphere, prototype_start
 from fewshot_nlp.slots import SlotBatch
 
 SHARES = (0.0, 0.5, 1.0)
@@ -133,7 +133,7 @@ class FineTune(Learner):
 
     def fit(self, support: SlotBatch, *, meta: bool = False) -> State:
         """Fast weights and head after training; with ``meta``, the head before any step (see `meta_loss`)."""
-        examples = support.select(~support.anchor_mask)
+        examples = examples_of(support)
         state = self._start(support)
         if meta or not examples.n_slots:
             return state
@@ -149,31 +149,23 @@ class FineTune(Learner):
             return batch.prior  # the model's own head, which the fast weights have moved
         if self.start is not None:
             return self.start.score(state, features, batch)
-        return linear_scores(state, F.normalize(features, dim=-1) * self.config.scale)
+        return linear_scores(state, on_sphere(features, self.config.scale))
 
     def initial(self) -> State | None:
         """With ``start="meta"`` the encoder's weights as they are and the meta-learned head."""
-        return super().initial() if self.head is None else {**self._moving(), **self.head.state()}
-
-    def _moving(self) -> State:
-        moving = {
-            "adapter": self.encoder.adapter,
-            "all": self.encoder.parameters(),
-            "head": dict[str, nn.Parameter](),
-        }[self.config.scope]
-        return {FAST + name: parameter for name, parameter in moving.items()}
+        if self.head is None:
+            return super().initial()
+        return {**moving(self.encoder, self.config.scope), **self.head.state()}
 
     def _start(self, support: SlotBatch) -> State:
-        state = self._moving()
+        state: State = moving(self.encoder, self.config.scope)
         if self.encoder.own_head:
             return state
         if self.head is not None:
             return state | self.head.state(support.n_classes)
         if self.start is not None:
             return state | self.start.fit(support)
-        features = F.normalize(self.features(support), dim=-1) * self.config.scale
-        state["head.weight"], state["head.bias"] = prototype_head(features, support, self.config.label_names)
-        return state
+        return state | prototype_start(self, support, self.config.scale)
 
     def _part_of_the_way(self, start: State, examples: SlotBatch) -> State:
         groups = torch.unique(examples.groups)

@@ -31,10 +31,11 @@ class LearnedRates(nn.Module):
 
     def forward(self, name: str, step: int | None = None) -> Tensor:
         """The rates of a weight; with ``step``, row ``step`` of them, the last row from there on."""
-        change = self.change[_key(name)]
+        change: Tensor = self.change[_key(name)]
         if step is not None:
             change = change[min(step, len(change) - 1)]
-        return self.start[name] * (1 + change)
+        rate: Tensor = self.start[name] * (1 + change)
+        return rate
 
 
 def start_rates(encoder: Backbone, inner_lr: float, head_lr: float) -> dict[str, float]:
