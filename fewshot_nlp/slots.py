@@ -207,6 +207,7 @@ class SlotBatch:
         if self.normaliser == "classes":
             return F.cross_entropy(scores, gold, label_smoothing=label_smoothing)
         if self.normaliser == "independent":
+            gold = gold.to(torch.promote_types(gold.dtype, scores.dtype))
             smooth = gold * (1 - label_smoothing) + label_smoothing / 2
             return F.binary_cross_entropy_with_logits(scores, smooth)
         probability = self.log_probabilities(scores).exp()

@@ -1,11 +1,12 @@
 """Meta-SGD: meta-learn the start, and for every weight the rate and the direction of its steps.
 
 Paper: Li, Zhou, Chen, Li 2017, Meta-SGD: Learning to Learn Quickly for Few-Shot Learning (equation 5, algorithm 1).
-Deviations: the inner weights are a PEFT adapter's and a head's, not the whole model's; the head starts at the prototypes,
-and has one rate for each feature, shared by all classes, so that any number of them can be met; several steps are
-possible, the paper takes one; rates are learned as a factor of a start value. At rates that are all the same it is
-MAML, exactly. Data needed: meta-training, as many parameters again as the adapter has are learned; without it this is
-few-step fine-tuning. Choose it instead of `maml` when one or two steps must do.
+Deviations: the inner weights are a PEFT adapter's and a head's, not the whole model's; the head starts at the
+prototypes, and has one rate for each feature, shared by all classes, so that any number of them can be met; three steps
+are the default where the paper takes one (``inner_steps: 1`` is its method); rates are learned as a factor of a start
+value. At rates that are all the same it is MAML, exactly. A model with a head of its own (for translation) keeps it.
+Data needed: meta-training, as many parameters again as the adapter has are learned; without it this is few-step
+fine-tuning. Choose it instead of `maml` when one to three steps must do.
 """
 
 from dataclasses import dataclass
@@ -43,9 +44,9 @@ class MetaSGDConfig(LearnerConfig):
         scale: features are L2-normalised and multiplied by this before the head.
     """
 
-    inner_steps: int = 2
+    inner_steps: int = 3
     inner_lr: float = 0.1
-    head_lr: float = 1.0
+    head_lr: float = 0.3
     first_order: bool = False
     scale: float = 4.0
 

@@ -1,16 +1,18 @@
 """Reptile: move the start a little towards where training on each task ends.
 
 Paper: Nichol, Achiam, Schulman 2018, On First-Order Meta-Learning Algorithms (algorithm 1 serial, algorithm 2 batched).
-The outer step is theta <- theta + epsilon * mean over tasks of (theta_k - theta), with theta_k the weights after k steps.
+The outer step is theta <- theta + epsilon * mean over tasks of (theta_k - theta), theta_k the weights after k steps.
 The one outer loop differentiates a loss, so the meta-loss here is a surrogate: its gradient in the adapter is
-theta - theta_k exactly, by sum(theta * (theta - theta_k)) with the difference held constant, and its value is the query's
-loss at theta_k, which has no gradient and is there for the log. Nothing is differentiated through the steps.
-Serial: ``meta_batch: 1``; batched: more. Nichol's plain update: ``optimiser: sgd`` (its momentum of 0.9 is an addition),
-``outer_lr`` is epsilon, ``max_grad_norm: null``, ``weight_decay: 0``; AdamW on the same gradient often goes faster.
+theta - theta_k exactly, by sum(theta * (theta - theta_k)) with the difference held constant, and its value is the
+query's loss at theta_k, which has no gradient and is there for the log. Nothing is differentiated through the steps.
+Settings of the outer loop: ``meta_batch: 1`` is the serial version, more the batched one; the paper's plain update is
+``optimiser: sgd`` (its momentum of 0.9 is an addition) with ``outer_lr`` as epsilon, ``schedule: linear``,
+``warmup: 0``, ``max_grad_norm: null`` and ``weight_decay: 0``; AdamW on the same gradient often goes faster.
 Deviations: theta is a PEFT adapter, the head starts anew at each task's prototypes; inner steps are plain gradient
-descent, not Adam. As in the paper, meta-training takes all of a task's examples, support and query, in turns; adapting
-takes the support set. Data needed: meta-training; without it this is few-step fine-tuning. Choose it for many inner
-steps, where second derivatives are too dear: a step costs no more than in fine-tuning.
+descent, not Adam; a model with a head of its own (a translation model) keeps it. As in the paper, meta-training takes
+all of a task's examples, support and query, in turns; adapting takes the support set. Data needed: meta-training;
+without it this is few-step fine-tuning. Choose it for many inner steps, where second derivatives are too dear: a step
+costs no more than in fine-tuning.
 """
 
 from collections.abc import Iterator, Sequence
