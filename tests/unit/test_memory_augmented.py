@@ -1,0 +1,238 @@
+"""Memories that are written and read by content: equations, the association task, gradients."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from training_runs import config_of
+from vectors import Vectors, random_episode, slots
+
+from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.learners import LEARNERS
+from fewshot_nlp.learners.memory_augmented import MemoryAugmented, MemoryAugmentedConfig, label_codes
+from fewshot_nlp.memory.selection import balanced
+from fewshot_nlp.memory.turing import (
+    TuringMemory,
+    content_weights,
+    least_used,
+    usage_after,
+    write_weights,
+    written_memory,
+)
+from fewshot_nlp.training import meta_train
+
+KINDS = ["neural_turing", "key_value"]
+
+
+def learner_of(encoder, **config):
+    learner = MemoryAugmented(encoder, MemoryAugmentedConfig(hidden=5, code=4, **config))
+    encoder.adapter["shift"].requires_grad_()
+    return learner
+
+
+def shake(learner, seed=0, size=0.1):
+    """Moves every parameter, so that nothing is zero by construction."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in learner.parameters():
+            parameter += size * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+    return learner
+
+
+def test_addressing_is_the_papers_written_out():
+    rng = np.random.default_rng(0)
+    key, memory, usage = rng.normal(size=3), rng.normal(size=(4, 3)), np.array([0.9, 0.1, 0.4, 0.7])
+    cosine = memory @ key / (np.linalg.norm(memory, axis=1) * np.linalg.norm(key))
+    read = np.exp(5 * cosine) / np.exp(5 * cosine).sum()
+    share = 1 / (1 + np.exp(-0.3))
+    least = np.array([0.0, 1.0, 0.0, 0.0])
+    write = share * read + (1 - share) * least
+    after = memory.copy()
+    after[1] = 0
+    after += write[:, None] * key
+    t = torch.from_numpy
+    got = content_weights(t(key)[None], t(memory), torch.tensor(5.0), torch.ones(4, dtype=torch.bool))[0]
+    np.testing.assert_allclose(got, read, rtol=1e-12)
+    np.testing.assert_array_equal(least_used(t(usage)), least)
+    got_write = write_weights(torch.tensor(0.3, dtype=torch.float64), got, t(least))
+    np.testing.assert_allclose(got_write, write, rtol=1e-12)
+    np.testing.assert_allclose(
+        usage_after(t(usage), got, got_write, 0.95), 0.95 * usage + read + write, rtol=1e-12
+    )
+    np.testing.assert_allclose(written_memory(t(memory), got_write, t(least), t(key)), after, rtol=1e-12)
+
+
+def test_rows_never_written_are_not_read():
+    written = torch.tensor([True, False, True])
+    weights = content_weights(torch.ones(2, 3), torch.eye(3), torch.tensor(2.0), written)
+    assert torch.equal(weights[:, 1], torch.zeros(2))
+    torch.testing.assert_close(weights.sum(1), torch.ones(2))
+
+
+def test_the_row_that_was_least_used_is_overwritten():
+    cell = TuringMemory(3, 2, 4, sharpness=100.0)
+    torch.nn.init.constant_(cell.gate.bias, -100.0)  # to the least used row only
+    x, values, code = torch.eye(3), torch.eye(4), torch.zeros(2, 2)
+    with torch.no_grad():
+        state, _ = cell.present(x[:2], values[:2], code, n_rows=2)
+        torch.testing.assert_close(state["keys"], x[:2])
+        weights, new = cell.look(
+            state, x[None, 0]
+        )  # reads the first row, so the second is the one used least
+        after = cell.learn(state, weights[0], {k: v[0] for k, v in new.items()}, values[3], code[0])
+        torch.testing.assert_close(after["values"], values[[0, 3]])
+        state["usage"] = torch.tensor([0.1, 0.2])
+        after = cell.learn(state, weights[0], {k: v[0] for k, v in new.items()}, values[3], code[0])
+        torch.testing.assert_close(after["values"], values[[3, 1]])
+
+
+def association(generator, n_way=5, noise=8):
+    """Two presentations of each of some random vectors, with noise beside them, under labels drawn anew."""
+    table = F.normalize(torch.randn(n_way, 8, generator=generator), dim=-1)
+    labels = torch.randperm(n_way, generator=generator)
+    order = torch.cat([torch.randperm(n_way, generator=generator) for _ in range(2)])
+    extra = 1.5 * F.normalize(torch.randn(len(order), noise, generator=generator), dim=-1)
+    return F.normalize(torch.cat([table[order], extra], dim=1), dim=-1), labels[order], n_way
+
+
+def read_second(cell, generator):
+    vectors, labels, n_way = association(generator)
+    values = F.one_hot(labels, n_way).float()
+    _, found = cell.present(vectors, values, label_codes(values, 8, seed=0), n_rows=10)
+    return found[n_way:], labels[n_way:]
+
+
+def test_the_association_task_is_learned():
+    """Santoro et al. 2016, section 4: labels are shuffled in each episode and come one step late."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        cell = TuringMemory(16, 8, 32)
+
+    def accuracy():
+        generator = torch.Generator().manual_seed(99)
+        with torch.no_grad():
+            found = [read_second(cell, generator) for _ in range(40)]
+        return np.mean([float((f.argmax(1) == y).float().mean()) for f, y in found])
+
+    before = accuracy()
+    optimiser = torch.optim.Adam(cell.parameters(), 5e-3)
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(250):
+        found, labels = read_second(cell, generator)
+        optimiser.zero_grad()
+        F.nll_loss(found.clamp_min(1e-6).log(), labels).backward()
+        optimiser.step()
+    assert before < 0.6
+    assert accuracy() > 0.9
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_untrained_it_is_a_soft_nearest_neighbour(kind):
+    encoder, support, query = random_episode()
+    learner = learner_of(encoder, kind=kind, balance=0.0, label_names=0.0, sharpness=7.0)
+    if kind == "neural_turing":
+        torch.nn.init.constant_(learner.memory.gate.bias, -100.0)
+    got = learner.adapt(support).scores(query).softmax(1).numpy()
+    x = encoder.table.numpy()
+    x = x - x[:9].mean(0)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    weights = np.exp(7 * x[12:] @ x[:9].T)
+    weights /= weights.sum(1, keepdims=True)
+    np.testing.assert_allclose(got, weights @ np.eye(3)[np.arange(9) % 3], rtol=1e-6)
+
+
+@pytest.mark.parametrize("normaliser", ["classes", "independent", "positions"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_meta_gradient_matches_finite_differences(kind, normaliser):
+    encoder, support, query = random_episode(normaliser, seed=3)
+    learner = shake(learner_of(encoder, kind=kind, rows=8, hops=3, sharpness=3.0))
+    parameters = {"shift": encoder.adapter["shift"], **dict(learner.named_parameters())}
+    learner.meta_loss(support, query).backward()
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in parameters.items():
+        shift = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+        exact = float((parameter.grad * shift).sum())
+        values = []
+        for step in (1e-6, -1e-6):
+            parameter.data += step * shift
+            values.append(float(learner.meta_loss(support, query).detach()))
+            parameter.data -= step * shift
+        assert exact != 0, name
+        assert exact == pytest.approx((values[0] - values[1]) / 2e-6, rel=2e-4, abs=1e-8), name
+
+
+@pytest.mark.parametrize("normaliser", ["classes", "independent"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_renamed_classes_permute_scores_of_a_trained_memory(kind, normaliser):
+    encoder, support, query = random_episode(normaliser)
+    learner = shake(learner_of(encoder, kind=kind, label_names=0.0, max_slots=7))
+    support = support.select(~support.anchor_mask)
+    to = torch.tensor([2, 0, 1])
+    targets = to[support.gold] if normaliser == "classes" else support.gold[:, to.argsort()]
+    renamed = slots(range(9), targets, 3, normaliser)
+    one, two = learner.adapt(support).scores(query), learner.adapt(renamed).scores(query)
+    torch.testing.assert_close(one, two[:, to], rtol=1e-9, atol=1e-9)
+
+
+def test_order_matters_to_the_controller_and_not_to_the_key_value_memory():
+    encoder, support, query = random_episode()
+    back = slots(range(8, -1, -1), support.gold[:9].flip(0), 3)
+    for kind in KINDS:
+        learner = shake(learner_of(encoder, kind=kind, label_names=0.0))
+        one = learner.adapt(support.select(~support.anchor_mask)).scores(query)
+        same = torch.allclose(one, learner.adapt(back).scores(query), rtol=1e-8)
+        assert same == (kind == "key_value")
+
+
+def test_classes_without_slots_get_a_low_score():
+    encoder, support, query = random_episode("independent")
+    support.targets[:, 2] = 0
+    assert learner_of(encoder, kind="key_value").adapt(support).scores(query)[:, 2].max() < -1000
+    encoder, support, _ = random_episode()
+    shown = slots(range(12), support.gold, 4)
+    assert learner_of(encoder).adapt(shown).scores(shown)[:, 3].max() < -1000
+
+
+def test_many_slots_are_bounded_and_every_class_stays():
+    kinds = torch.tensor([0] * 500 + [1] * 6 + [2] * 40)
+    kept = balanced(kinds, 30, seed=3)
+    assert torch.equal(kept, kept.unique())
+    assert torch.bincount(kinds[kept]).tolist() == [12, 6, 12]
+    renamed = torch.tensor([7, 1, 3])[kinds]
+    assert torch.equal(balanced(renamed, 30, seed=3), kept)
+    assert len(balanced(torch.arange(9), 4)) == 9
+    encoder = Vectors(torch.randn(600, 4, generator=torch.Generator().manual_seed(0)))
+    state = learner_of(encoder, max_slots=20, rows=16).adapt(slots(range(546), kinds, 3)).state
+    assert state["memory.keys"].shape == (16, 4)
+    assert bool(state["memory.written"].all())
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"kind": "lstm"}, "kind is 'lstm', but must be one of: neural_turing, key_value"),
+        ({"rows": 0}, "rows is 0, but must be a number from 1"),
+        ({"hops": 1.5}, "hops is 1.5, but must be a whole number"),
+        ({"usage_decay": 1.1}, "usage_decay is 1.1"),
+        ({"balance": -1}, "balance is -1"),
+        ({"gamma": 0.9}, "MemoryAugmentedConfig has no setting 'gamma'"),
+    ],
+)
+def test_bad_settings_are_refused_in_one_line(config, message):
+    with pytest.raises(FewShotError, match=message) as caught:
+        LEARNERS.get("memory_augmented").config_class.from_dict(config)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_meta_training_lowers_the_meta_validation_loss(kind, tmp_path, tiny_encoder_folder):
+    config = config_of(
+        tmp_path,
+        tiny_encoder_folder,
+        learner="memory_augmented",
+        learner_config={"kind": kind, "max_slots": 40, "rows": 40},
+        outer_steps=12,
+        val_every=12,
+    )
+    losses = [record["val_loss"] for record in meta_train(config).history if "val_loss" in record]
+    assert losses[-1] < losses[0] - 0.01, losses
