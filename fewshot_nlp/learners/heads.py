@@ -31,16 +31,35 @@ def prototype_head(
     Triantafillou et al. 2020, section 3: W = 2 c, b = -|c|^2, here halved. Classes that do not exclude each other
     take the difference of the prototypes for yes and for no; classes without a slot take zero weights.
     """
-    targets = support.target_matrix.to(features)
-    weight = slot_weights(support, label_names, features)[:, None]
-    total, mass = class_sums(features, targets * weight)
-    means = total / mass.clamp_min(1e-12)[:, None]
-    bias = -means.square().sum(dim=1) / 2
-    if support.normaliser != "classes":
-        total, mass_no = class_sums(features, (1 - targets) * weight)
-        no = total / mass_no.clamp_min(1e-12)[:, None]
-        return means - no, bias + no.square().sum(dim=1) / 2
-    return means, bias.masked_fill(mass == 0, -1e2)
+    means, mass = class_means(features, support, label_names)
+    bias = -means.square().sum(dim=2) / 2
+    if len(means) == 2:
+        return means[0] - means[1], bias[0] - bias[1]
+    return means[0], bias[0].masked_fill(mass == 0, -1e2)
+
+
+def class_means(
+    values: Float[Tensor, "n_slots width"], support: SlotBatch, label_names: float
+) -> tuple[Float[Tensor, "n_kinds n_classes width"], Float[Tensor, " n_classes"]]:
+    """Weighted mean of the values of each class's slots, and the weight of those slots.
+
+    Classes that do not exclude each other have a second mean: of the slots that are not of the class. A mean over
+    no slot is zero.
+    """
+    targets = support.target_matrix.to(values)
+    weight = slot_weights(support, label_names, values)[:, None]
+    kinds = [targets] if support.normaliser == "classes" else [targets, 1 - targets]
+    sums = [class_sums(values, kind * weight) for kind in kinds]
+    means = torch.stack([total / mass.clamp_min(1e-12)[:, None] for total, mass in sums])
+    return means, sums[0][1]
+
+
+def residual_network(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    """Two layers whose result is zero before meta-training; first values from torch's global generator."""
+    network = nn.Sequential(nn.Linear(inputs, hidden), nn.Tanh(), nn.Linear(hidden, outputs))
+    nn.init.zeros_(network[2].weight)
+    nn.init.zeros_(network[2].bias)
+    return network
 
 
 class LearnedHead(nn.Module):
