@@ -93,6 +93,10 @@ class Learner(nn.Module, ABC):
 
     encoder: Backbone
 
+    progress: float = 1.0
+    """Share of meta-training that is over, in [0, 1]: the outer loop sets it before each step, so that a meta-loss can
+    change its form on the way. 1 outside of meta-training."""
+
     @abstractmethod
     def fit(self, support: SlotBatch, *, meta: bool = False) -> State:
         """The state adapted to a support set.
@@ -164,8 +168,8 @@ class Learner(nn.Module, ABC):
             others = [name for name in LEARNERS.names() if LEARNERS.get(name).uses_prior]
             raise FewShotError(
                 f"{self.name} gives scores to the classes of its support set only, but here every token of a "
-                f"vocabulary is a class, most of which no support set shows; take a learner that builds on the model's own "
-                f"distribution: {', '.join(others)}."
+                f"vocabulary is a class, most of which no support set shows; take a learner that builds on the "
+                f"model's own distribution: {', '.join(others)}."
             )
 
     def features(

@@ -1,6 +1,6 @@
 """Gradient steps on fast weights: the loop that MAML, fine-tuning and their kin share."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -35,15 +35,15 @@ def gradients(loss: Tensor, weights: Mapping[str, Tensor], *, create_graph: bool
     return result
 
 
-def sgd_steps(
+def sgd_path(
     weights: Weights,
     loss: Callable[[Weights], Tensor],
     *,
     steps: int,
     rate: Callable[[str, int], float | Tensor],
     second_order: bool,
-) -> Weights:
-    """Plain gradient descent on fast weights (Finn et al. 2017, equation 1, repeated).
+) -> Iterator[Weights]:
+    """The weights after each step of plain gradient descent (Finn et al. 2017, equation 1, repeated).
 
     Args:
         weights: start values.
@@ -55,6 +55,21 @@ def sgd_steps(
     for step in range(steps):
         grads = gradients(loss(weights), weights, create_graph=second_order)
         weights = {name: w - rate(name, step) * grads[name] for name, w in weights.items()}
+        yield weights
+
+
+def sgd_steps(
+    weights: Weights,
+    loss: Callable[[Weights], Tensor],
+    *,
+    steps: int,
+    rate: Callable[[str, int], float | Tensor],
+    second_order: bool,
+) -> Weights:
+    """The last of `sgd_path`; the start values, if there is no step."""
+    path = sgd_path(weights, loss, steps=steps, rate=rate, second_order=second_order)
+    for after in path:
+        weights = after
     return weights
 
 

@@ -1,20 +1,23 @@
-"""MAML: meta-learn weights from which a few gradient steps on a support set suffice.
+"""MAML: meta-learn weights from which a few gradient steps on a support set suffice; MAML++ by its options.
 
 Papers: Finn, Abbeel, Levine 2017, Model-Agnostic Meta-Learning (equation 1 and algorithm 2; ``first_order=True``
 is its first-order variant, FOMAML); Raghu et al. 2020, Rapid Learning or Feature Reuse (``scope="head"`` is ANIL);
-Triantafillou et al. 2020, Meta-Dataset, section 3 (``head="prototypes"`` is Proto-MAML).
+Triantafillou et al. 2020, Meta-Dataset, section 3 (``head="prototypes"`` is Proto-MAML);
+Antoniou, Edwards, Storkey 2019, How to Train Your MAML (MAML++): ``multi_step_until``, ``first_order_until`` and
+``learned_rates`` are its multi-step loss, derivative-order annealing and learned rate of every layer and step; of its
+other three points, a cosine schedule is a setting of the outer loop, and two concern batch normalisation.
 Deviations: the inner parameters are a PEFT adapter's, not the whole model's; the head starts at zero or at the
-prototypes, so that any number of classes in any order can be met, unless ``head="meta"`` is asked for; a model with a head of
-its own (a translation model) keeps it.
+prototypes, so that any number of classes in any order can be met, unless ``head="meta"`` is asked for; a model with a
+head of its own (a translation model) keeps it; MAML++'s schedules go by outer steps instead of epochs.
 Data needed: meta-training; without it this is few-step fine-tuning. Choose it when many source tasks resemble
 the target and the features themselves must move.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -22,9 +25,21 @@ from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.learners.base import FAST, Learner, LearnerConfig, State, check, check_choice
-from fewshot_nlp.learners.heads import LearnedHead, linear_scores, prototype_head
-from fewshot_nlp.learners.inner_loop import Weights, need_adapter, sgd_steps
+from fewshot_nlp.learners.heads import LearnedHead, linear_scores
+from fewshot_nlp.learners.inner_loop import Weights, need_adapter, sgd_path
+from fewshot_nlp.learners.rates import LearnedRates, start_rates
+from fewshot_nlp.learners.start import (
+    examples_of,
+    moving,
+    on_sphere,
+    prototype_start,
+    support_loss,
+    to_move,
+)
 from fewshot_nlp.slots import SlotBatch
+
+LEAST = 0.03
+"""An earlier step's weight in the multi-step loss falls to this share of its first one, before it is left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +56,10 @@ class MAMLConfig(LearnerConfig):
             the paper, for tasks whose classes are always the same; such a model predicts before any example.
         n_classes: with "meta", the number of classes: 2 for question answering.
         scale: features are L2-normalised and multiplied by this before the head.
+        multi_step_until: share of meta-training, from its beginning, in which the query's loss after every step counts,
+            the earlier ones less and less; MAML++ has about 0.1. 0 takes the loss after the last step only.
+        first_order_until: share of meta-training, from its beginning, without second derivatives; MAML++ has a third.
+        learned_rates: meta-learn a rate for each weight matrix or vector and each step, from the rates above.
     """
 
     inner_steps: int = 5
@@ -51,6 +70,9 @@ class MAMLConfig(LearnerConfig):
     head: Literal["zeros", "prototypes", "meta"] = "prototypes"
     n_classes: int = 2
     scale: float = 4.0
+    multi_step_until: float = 0.0
+    first_order_until: float = 0.0
+    learned_rates: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -61,6 +83,8 @@ class MAMLConfig(LearnerConfig):
         check_choice(self, "scope", "adapter", "head")
         check(self, "n_classes", 1, 10**6)
         check_choice(self, "head", "zeros", "prototypes", "meta")
+        check(self, "multi_step_until", 0, 1)
+        check(self, "first_order_until", 0, 1)
 
 
 @LEARNERS.register("maml")
@@ -81,69 +105,92 @@ class MAML(Learner):
         self.head: LearnedHead | None = None
         if self.config.head == "meta":
             self.head = LearnedHead(self.config.n_classes, encoder.dimension)
+        self.rates: LearnedRates | None = None
+        if self.config.learned_rates:
+            start = start_rates(encoder, self.config.inner_lr, self.config.head_lr, self.config.scope)
+            self.rates = LearnedRates(start, dict.fromkeys(start, (self.config.inner_steps,)))
+            self.rates.to(encoder.device)
 
     def fit(self, support: SlotBatch, *, meta: bool = False) -> State:
         """Fast weights of adapter and head after the inner steps."""
-        second_order = meta and not self.config.first_order
-        examples = support.select(~support.anchor_mask)
         with torch.enable_grad():
-            weights = self._start(support, meta, second_order)
-            if not examples.n_slots:
-                return weights
-            names = [n for n in weights if n.startswith(FAST)]
-            fixed = None if names else self.features(examples)
+            for weights in self._path(support, meta):
+                last = weights
+        return last
 
-            def loss(w: Weights) -> Tensor:
-                features = fixed
-                if features is None:
-                    fast = {n.removeprefix(FAST): w[n] for n in names}
-                    features = self.features(examples, fast, double_backward=second_order)
-                return examples.loss(self.scores_of(w, features, examples))
-
-            return sgd_steps(
-                weights,
-                loss,
-                steps=self.config.inner_steps,
-                rate=lambda name, _: self.config.inner_lr if name.startswith(FAST) else self.config.head_lr,
-                second_order=second_order,
-            )
+    def meta_loss(self, support: SlotBatch, query: SlotBatch) -> Tensor:
+        """The query's loss after the last step; early in meta-training after each step (MAML++'s multi-step loss)."""
+        importance = step_importance(self.config.inner_steps, self.progress, self.config.multi_step_until)
+        if importance[-1] == 1.0:
+            return super().meta_loss(support, query)
+        self._check_prior()
+        first, *others = self._path(support, meta=True)
+        if not others:  # label names alone: no step is taken
+            return query.loss(self.query_scores(first, query))
+        losses = [query.loss(self.query_scores(weights, query)) for weights in others]
+        return torch.stack([w * loss for w, loss in zip(importance, losses, strict=True)]).sum()
 
     def score(
         self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
     ) -> Float[Tensor, "n_slots n_classes"]:
         """A linear head on the features, or the model's own head where it has one."""
-        return batch.prior if batch.prior is not None else linear_scores(state, self._scaled(features))
-
-    def _scaled(self, features: Tensor) -> Tensor:
-        return F.normalize(features, dim=-1) * self.config.scale
+        if batch.prior is not None:
+            return batch.prior
+        return linear_scores(state, on_sphere(features, self.config.scale))
 
     def initial(self) -> State | None:
         """With ``head="meta"`` the adapter as it is and the meta-learned head."""
-        return super().initial() if self.head is None else {**self._moving(), **self.head.state()}
+        if self.head is None:
+            return super().initial()
+        return {**moving(self.encoder, self.config.scope), **self.head.state()}
 
-    def _moving(self) -> Weights:
-        adapter = self.encoder.adapter if self.config.scope == "adapter" else {}
-        return {FAST + name: parameter for name, parameter in adapter.items()}
-
-    def _start(self, support: SlotBatch, meta: bool, second_order: bool) -> Weights:
-        weights = self._moving()
-        if not self.encoder.own_head:
-            weights["head.weight"], weights["head.bias"] = self._initial_head(support, second_order)
-        if meta:  # clones, so that the adapter's inner gradient does not also run through the head's start
-            return {
-                n: w.clone() if w.requires_grad else w.detach().requires_grad_() for n, w in weights.items()
-            }
-        return {n: w.detach().clone().requires_grad_() for n, w in weights.items()}
-
-    def _initial_head(self, support: SlotBatch, second_order: bool) -> tuple[Tensor, Tensor]:
-        if self.head is not None:
-            state = self.head.state(support.n_classes)
-            return state["head.weight"], state["head.bias"]
-        dimension = self.encoder.dimension
-        if self.config.head == "zeros":
-            zeros = torch.zeros(
-                support.n_classes, dimension + 1, device=self.encoder.device, dtype=self.encoder.feature_dtype
+    def _path(self, support: SlotBatch, meta: bool) -> Iterator[Weights]:
+        """The weights at the start and after each step; to be run through with gradients enabled."""
+        second_order = meta and not self.config.first_order and self.progress >= self.config.first_order_until
+        start = moving(self.encoder, self.config.scope) | self._head(support, second_order)
+        weights = to_move(start, meta=meta)
+        yield weights
+        examples = examples_of(support)
+        if examples.n_slots:
+            yield from sgd_path(
+                weights,
+                support_loss(self, examples, weights, double_backward=second_order),
+                steps=self.config.inner_steps,
+                rate=lambda name, step: self._rate(name, step, meta),
+                second_order=second_order,
             )
-            return zeros[:, :dimension].clone(), zeros[:, dimension].clone()
-        features = self._scaled(self.features(support, double_backward=second_order))
-        return prototype_head(features, support, self.config.label_names)
+
+    def _rate(self, name: str, step: int, meta: bool) -> float | Tensor:
+        if self.rates is None:
+            return self.config.inner_lr if name.startswith(FAST) else self.config.head_lr
+        rate: Tensor = self.rates(name, step)
+        return rate if meta else rate.detach()
+
+    def _head(self, support: SlotBatch, second_order: bool) -> Weights:
+        encoder = self.encoder
+        if encoder.own_head:
+            return {}
+        if self.head is not None:
+            return self.head.state(support.n_classes)
+        if self.config.head == "prototypes":
+            return prototype_start(self, support, self.config.scale, double_backward=second_order)
+        bias = torch.zeros(support.n_classes, device=encoder.device, dtype=encoder.feature_dtype)
+        return {"head.weight": bias.new_zeros(support.n_classes, encoder.dimension), "head.bias": bias}
+
+
+def step_importance(steps: int, progress: float, until: float) -> list[float]:
+    """Weight of the query's loss after each step: equal at first, then more and more the last one's alone.
+
+    The schedule of MAML++'s authors: linear, with a least weight of the earlier steps, which is 0 from ``until`` on.
+
+    Args:
+        steps: inner steps, from 1.
+        progress: share of meta-training that is over.
+        until: share of meta-training that the schedule takes.
+
+    Example:
+        >>> step_importance(2, 0.0, 0.1), step_importance(2, 0.05, 0.1), step_importance(2, 0.1, 0.1)
+        ([0.5, 0.5], [0.25, 0.75], [0.0, 1.0])
+    """
+    earlier = max(1 - progress / until, LEAST) / steps if progress < until else 0.0
+    return [earlier] * (steps - 1) + [1 - (steps - 1) * earlier]

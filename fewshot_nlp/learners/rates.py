@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fewshot_nlp.backbone import Backbone
-from fewshot_nlp.learners.base import FAST
+from fewshot_nlp.learners.start import moving
 
 
 class LearnedRates(nn.Module):
@@ -38,9 +38,11 @@ class LearnedRates(nn.Module):
         return rate
 
 
-def start_rates(encoder: Backbone, inner_lr: float, head_lr: float) -> dict[str, float]:
-    """One rate for the adapter's weights, another one for the head's (none where the model has its own head)."""
-    rates = {FAST + name: inner_lr for name in encoder.adapter}
+def start_rates(
+    encoder: Backbone, inner_lr: float, head_lr: float, scope: str = "adapter"
+) -> dict[str, float]:
+    """One rate for what `moving` names, another one for the head (none where the model has its own head)."""
+    rates = dict.fromkeys(moving(encoder, scope), inner_lr)
     return rates if encoder.own_head else rates | {"head.weight": head_lr, "head.bias": head_lr}
 
 

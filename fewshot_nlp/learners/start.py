@@ -69,7 +69,7 @@ def support_loss(
         double_backward: whether the loss will be differentiated twice.
     """
     moves = any(name.startswith(FAST) for name in weights)
-    fixed = None if moves else learner.features(examples, double_backward=double_backward)
+    fixed = None if moves else learner.features(examples)  # which is differentiated once, after the steps
 
     def loss(w: Weights) -> Tensor:
         features = fixed

@@ -149,6 +149,7 @@ class _Run:
 
     def _one_step(self, asked_to_stop: bool) -> tuple[float, bool]:
         config, began, rate = self.config, time.perf_counter(), learning_rate(self.config, self.step)
+        self.pipeline.learner.progress = self.step / config.outer_steps
         try:
             loss, stop = outer_gradient(
                 self.accelerator,
