@@ -14,6 +14,7 @@ from fewshot_nlp.errors import FewShotError
 
 CONFIG = "fewshot_nlp.json"
 TENSORS = "model.safetensors"
+SUPPORT = "support.json"
 FORMAT = 1
 PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 
@@ -47,13 +48,10 @@ _ENCODER_FORM: dict[str, Any] = {
     "revision": str | None,
     "fingerprint": str,
     "dtype": str,
-    "layers": list,
-    "pooling": str,
-    "max_length": int,
     "adapter": dict | None,
     "top_layers": int | None,
 }
-"""The keys of a model folder's JSON and their types."""
+"""The keys of a model folder's JSON and their types; the encoder has its own settings beside."""
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -73,12 +71,13 @@ def read_config(path: Path) -> dict[str, Any]:
         raise FewShotError(
             f"{path} has format {number}, this version reads format {FORMAT}; upgrade fewshot-nlp."
         )
-    _check_form(config, _FORM, path)
-    _check_form(config["encoder"], _ENCODER_FORM, path)
+    check_form(config, _FORM, path)
+    check_form(config["encoder"], _ENCODER_FORM, path)
     return config
 
 
-def _check_form(config: Mapping[str, Any], form: Mapping[str, Any], path: Path) -> None:
+def check_form(config: Mapping[str, Any], form: Mapping[str, Any], path: Path) -> None:
+    """Some keys must be there, with values of the given types."""
     wrong = next(
         (key for key, kind in form.items() if key not in config or not isinstance(config[key], kind)), None
     )

@@ -25,7 +25,9 @@ from fewshot_nlp.learners import LEARNERS, Adapted, Learner
 from fewshot_nlp.model_files import (
     CONFIG,
     FORMAT,
+    SUPPORT,
     TENSORS,
+    check_form,
     check_shapes,
     disk_failure,
     first_line,
@@ -120,7 +122,7 @@ def save(
 
 def _put_back(old: Path, target: Path) -> None:
     """Gives back a folder that was not replaced after all, or else what in it was not the model's."""
-    own = (CONFIG, TENSORS, "README.md", "encoder")
+    own = (CONFIG, TENSORS, SUPPORT, "README.md", "encoder")
     if old.exists() and not target.exists():
         old.rename(target)
     elif old.exists():
@@ -266,6 +268,7 @@ def _encoder_from_json(
     fixed = ("name", "revision", "fingerprint", "dtype", "adapter", "top_layers")
     settings = {key: value for key, value in config.items() if key not in fixed}
     backbone = BACKBONES[TASKS.get(task).backbone]
+    check_form(config, backbone.setting_types, folder / CONFIG)
     encoder = backbone.from_pretrained(
         config["name"] or folder / "encoder",
         revision=config["revision"],
@@ -289,14 +292,19 @@ def _encoder_from_json(
 
 
 def _save_encoder(encoder: Backbone, folder: Path) -> None:
-    """The base weights under the names that transformers knows, without the adapter's."""
+    """The base weights under the names that transformers knows, without the adapter's; tied ones once."""
+    shared = {name for name, _ in encoder.model.named_parameters(remove_duplicate=False)} - set(
+        encoder.parameters()
+    )
     tensors = {
         name.replace(".base_layer.", "."): tensor.detach().cpu().contiguous()
         for name, tensor in encoder.model.state_dict().items()
-        if name not in encoder.adapter
+        if name not in encoder.adapter and name not in shared
     }
     folder.mkdir()
     encoder.model.config.save_pretrained(folder)
+    if encoder.own_head:
+        encoder.model.generation_config.save_pretrained(folder)
     encoder.tokenizer.tokenizer.save_pretrained(folder)
     save_file({n: t.clone() for n, t in tensors.items()}, folder / TENSORS, metadata={"format": "pt"})
 

@@ -1,4 +1,4 @@
-"""Fixtures of all tests: a tiny encoder, so that a test takes milliseconds and needs no network."""
+"""Fixtures of all tests: a tiny encoder and a tiny translation model, so that a test takes milliseconds and needs no network."""
 
 import string
 from pathlib import Path
@@ -74,3 +74,81 @@ def make_tiny_encoder(folder: Path, seed: int = 0, hidden_size: int = 32, window
 def tiny_encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a tiny encoder: config.json, model.safetensors, tokenizer.json. Do not write into it."""
     return make_tiny_encoder(tmp_path_factory.mktemp("encoder") / "tiny")
+
+
+def make_tiny_translator(folder: Path, seed: int = 0, hidden_size: int = 32, window: int = 64) -> Path:
+    """Writes a randomly initialised Marian model of 1+1 layers, and a sentencepiece vocabulary trained on the spot.
+
+    It translates the words of `WORDS`, spelt backwards ("xx"), to themselves ("en"); arguments as above.
+    """
+    import json
+    import warnings
+
+    import sentencepiece
+    from transformers import MarianConfig, MarianMTModel, MarianTokenizer
+
+    folder.mkdir(parents=True, exist_ok=True)
+    sides = [WORDS, [word[::-1] for word in WORDS]]
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([" ".join(side[i : i + 5]) for side in sides for i in range(len(WORDS))]),
+        model_prefix=str(folder / "source"),
+        vocab_size=160,
+        model_type="unigram",
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        num_threads=1,
+        minloglevel=2,
+    )
+    (folder / "source.vocab").unlink()
+    (folder / "source.model").rename(folder / "source.spm")
+    (folder / "target.spm").write_bytes((folder / "source.spm").read_bytes())
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / "source.spm"))
+    vocabulary = {pieces.id_to_piece(number): number for number in range(len(pieces))}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Recommended: pip install sacremoses")
+        tokenizer = MarianTokenizer(
+            source_spm=str(folder / "source.spm"),
+            target_spm=str(folder / "target.spm"),
+            vocab=str(folder / "vocab.json"),
+            source_lang="xx",
+            target_lang="en",
+            model_max_length=window,
+        )
+    config = MarianConfig(
+        vocab_size=len(vocabulary),
+        d_model=hidden_size,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=2 * hidden_size,
+        decoder_ffn_dim=2 * hidden_size,
+        max_position_embeddings=window,
+        pad_token_id=0,
+        eos_token_id=1,
+        decoder_start_token_id=0,
+        forced_eos_token_id=None,
+        scale_embedding=True,
+        init_std=0.15,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = MarianMTModel(config)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_translator_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny translation model, "xx" to "en". Do not write into it."""
+    return make_tiny_translator(tmp_path_factory.mktemp("translator") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_folders(tiny_encoder_folder: Path, tiny_translator_folder: Path) -> dict[str, Path]:
+    """The tiny model of each kind of backbone."""
+    return {"encoder": tiny_encoder_folder, "seq2seq": tiny_translator_folder}

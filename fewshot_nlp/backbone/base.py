@@ -30,6 +30,8 @@ class Backbone(ABC):
 
     own_head: ClassVar[bool] = False
     """Whether the model itself has a distribution over the classes, which `with_prior` puts into a batch."""
+    setting_types: ClassVar[Mapping[str, type]]
+    """The keys of `settings` and their types."""
     tokenizer: Any
     layers: tuple[int, ...] = (-1,)
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -49,6 +50,8 @@ class Encoder(Backbone):
         max_length: tokens in a window; longer texts are divided into overlapping windows.
         token_budget: tokens in one forward pass.
     """
+
+    setting_types = MappingProxyType({"layers": list, "pooling": str, "max_length": int})
 
     def __init__(
         self,

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -37,6 +38,7 @@ class Seq2Seq(Backbone):
     """
 
     own_head = True
+    setting_types = MappingProxyType({"max_length": int})
     tokenizer: PairTokenizer
 
     def __init__(

@@ -24,7 +24,14 @@ from fewshot_nlp.learners.base import Learner, LearnerConfig, State, check, chec
 from fewshot_nlp.memory import Memory
 from fewshot_nlp.memory.exact import distances
 from fewshot_nlp.memory.index import index_of
-from fewshot_nlp.memory.interpolation import adaptive_mass, choose_fixed, fixed_mass, mix, train_adaptive
+from fewshot_nlp.memory.interpolation import (
+    adaptive_mass,
+    by_content,
+    choose_fixed,
+    fixed_mass,
+    mix,
+    train_adaptive,
+)
 from fewshot_nlp.slots import SlotBatch
 
 FLOOR = 1e-4
@@ -89,7 +96,7 @@ class NearestNeighbour(Learner):
         For classes that do not exclude each other the rows have a second half: "not this class".
         """
         features = self.features(support)
-        keep = self._kept(support)
+        keep = self.kept(support)
         support, features = support.select(keep), features[keep.to(features.device)]
         keys = features.half() if self.config.half else features
         if support.normaliser != "classes":
@@ -130,8 +137,8 @@ class NearestNeighbour(Learner):
         distances, numbers = index.search(features, self.config.k)
         return distances, state["values"][numbers]
 
-    def _kept(self, support: SlotBatch) -> Bool[Tensor, " n_slots"]:
-        """All slots; without label names, anchors only of classes that have no example."""
+    def kept(self, support: SlotBatch) -> Bool[Tensor, " n_slots"]:
+        """Which slots of a support set become keys: all; without label names, anchors only of classes without example."""
         if self.config.label_names > 0 or support.anchors is None:
             return torch.ones(support.n_slots, dtype=torch.bool)
         targets = support.target_matrix
@@ -152,7 +159,8 @@ class NearestNeighbour(Learner):
                 "temperature": features.new_tensor(temperature or 0.1),
             }
         generator = torch.Generator().manual_seed(self.config.seed)
-        chosen = torch.randperm(support.n_slots, generator=generator)[:SAMPLE].sort().values
+        sample = torch.randperm(support.n_slots, generator=generator)[:SAMPLE]
+        chosen = by_content(support)[sample].sort().values
         keys = features.half().to(features) if self.config.half else features
         distance = distances(features[chosen], keys, self.config.metric)
         same = support.groups[chosen][:, None] == support.groups[None, :]

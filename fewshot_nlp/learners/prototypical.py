@@ -26,7 +26,7 @@ from fewshot_nlp.learners.base import (
     class_sums,
     slot_weights,
 )
-from fewshot_nlp.memory.interpolation import choose_fixed, fixed_mass, mix
+from fewshot_nlp.memory.interpolation import by_content, choose_fixed, fixed_mass, mix
 from fewshot_nlp.slots import SlotBatch
 
 
@@ -106,7 +106,7 @@ class Prototypical(Learner):
         features = self._space(self.features(support))
         gold = support.gold.to(features.device)
         state = _means(features, gold)
-        groups = torch.unique(support.groups)
+        groups = support.groups[by_content(support)].unique_consecutive()
         interpolation, temperature = self.config.interpolation, self.config.temperature
         if (interpolation is not None and temperature is not None) or len(groups) < 2:
             chosen = {"interpolation": interpolation or 0.3, "temperature": temperature or 0.1}

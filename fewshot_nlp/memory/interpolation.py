@@ -11,6 +11,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fewshot_nlp.episode import canonical_json
+from fewshot_nlp.slots import SlotBatch
+
 SHARES = torch.arange(0, 19) / 20
 """Interpolations to choose from."""
 TEMPERATURES = torch.tensor([0.03, 0.1, 0.2, 0.5, 1.0, 2.0])
@@ -18,6 +21,14 @@ TEMPERATURES = torch.tensor([0.03, 0.1, 0.2, 0.5, 1.0, 2.0])
 HIDDEN = 32
 ADAPTIVE_STEPS = 200
 FLOOR = 1e-30
+
+
+def by_content(support: SlotBatch) -> Int[Tensor, " n_slots"]:
+    """Slot numbers, sorted by what their examples say: for choices that must not depend on the examples' order."""
+    keys = [canonical_json([item.inputs, getattr(item, "target", None)]) for item in support.items]
+    place = torch.empty(len(keys), dtype=torch.long)
+    place[sorted(range(len(keys)), key=keys.__getitem__)] = torch.arange(len(keys))
+    return torch.argsort(place[support.groups], stable=True)
 
 
 def mix(
@@ -56,11 +67,11 @@ def choose_fixed(
     scale = distances[distances.isfinite()].mean().clamp_min(1e-6)
     known = TEMPERATURES.to(distances) * scale if temperature is None else distances.new_tensor([temperature])
     shares = SHARES.to(distances)
-    best = (-torch.inf, shares[0], known[0])
+    best = (float("-inf"), shares[0], known[0])
     for t in known:
         memory = (torch.softmax(-distances / t, dim=1) * hit).sum(dim=1)
         likelihood = shares[:, None] * memory + (1 - shares[:, None]) * prior.exp()
-        value, index = likelihood.clamp_min(FLOOR).log().mean(dim=1).max(dim=0)
+        value, index = likelihood.detach().clamp_min(FLOOR).log().mean(dim=1).max(dim=0)
         if float(value) > best[0]:
             best = (float(value), shares[index], t)
     return {"interpolation": best[1].clone(), "temperature": best[2].clone()}
