@@ -138,7 +138,7 @@ class NearestNeighbour(Learner):
         return distances, state["values"][numbers]
 
     def kept(self, support: SlotBatch) -> Bool[Tensor, " n_slots"]:
-        """Which slots of a support set become keys: all; without label names, anchors only of classes without example."""
+        """Which slots become keys: all; without label names, anchors only of classes that have no example."""
         if self.config.label_names > 0 or support.anchors is None:
             return torch.ones(support.n_slots, dtype=torch.bool)
         targets = support.target_matrix

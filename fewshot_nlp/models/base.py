@@ -1,6 +1,6 @@
 """What the models of all tasks share: load, adapt, predict, evaluate, save, push."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -10,7 +10,19 @@ from fewshot_nlp.episode import Example, Json, Query
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.evaluator import Report
 from fewshot_nlp.hub import download_model_folder, push_folder
+from fewshot_nlp.memory.store import MemoryStore
 from fewshot_nlp.model_card import model_card
+from fewshot_nlp.model_files import SUPPORT
+from fewshot_nlp.models.memory import (
+    example_id,
+    has_memory,
+    need_memory,
+    neighbours_of,
+    read_support,
+    store_of,
+    support_to_json,
+    without,
+)
 from fewshot_nlp.pipeline import Pipeline, TaskModel
 from fewshot_nlp.sources import read_rows
 from fewshot_nlp.storage import is_model_folder, load, new_pipeline, save
@@ -49,6 +61,8 @@ class FewShotModel:
         self._model = model
         self._unadapted: TaskModel | None = None
         self._examples: list[Example] = []
+        self._named: tuple[str, ...] = ()  # labels that were given, whether or not an example has them
+        self._store: MemoryStore | None = None
 
     @classmethod
     def from_pretrained(
@@ -95,12 +109,14 @@ class FewShotModel:
                 raise FewShotError(
                     f"{name} is a model for {saved.pipeline.task.name}, not for {cls.task_name}."
                 )
-            return cls(
+            model = cls(
                 saved.pipeline,
                 model=saved.model,
                 descriptions=saved.descriptions,
                 extra=saved.extra,
             )
+            model._examples, model._named = read_support(folder / SUPPORT)
+            return model
         if learner is None:
             learner = cls.default_learner
             learner_config = {**cls.default_learner_config, **(learner_config or {})}
@@ -140,23 +156,99 @@ class FewShotModel:
         Raises:
             FewShotError: empty support, too few labels, a bad row (named), rows that contradict each other.
         """
-        return self._adapt(self._read(rows, column_mapping), labels)
+        self._adapt(self._read(rows, column_mapping), labels)
+        self._named = tuple(labels or ())
+        return self
 
     def add(
         self, rows: Any, labels: Labels | None = None, *, column_mapping: Mapping[str, str] | None = None
     ) -> Self:
         """Extends the support set by more rows, and perhaps more labels; the rest as for `adapt`.
 
-        A model that was loaded from a folder knows its state, not its examples, and can only be adapted anew.
+        A model that was loaded from a folder knows its state, not its examples, and can only be adapted anew, unless
+        its learner remembers them.
         """
+        return self._extend(self._read(rows, column_mapping), labels)
+
+    def _extend(self, more_examples: list[Example], labels: Labels | None) -> Self:
         if self._model is None or not (self._examples or self.descriptions):
             raise FewShotError(
                 "add() extends a support set, but this model has none in memory; call adapt() first."
             )
-        examples = [*self._examples, *self._read(rows, column_mapping)]
+        examples = [*self._examples, *more_examples]
         known = [*self._model.labels, *self.pipeline.task.labels(examples)]
         more = labels if isinstance(labels, Mapping) else dict.fromkeys(labels or [], "")
-        return self._adapt(examples, {**dict.fromkeys(known, ""), **self.descriptions, **more})
+        self._adapt(examples, {**dict.fromkeys(known, ""), **self.descriptions, **more})
+        self._named = (*self._named, *more)
+        return self
+
+    def remember(
+        self, rows: Any, labels: Labels | None = None, *, column_mapping: Mapping[str, str] | None = None
+    ) -> list[str]:
+        """Puts rows into the memory of a model with ``learner="nearest_neighbour"``, as if adapted to them all at once.
+
+        Args:
+            rows: as for `adapt`.
+            labels: as for `adapt`; further labels.
+            column_mapping: your column's name to the task's name for it.
+
+        Returns:
+            The ids of the rows, for `forget`; `neighbours` names them too.
+        """
+        need_memory(self.pipeline, "remember()")
+        examples = self._read(rows, column_mapping)
+        if self._model is None:
+            self._adapt(examples, labels)
+            self._named = tuple(labels or ())
+        else:
+            self._extend(examples, labels)
+        return [example_id(e) for e in examples]
+
+    def forget(self, *, ids: Collection[str] = (), texts: Collection[str] = ()) -> int:
+        """Removes examples from the memory, as if the model had been adapted without them.
+
+        Args:
+            ids: that `remember` or `neighbours` told.
+            texts: inputs of the examples, whole (a text, a question, words joined by spaces).
+
+        Returns:
+            How many examples were removed.
+
+        Raises:
+            FewShotError: an id or text that no example has, or nothing would be left; the memory stays as it was.
+        """
+        need_memory(self.pipeline, "forget()")
+        kept = without(self._examples, ids, texts)
+        known = [*self.pipeline.task.labels(kept), *self._named]
+        n_forgotten = len(self._examples) - len(kept)
+        self._adapt(kept, {**dict.fromkeys(known, ""), **self.descriptions} or None)
+        return n_forgotten
+
+    def memory(self) -> MemoryStore:
+        """The memory as a store of its own, to search, to save, or to join with those of other tasks."""
+        if self._store is None:
+            self._store = store_of(self._adapted(), self._examples, self.descriptions)
+        return self._store
+
+    def neighbours(self, inputs: Iterable[Any], *, k: int | None = None) -> list[list[dict[str, Json]]]:
+        """Which remembered examples each prediction rests on.
+
+        Args:
+            inputs: as for `predict`.
+            k: how many for each slot; None for as many as the learner looks at.
+
+        Returns:
+            For each input its decisive slots (the text, every word, the ends of the answer, every token of the
+            translation): "text", what was "predicted" for it, and its "neighbours", nearest first, each with "id",
+            "label", "distance", "text", "place" (number of the slot in its example), "start" and "end" (characters,
+            where known), and the whole "example". The id is empty for a label's name.
+        """
+        learner = need_memory(self.pipeline, "neighbours()")
+        inputs = inputs if isinstance(inputs, str | Mapping) else list(inputs)
+        targets = [p["target"] for p in self._predict(inputs)]
+        queries = [self.pipeline.task.query(value) for value in inputs]
+        shown = [Example(q.inputs, target) for q, target in zip(queries, targets, strict=True)]
+        return neighbours_of(self._adapted(), self.memory(), shown, k or learner.config.k)
 
     def evaluate(self, rows: Any, *, column_mapping: Mapping[str, str] | None = None) -> dict[str, float]:
         """Scores predictions for labelled rows; the names of the metrics say their definitions.
@@ -179,9 +271,15 @@ class FewShotModel:
             [e.target for e in examples], [p["target"] for p in predicted], model.labels
         )
 
-    def save_pretrained(self, folder: str | Path) -> Path:
-        """Writes the model to a folder, which `from_pretrained` reads; with a model card."""
-        return self._save(Path(folder), Path(folder).resolve().name)
+    def save_pretrained(self, folder: str | Path, *, examples: bool = True) -> Path:
+        """Writes the model to a folder, which `from_pretrained` reads; with a model card.
+
+        Args:
+            folder: new, empty, or a model's.
+            examples: with a learner that remembers, write the examples too, so that the loaded model can extend,
+                forget and explain. `push_to_hub` never does.
+        """
+        return self._save(Path(folder), Path(folder).resolve().name, examples)
 
     def push_to_hub(
         self,
@@ -208,8 +306,10 @@ class FewShotModel:
             self.extra["scores"] = {name: value for name, value in given.items() if name != "per_episode"}
         return push_folder(lambda folder: self._save(folder, repo_id), repo_id, private=private, token=token)
 
-    def _save(self, folder: Path, name: str) -> Path:
+    def _save(self, folder: Path, name: str, examples: bool = False) -> Path:
         files = {"README.md": model_card(self, name)}
+        if examples and self._model is not None and self._examples and has_memory(self.pipeline):
+            files[SUPPORT] = support_to_json(self._examples, self._named)
         return save(folder, self.pipeline, self._model, self.descriptions, self.extra, files)
 
     def _read(self, rows: Any, column_mapping: Mapping[str, str] | None) -> list[Example]:
@@ -232,7 +332,7 @@ class FewShotModel:
         task.check_labels(names)
         words = {k: v for k, v in labels.items() if v} if isinstance(labels, Mapping) else {}
         self._model = self.pipeline.adapt(examples, names, words)
-        self._examples, self.descriptions = examples, words
+        self._examples, self.descriptions, self._store = examples, words, None
         if "n_episodes" not in self.extra.get("scores", {}):  # unlike a report, of the old support set
             self.extra.pop("scores", None)
         self.extra["support_size"] = len(examples)

@@ -1,0 +1,234 @@
+"""What a model with a memory remembers: the examples, their ids, and which of them a prediction rests on."""
+
+import json
+from collections.abc import Collection, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fewshot_nlp.episode import Example, Json, canonical_json, sha256
+from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.learners.nearest_neighbour import NearestNeighbour
+from fewshot_nlp.memory.store import Entry, MemoryStore
+from fewshot_nlp.model_files import first_line
+from fewshot_nlp.pipeline import Pipeline, TaskModel
+from fewshot_nlp.slots import SlotBatch
+
+FORMAT = 1
+CHUNK = 256
+"""Inputs that are looked up at once."""
+
+
+def has_memory(pipeline: Pipeline) -> bool:
+    """Whether the learner keeps the support set's slots, each by itself."""
+    return isinstance(pipeline.learner, NearestNeighbour)
+
+
+def need_memory(pipeline: Pipeline, what: str) -> NearestNeighbour:
+    """The learner, which must have a memory."""
+    learner = pipeline.learner
+    if not isinstance(learner, NearestNeighbour):
+        raise FewShotError(
+            f"{what} needs a learner that remembers examples, but this model has {learner.name}; load it with "
+            "learner='nearest_neighbour'."
+        )
+    return learner
+
+
+def example_id(example: Example) -> str:
+    """An example's id: twelve digits of a digest of its inputs and target, the same in every process."""
+    return sha256(canonical_json([dict(example.inputs), example.target]))[:12]
+
+
+def texts_of(example: Example) -> list[str]:
+    """The inputs of an example as texts; words are joined by spaces."""
+    values = example.inputs.values()
+    return [" ".join(map(str, v)) if isinstance(v, list | tuple) else str(v) for v in values]
+
+
+def without(examples: Sequence[Example], ids: Collection[str], texts: Collection[str]) -> list[Example]:
+    """The examples but those with one of the ids, or one of the texts among their inputs.
+
+    Raises:
+        FewShotError: nothing is named, or something that no example has.
+    """
+    if isinstance(ids, str) or isinstance(texts, str) or not (ids or texts):
+        raise FewShotError(
+            "Say what to forget: ids=[...] that remember() or neighbours() told, or texts=[...]."
+        )
+    known = [(example_id(e), texts_of(e)) for e in examples]
+    all_ids, all_texts = {i for i, _ in known}, {t for _, found in known for t in found}
+    for kind, given, there in (("id", ids, all_ids), ("text", texts, all_texts)):
+        unknown = [value for value in given if value not in there]
+        if unknown:
+            raise FewShotError(
+                f"No remembered example has the {kind} {str(unknown[0])[:60]!r} ({len(unknown)} such of {len(given)}; "
+                f"{len(examples)} examples are remembered). Nothing was forgotten."
+            )
+    return [
+        e
+        for e, (i, found) in zip(examples, known, strict=True)
+        if i not in ids and not any(t in texts for t in found)
+    ]
+
+
+def store_of(model: TaskModel, examples: Sequence[Example], descriptions: dict[str, str]) -> MemoryStore:
+    """The memory of an adapted model as a store with provenance."""
+    learner = need_memory(model.pipeline, "A memory")
+    task, encoder = model.pipeline.task, learner.encoder
+    keys = model.adapted.state.get("keys")
+    if keys is None:
+        raise FewShotError("The memory is empty; call remember(rows) first.")
+    support = model.pipeline.support(examples, model.labels, descriptions)
+    support = support.select(learner.kept(support))
+    if support.n_slots != len(keys):
+        raise FewShotError(
+            f"The model has {len(keys)} keys, but knows the examples of {support.n_slots} only: it was saved "
+            "without them; adapt it again."
+        )
+    store = MemoryStore(
+        keys.shape[1],
+        fingerprint(encoder),
+        metric=learner.config.metric,
+        search=learner.config.search,
+    )
+    known = {example_id(e): {"inputs": dict(e.inputs), "target": e.target} for e in examples}
+    store.remember(keys, entries_of(support, encoder.tokenizer, task.name), known)
+    return store
+
+
+def entries_of(batch: SlotBatch, tokenizer: Any, task: str) -> list[Entry]:
+    """One entry for each slot of a batch with targets."""
+    groups = batch.groups.numpy()
+    place = np.arange(len(groups)) - np.searchsorted(groups, groups)
+    ids = [example_id(item) if isinstance(item, Example) else "" for item in batch.items]
+    offsets = np.zeros((len(groups), 2), int) if batch.offsets is None else batch.offsets
+    rows = zip(labels_of(batch), slot_texts(batch, tokenizer), groups, place, offsets, strict=True)
+    return [
+        Entry(
+            label=label,
+            example=ids[group] if group < len(ids) else "",
+            text=text,
+            place=int(number),
+            start=int(start),
+            end=int(end),
+            task=task,
+        )
+        for label, text, group, number, (start, end) in rows
+    ]
+
+
+def labels_of(batch: SlotBatch) -> list[str]:
+    """Each slot's class, or its classes joined by "+"."""
+    if batch.gold.dim() == 1:
+        return [str(batch.classes[i]) for i in batch.gold.tolist()]
+    names: list[list[str]] = [[] for _ in range(batch.n_slots)]
+    for slot, number in (batch.gold > 0).nonzero().tolist():
+        names[slot].append(batch.classes[number])
+    return ["+".join(found) for found in names]
+
+
+def slot_texts(batch: SlotBatch, tokenizer: Any) -> list[str]:
+    """The tokens of each slot as text; of a slot in several windows, those of the first."""
+    first: dict[int, tuple[int, int, int]] = {}
+    for slot, window, low, high in batch.spans.tolist():
+        if slot in first and first[slot][0] == window and first[slot][2] == low:
+            first[slot] = (window, first[slot][1], high)
+        first.setdefault(slot, (window, low, high))
+    pieces = [batch.windows[w][low:high] for w, low, high in (first[i] for i in range(batch.n_slots))]
+    fast = tokenizer.tokenizer
+    texts = fast.batch_decode(pieces, skip_special_tokens=True)
+    return [t.strip() or fast.decode(p) for t, p in zip(texts, pieces, strict=True)]
+
+
+def neighbours_of(
+    model: TaskModel, store: MemoryStore, shown: Sequence[Example], k: int
+) -> list[list[dict[str, Json]]]:
+    """For every example, a prediction taken for its target: the slots that make it up, and what is nearest to each."""
+    learner, task = model.pipeline.learner, model.pipeline.task
+    result: list[list[dict[str, Json]]] = []
+    for begin in range(0, len(shown), CHUNK):
+        part = shown[begin : begin + CHUNK]
+        batch = task.collate(part, model.labels, learner.encoder.tokenizer, with_targets=True)
+        batch = batch.select(_decisive(batch))
+        with torch.no_grad():
+            found = store.search(learner.features(batch), k)
+        entries = entries_of(batch, learner.encoder.tokenizer, task.name)
+        ends = np.searchsorted(batch.groups.numpy(), np.arange(len(part) + 1))
+        for low, high in pairwise(ends):
+            slots = zip(entries[low:high], found[low:high], strict=True)
+            result.append(
+                [
+                    {
+                        "text": entry.text,
+                        "predicted": entry.label,
+                        "start": entry.start,
+                        "end": entry.end,
+                        "neighbours": [_told(n.entry, n.distance, store) for n in near],
+                    }
+                    for entry, near in slots
+                ]
+            )
+    return result
+
+
+def _told(entry: Entry, distance: float, store: MemoryStore) -> dict[str, Json]:
+    return {
+        "id": entry.example,
+        "label": entry.label,
+        "distance": distance,
+        "text": entry.text,
+        "place": entry.place,
+        "start": entry.start,
+        "end": entry.end,
+        "example": store.examples.get(entry.example),
+    }
+
+
+def _decisive(batch: SlotBatch) -> torch.Tensor:
+    """Slots that have a class; all slots of an item none of whose slots has one."""
+    if batch.gold.dim() == 1:
+        return torch.ones(batch.n_slots, dtype=torch.bool)
+    chosen = batch.gold.sum(dim=1) > 0
+    served = torch.zeros(len(batch.items), dtype=torch.bool)
+    served[batch.groups[chosen]] = True
+    return chosen | ~served[batch.groups]
+
+
+def fingerprint(encoder: Any) -> str:
+    """Of all that keys depend on: the encoder's own and the adapter's weights."""
+    parts = [encoder.fingerprint]
+    for name, weight in sorted(encoder.adapter.items()):
+        data = weight.detach().cpu().contiguous().flatten().view(torch.uint8)
+        parts += [name, data.numpy().tobytes().hex()]
+    return sha256("\n".join(parts)) if encoder.adapter else str(encoder.fingerprint)
+
+
+def support_to_json(examples: Sequence[Example], labels: Sequence[str]) -> str:
+    """The support set as the text of a file beside the model."""
+    rows = [{"inputs": dict(e.inputs), "target": e.target} for e in examples]
+    return json.dumps({"format": FORMAT, "labels": list(labels), "examples": rows}, ensure_ascii=True) + "\n"
+
+
+def read_support(path: Path) -> tuple[list[Example], tuple[str, ...]]:
+    """Examples and given labels that `support_to_json` wrote; none where there is no such file."""
+    if not path.is_file():
+        return [], ()
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        number = value["format"]
+        examples = [Example(dict(row["inputs"]), row["target"]) for row in value["examples"]]
+        labels = tuple(map(str, value["labels"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FewShotError(
+            f"{path} is damaged ({first_line(error) or type(error).__name__}); save the model again, or remove the "
+            "file: the model then predicts, but cannot extend or explain what it remembers."
+        ) from error
+    if number != FORMAT:
+        raise FewShotError(
+            f"{path} has format {number}, this version reads format {FORMAT}; upgrade fewshot-nlp."
+        )
+    return examples, labels
