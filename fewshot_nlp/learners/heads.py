@@ -11,6 +11,9 @@ from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners.base import class_sums, slot_weights
 from fewshot_nlp.slots import SlotBatch
 
+UNSEEN = -1e4
+"""Score of a class that the support set does not show."""
+
 
 def linear_scores(
     state: Mapping[str, Tensor], features: Float[Tensor, "n_slots d"]
@@ -56,10 +59,10 @@ def class_means(
 
 def residual_network(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     """Two layers whose result is zero before meta-training; first values from torch's global generator."""
-    network = nn.Sequential(nn.Linear(inputs, hidden), nn.Tanh(), nn.Linear(hidden, outputs))
-    nn.init.zeros_(network[2].weight)
-    nn.init.zeros_(network[2].bias)
-    return network
+    last = nn.Linear(hidden, outputs)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.Tanh(), last)
 
 
 class LearnedHead(nn.Module):

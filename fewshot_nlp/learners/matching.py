@@ -1,0 +1,202 @@
+"""Matching networks: a query attends to the support slots, and each class gets the attention of its slots.
+
+Paper: Vinyals, Blundell, Lillicrap, Kavukcuoglu, Wierstra 2016, Matching Networks for One Shot Learning (equation 1;
+section 2.1.1: attention by a softmax of cosines; ``context=True`` is section 2.1.2 with appendix A: the support set
+is read by an LSTM in both directions, and queries by an LSTM that attends to the support set, so a slot's vector
+depends on all).
+Deviations: features are centred on the support set; cosines are multiplied by a learned sharpness (1 in the paper);
+``balance`` frees a class of its number of slots, which the paper's episodes have all alike; what the two LSTMs add is
+brought to the features' size by maps that are zero before meta-training, so both settings start as the same learner.
+Slots are read in the order of their token ids, so the support set's order does not matter, nor the classes' names;
+words of one sentence are read one after the other. Of more support slots than the limit, a balanced sample is used (a
+message in the log says so). Classes that do not exclude each other: odds of attention to slots of the class against
+all others. With a model's own head (translation) the attention, over slots of tokens, is mixed with the model's
+distribution as in `nearest_neighbour`; share and temperature are chosen on the support set, so translation has no
+sharpness and balance.
+Data needed: one example a class; meta-training for ``context=True``. Choose it where a class has several unlike
+meanings, and one nearest neighbour is too rough.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from fewshot_nlp.backbone import Backbone
+from fewshot_nlp.errors import FewShotError, logger
+from fewshot_nlp.learners import LEARNERS
+from fewshot_nlp.learners.base import Learner, LearnerConfig, State, check, slot_weights
+from fewshot_nlp.learners.context_embedding import ContextEmbedding
+from fewshot_nlp.learners.heads import UNSEEN
+from fewshot_nlp.learners.order import canonical_order
+from fewshot_nlp.learners.start import seeded
+from fewshot_nlp.memory.interpolation import choose_fixed, fixed_mass, mix
+from fewshot_nlp.memory.selection import balanced
+from fewshot_nlp.slots import SlotBatch
+
+FLOOR = 1e-30
+CHUNK = 4096
+"""Queries at once."""
+SAMPLE = 512
+"""Slots of the support set on which a mixture is chosen."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchingConfig(LearnerConfig):
+    """Settings of `Matching`.
+
+    Args:
+        context: full-context embeddings.
+        processing_steps: of the LSTM that reads a query (the paper's K), with ``context``.
+        hidden: units of the LSTMs, with ``context``.
+        sharpness: cosines are multiplied by this before the softmax; start value of a learned one. The paper has 1.
+        balance: share of its slots' number that a class's attention is freed of, in [0, 1]: 0 is the paper's sum, 1
+            the mean. Start value of a learned one.
+        max_slots: support slots that are attended to; of more, as many of each class as of any other, where there are.
+        context_slots: the same limit with ``context``, which reads them one after the other.
+        interpolation: share of the attention where a model's own distribution is mixed with, in [0, 1]; None
+            chooses it.
+    """
+
+    context: bool = False
+    processing_steps: int = 3
+    hidden: int = 128
+    sharpness: float = 20.0
+    balance: float = 1.0
+    max_slots: int = 4096
+    context_slots: int = 512
+    interpolation: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.context, bool):
+            raise FewShotError(f"context is {self.context!r}, but must be true or false.")
+        most = {"processing_steps": 100, "hidden": 8192, "max_slots": 10**5, "context_slots": 10**4}
+        for name, limit in most.items():
+            check(self, name, 1, limit)
+            if not isinstance(getattr(self, name), int):
+                raise FewShotError(f"{name} is {getattr(self, name)!r}, but must be a whole number.")
+        check(self, "sharpness", 1e-3, 1e3)
+        check(self, "balance", 0, 1)
+        if self.interpolation is not None:
+            check(self, "interpolation", 0, 1)
+
+    @property
+    def limit(self) -> int:
+        """Support slots that are used."""
+        return min(self.max_slots, self.context_slots) if self.context else self.max_slots
+
+
+@LEARNERS.register("matching")
+class Matching(Learner):
+    """Attention over the support set."""
+
+    name = "matching"
+    config_class = MatchingConfig
+    uses_prior = True
+    config: MatchingConfig
+
+    def __init__(self, encoder: Backbone, config: MatchingConfig | None = None) -> None:
+        super().__init__(encoder, config)
+        c = self.config
+        self.context: ContextEmbedding | None = None
+        if c.context:
+            with seeded(c.seed):
+                self.context = ContextEmbedding(encoder.dimension, c.hidden, c.processing_steps, c.sharpness)
+        if not encoder.own_head:
+            self.log_sharpness = nn.Parameter(torch.tensor(float(c.sharpness)).log())
+            self.balance = nn.Parameter(torch.tensor(float(c.balance)))
+        self.to(device=encoder.device, dtype=encoder.feature_dtype)
+
+    def fit(self, support: SlotBatch, *, meta: bool = False) -> State:
+        """The support slots: keys [n, d]; values, class numbers or weighted 0/1 rows over the classes.
+
+        For classes that do not exclude each other the rows have a second half: "not this class".
+        """
+        weight = None
+        if support.anchors is not None:
+            weight = slot_weights(support, self.config.label_names, torch.zeros(0))
+        kept = self._kept(support, weight)
+        keep = torch.zeros(support.n_slots, dtype=torch.bool)
+        keep[kept] = True
+        features = self.features(support.select(keep))
+        features = features[kept.argsort().argsort().to(features.device)]  # in the order of kept
+        centre = features.mean(dim=0) if len(kept) > 1 else torch.zeros_like(features[0])
+        slots = F.normalize(features - centre, dim=-1)
+        keys = slots if self.context is None else F.normalize(self.context.support(slots), dim=-1)
+        state = {"centre": centre, "keys": keys}
+        if self.encoder.own_head:
+            return state | self._mixture(support, kept, features, state)
+        targets = support.target_matrix[kept].to(features)
+        values = targets if support.normaliser == "classes" else torch.cat([targets, 1 - targets], dim=1)
+        return state | {"values": values if weight is None else values * weight[kept].to(features)[:, None]}
+
+    def score(
+        self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
+    ) -> Float[Tensor, "n_slots n_classes"]:
+        """Logarithm of each class's attention (equation 1), or its mixture with the model's own distribution."""
+        if batch.prior is not None:
+            distances = 1 - self._cosines(state, features)
+            mass = fixed_mass(distances, state["interpolation"], state["temperature"])
+            return mix(batch.prior, state["classes"].expand(len(features), -1), mass)
+        values = state["values"]
+        held = values.sum(dim=0)
+        shares = [self._attention(state, part) @ values for part in torch.split(features, CHUNK)]
+        scores = torch.cat(shares).clamp_min(FLOOR).log() - self.balance * held.clamp_min(1e-4).log()
+        if batch.normaliser != "classes":
+            yes, no = scores.chunk(2, dim=1)
+            scores, held = yes - no, held[: batch.n_classes]
+        return scores.masked_fill(held <= 0, UNSEEN)
+
+    def _cosines(self, state: State, features: Tensor) -> Float[Tensor, "n_slots n_keys"]:
+        queries = F.normalize(features - state["centre"], dim=-1)
+        if self.context is not None:
+            queries = F.normalize(self.context.query(queries, state["keys"]), dim=-1)
+        return queries @ state["keys"].T
+
+    def _attention(self, state: State, features: Tensor) -> Float[Tensor, "n_slots n_keys"]:
+        return (self._cosines(state, features) * self.log_sharpness.exp()).softmax(dim=-1)
+
+    def _kept(self, support: SlotBatch, weight: Tensor | None) -> Int[Tensor, " n_kept"]:
+        """Numbers of the slots that are used, in canonical order."""
+        order = canonical_order(support)
+        if weight is not None:
+            order = order[weight[order] > 0]
+        limit = self.config.limit
+        if len(order) <= limit:
+            return order
+        kinds = support.gold[order]
+        if kinds.dim() == 2:
+            kinds = torch.unique(kinds, dim=0, return_inverse=True)[1]
+        kept = order[balanced(kinds, limit, self.config.seed)]
+        logger.info(
+            "matching uses %d of %d support slots, balanced over the classes.", len(kept), support.n_slots
+        )
+        return kept
+
+    def _mixture(self, support: SlotBatch, kept: Tensor, features: Tensor, state: State) -> State:
+        """The keys' tokens, and share and temperature by slots that see the slots of the other examples only."""
+        gold, groups = support.gold[kept], support.groups[kept]
+        classes = gold.to(features.device)
+        given = self.config.interpolation
+        if len(torch.unique(groups)) < 2:  # nothing to hold out
+            share = features.new_tensor(0.5 if given is None else given)
+            return {"classes": classes, "interpolation": share, "temperature": features.new_tensor(0.1)}
+        generator = torch.Generator().manual_seed(self.config.seed)
+        some = torch.randperm(len(kept), generator=generator)[:SAMPLE]
+        some = some[kept[some].argsort()]  # as `select` orders them
+        keep = torch.zeros(support.n_slots, dtype=torch.bool)
+        keep[kept[some]] = True
+        same = (groups[some][:, None] == groups[None, :]).to(features.device)
+        with torch.no_grad():
+            distances = (1 - self._cosines(state, features[some])).masked_fill(same, torch.inf)
+            prior = self.encoder.with_prior(support.select(keep), features[some]).prior
+        assert prior is not None
+        own = prior.gather(1, classes[some][:, None])[:, 0]
+        hit = (classes[some][:, None] == classes[None, :]).to(features)
+        chosen = choose_fixed(distances, hit, own)
+        if given is not None:
+            chosen["interpolation"] = features.new_tensor(given)
+        return {"classes": classes} | chosen

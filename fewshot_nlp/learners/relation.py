@@ -1,0 +1,127 @@
+"""Relation networks: a small network, not a fixed distance, says how well a slot fits a class.
+
+Paper: Sung, Yang, Zhang, Xiang, Torr, Hospedales 2018, Learning to Compare: Relation Network for Few-Shot Learning
+(equation 1: the relation score of a class and a query, whose features are combined and given to a network).
+Deviations: the score is the cosine to the class's prototype over a temperature, plus the network's output, which is
+zero before meta-training, so an untrained learner is `prototypical`; the network is given the features' product
+beside their concatenation; a class of several examples is their mean (the paper has the sum); the loss is the task's
+own (the paper has squared errors of scores in [0, 1], and says that they are a choice). Classes that do not exclude
+each other are related twice, as yes and as no. Pairs are never built: the first layer is a sum over the two sides and
+their product, computed in blocks, so memory grows with slots x classes x hidden, not with the features.
+It refuses translation: each step of decoding would relate its vector to a class for every token of the vocabulary,
+nearly all of them without an example.
+Data needed: meta-training on many tasks. Choose it where comparing must be learned and the encoder must stay as it is
+(``train: learner``): the network serves every later task.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fewshot_nlp.backbone import Backbone
+from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.learners import LEARNERS
+from fewshot_nlp.learners.base import Learner, LearnerConfig, State, check
+from fewshot_nlp.learners.heads import UNSEEN, class_means
+from fewshot_nlp.learners.start import seeded
+from fewshot_nlp.slots import SlotBatch
+
+CELLS = 2**22
+"""Numbers of the hidden layer that are computed at once."""
+CLASSES = 256
+"""Classes that are looked at at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelationConfig(LearnerConfig):
+    """Settings of `Relation`.
+
+    Args:
+        hidden: units of the network's hidden layer.
+        temperature: the cosine is divided by this; start value of a learned one.
+    """
+
+    hidden: int = 64
+    temperature: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self, "hidden", 1, 8192)
+        if not isinstance(self.hidden, int):
+            raise FewShotError(f"hidden is {self.hidden!r}, but must be a whole number.")
+        check(self, "temperature", 1e-6, 1e6)
+
+
+@LEARNERS.register("relation")
+class Relation(Learner):
+    """Prototypes that are compared by a network."""
+
+    name = "relation"
+    config_class = RelationConfig
+    config: RelationConfig
+
+    def __init__(self, encoder: Backbone, config: RelationConfig | None = None) -> None:
+        super().__init__(encoder, config)
+        with seeded(self.config.seed):
+            self.network = RelationNetwork(encoder.dimension, self.config.hidden)
+        self.log_temperature = nn.Parameter(torch.tensor(float(self.config.temperature)).log())
+        self.to(device=encoder.device, dtype=encoder.feature_dtype)
+
+    def fit(self, support: SlotBatch, *, meta: bool = False) -> State:
+        """Prototypes of the classes, shape [1 or 2, n_classes, d]; the second are "not this class"."""
+        features = F.normalize(self.features(support), dim=-1)
+        means, mass = class_means(features, support, self.config.label_names)
+        return {"prototypes": F.normalize(means, dim=-1), "seen": mass > 0}
+
+    def score(
+        self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
+    ) -> Float[Tensor, "n_slots n_classes"]:
+        """The relation to each class; less the relation to its opposite, where classes do not exclude each other."""
+        queries = F.normalize(features, dim=-1)
+        scores, *others = [self._relation(queries, side) for side in state["prototypes"]]
+        for other in others:
+            scores = scores - other
+        return scores.masked_fill(~state["seen"], UNSEEN)
+
+    def _relation(self, queries: Tensor, prototypes: Tensor) -> Tensor:
+        learned: Tensor = self.network(queries, prototypes)
+        return (queries @ prototypes.T - 1) / self.log_temperature.exp() + learned
+
+
+class RelationNetwork(nn.Module):
+    """Two layers over (class, slot, their product); zero before meta-training.
+
+    Args:
+        dimension: of a vector; vectors have length 1.
+        hidden: units.
+    """
+
+    def __init__(self, dimension: int, hidden: int) -> None:
+        super().__init__()
+        self.of_class = nn.Linear(dimension, hidden)
+        self.of_slot = nn.Linear(dimension, hidden, bias=False)
+        self.of_product = nn.Linear(dimension, hidden, bias=False)
+        self.out = nn.Linear(hidden, 1)
+        self.reach = float(dimension) ** 0.5  # so that a vector's components are about 1 in size
+        for parameter in self.out.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, slots: Float[Tensor, "n d"], classes: Float[Tensor, "c d"]) -> Float[Tensor, "n c"]:
+        """Relation of every slot to every class."""
+        slots, classes = slots * self.reach, classes * self.reach
+        columns = [self._columns(slots, block) for block in torch.split(classes, CLASSES)]
+        return torch.cat(columns, dim=1)
+
+    def _columns(self, slots: Float[Tensor, "n d"], classes: Float[Tensor, "c d"]) -> Float[Tensor, "n c"]:
+        hidden = self.out.in_features
+        product = (classes[:, None] * self.of_product.weight).flatten(0, 1)  # [c * hidden, d]
+        given = self.of_class(classes)
+        rows = []
+        for part in torch.split(slots, max(1, CELLS // (len(classes) * hidden))):
+            inner = (part @ product.T).view(len(part), len(classes), hidden)
+            inner = torch.relu(inner + given + self.of_slot(part)[:, None])
+            rows.append(self.out(inner)[:, :, 0])
+        return torch.cat(rows)
