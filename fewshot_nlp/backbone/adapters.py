@@ -13,6 +13,12 @@ from fewshot_nlp.errors import FewShotError
 _LAYER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?)\.(\d+)\.")
 
 
+def layer_name(parameter: str) -> str | None:
+    """The layer that a parameter is in, with its stack ("encoder.layer.3"); None for one that is in no layer."""
+    found = _LAYER.search(parameter)
+    return None if found is None else parameter[: found.end() - 1]
+
+
 def default_adapter() -> Any:
     """LoRA (Hu et al. 2021) of rank 8 and alpha 16, without dropout, where PEFT puts it by default."""
     from peft import LoraConfig
@@ -28,7 +34,8 @@ def _targets(model: nn.Module, config: Any) -> list[str]:
     model_type = getattr(model.config, "model_type", "")
     if wanted is None:
         wanted = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(model_type, "all-linear")
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    output: Any = getattr(model, "get_output_embeddings", None)
+    head = None if output is None else output()
     linear = [n for n, m in model.named_modules() if isinstance(m, nn.Linear) and m is not head]
     if wanted == "all-linear":
         return linear

@@ -45,20 +45,27 @@ class LinearProbe(Learner):
 
     def fit(self, support: SlotBatch, *, meta: bool = False) -> State:
         """Weights and biases of the regression on L2-normalised features."""
-        features = F.normalize(self.features(support), dim=-1)
-        weight = slot_weights(support, self.config.label_names, features)
-        x, w = features.detach().cpu().double().numpy(), weight.cpu().double().numpy()
-        coefficients = logistic_regression(
-            x, support.target_matrix.numpy(), w, self.config.C, support.normaliser == "classes"
-        )
-        head = torch.from_numpy(coefficients).to(features)
-        return {"head.weight": head[:, :-1], "head.bias": head[:, -1]}
+        return solved_head(self.features(support), support, self.config.label_names, self.config.C)
 
     def score(
         self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
     ) -> Float[Tensor, "n_slots n_classes"]:
         """A linear head on L2-normalised features."""
         return linear_scores(state, F.normalize(features, dim=-1))
+
+
+def solved_head(
+    features: Float[Tensor, "n_slots d"], support: SlotBatch, label_names: float, C: float
+) -> State:
+    """The head that logistic regression on L2-normalised features gives; a constant, without gradients."""
+    features = F.normalize(features.detach(), dim=-1)
+    weight = slot_weights(support, label_names, features)
+    x, w = features.cpu().double().numpy(), weight.cpu().double().numpy()
+    coefficients = logistic_regression(
+        x, support.target_matrix.numpy(), w, C, support.normaliser == "classes"
+    )
+    head = torch.from_numpy(coefficients).to(features)
+    return {"head.weight": head[:, :-1], "head.bias": head[:, -1]}
 
 
 def logistic_regression(

@@ -1,0 +1,127 @@
+"""AdamW on fast weights and a head, not differentiated through: what fine-tuning and its kin share.
+
+Papers: Howard & Ruder 2018, Universal Language Model Fine-tuning (``layer_decay`` is their discriminative fine-tuning,
+``unfreeze`` their gradual unfreezing); Xuhong, Grandvalet, Davoine 2018, Explicit Inductive Bias for Transfer Learning
+(``l2_sp``, equation 4). All three are off by default.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from fewshot_nlp.backbone import Backbone
+from fewshot_nlp.backbone.adapters import layer_name
+from fewshot_nlp.learners.base import FAST
+from fewshot_nlp.learners.inner_loop import Weights, gradients
+from fewshot_nlp.slots import SlotBatch
+
+
+class Descent:
+    """Steps of AdamW: the rate rises over the first tenth of them and falls linearly to 0.
+
+    Args:
+        weights: start values, leaves that require gradients; they are changed in place.
+        lr: rate of fast weights of the top layer.
+        head_lr: rate of all others.
+        steps: how many there will be.
+        weight_decay: AdamW's; with ``l2_sp`` of the others only, which have no start point worth keeping.
+        max_grad_norm: gradients of fast weights are scaled down to this norm.
+        depths: of fast weights, by name, as `layer_depths` gives them; one layer without it.
+        layer_decay: the rate of a layer is this times that of the layer above it.
+        unfreeze: share of the steps in which layers begin to move one by one, from the top; 0 for all at once.
+        l2_sp: alpha of the penalty alpha / 2 |w - start|^2 on fast weights.
+    """
+
+    def __init__(
+        self,
+        weights: Weights,
+        *,
+        lr: float,
+        head_lr: float,
+        steps: int,
+        weight_decay: float,
+        max_grad_norm: float,
+        depths: Mapping[str, int] | None = None,
+        layer_decay: float = 1.0,
+        unfreeze: float = 0.0,
+        l2_sp: float = 0.0,
+    ) -> None:
+        self.weights, self.max_grad_norm, self.l2_sp = weights, max_grad_norm, l2_sp
+        self.fast = {name: w for name, w in weights.items() if name.startswith(FAST)}
+        self.start = {name: w.detach().clone() for name, w in self.fast.items()} if l2_sp else {}
+        depth = {name: (depths or {}).get(name, 0) for name in self.fast}
+        self.begins = layer_begins(depth, round(unfreeze * steps))
+        rates = layer_rates(depth, lr, layer_decay)
+        decay = 0.0 if l2_sp else weight_decay
+        groups = [
+            {"params": [self.fast[n] for n in rates if rates[n] == rate], "lr": rate, "weight_decay": decay}
+            for rate in dict.fromkeys(rates.values())
+        ]
+        head = [w for name, w in weights.items() if name not in self.fast]
+        groups += [{"params": head, "lr": head_lr, "weight_decay": weight_decay}] if head else []
+        self.optimiser = torch.optim.AdamW(groups)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimiser, lambda step: min((step + 1) / (0.1 * steps + 1), 1 - step / steps)
+        )
+        self.taken = 0
+
+    def step(self, loss: Tensor) -> None:
+        """One step down a loss of the weights; a layer whose turn has not come keeps its values, bit by bit."""
+        live = {n: w for n, w in self.weights.items() if self.begins.get(n, 0) <= self.taken}
+        for name, grad in gradients(loss, live).items():
+            pull = self.l2_sp * (live[name].detach() - self.start[name]) if name in self.start else None
+            live[name].grad = grad if pull is None else grad + pull
+        if self.fast:
+            torch.nn.utils.clip_grad_norm_(self.fast.values(), self.max_grad_norm)
+        self.optimiser.step()
+        self.schedule.step()
+        self.taken += 1
+
+
+def layer_depths(encoder: Backbone) -> dict[str, int]:
+    """The layer of each of the encoder's weights, from 0: what stands before the first layer is of the lowest one.
+
+    A decoder's layers are above its encoder's; what follows a layer without being in one (a norm, a pooler) is of it.
+    """
+    layers: list[str] = []
+    depths = {}
+    for name in encoder.parameters():
+        layer = layer_name(name)
+        if layer is not None and layer not in layers:
+            layers.append(layer)
+        place = layers.index(layer) if layer is not None else len(layers) - 1
+        depths[FAST + name] = max(0, place)
+    return depths
+
+
+def layer_rates(depths: Mapping[str, int], lr: float, layer_decay: float) -> dict[str, float]:
+    """Rates that fall from the top layer down by a factor each (Howard & Ruder, section 3.2: the factor is 1 / 2.6)."""
+    top = max(depths.values(), default=0)
+    return {name: lr * layer_decay ** (top - depth) for name, depth in depths.items()}
+
+
+def layer_begins(depths: Mapping[str, int], steps: int) -> dict[str, int]:
+    """The step at which each weight begins to move: the top layer first, one more after each equal share of steps."""
+    order = sorted(set(depths.values()), reverse=True)
+    return {name: order.index(depth) * steps // len(order) for name, depth in depths.items()}
+
+
+def mini_batches(examples: SlotBatch, size: int, seed: int) -> Iterator[SlotBatch]:
+    """Batches of so many examples, all of them in each pass, again and again in another order."""
+    groups = torch.unique(examples.groups)
+    generator = torch.Generator().manual_seed(seed)
+    if len(groups) <= size:
+        while True:
+            yield examples
+    while True:
+        for part in groups[torch.randperm(len(groups), generator=generator)].split(size):
+            yield examples.select(torch.isin(examples.groups, part))
+
+
+def first_order(end: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> Weights:
+    """The values of the end with the gradient of the start: a meta-gradient that leaves the way between them out.
+
+    As in first-order MAML (Finn et al. 2017, section 5.2).
+    """
+    return {name: value.detach() + (start[name] - start[name].detach()) for name, value in end.items()}

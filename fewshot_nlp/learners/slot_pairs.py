@@ -1,0 +1,99 @@
+"""Pairs of support slots for contrastive tuning: a bounded number, balanced, and the same in any order of the support.
+
+Slots are alike if they share a class, and different if they do not and one of them has a class; of two slots without
+any class (context tokens that are no answer) nothing is known, and they are no pair.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from fewshot_nlp.slots import SlotBatch
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Draw:
+    """The slots of a step, encoded once, and the pairs formed among them.
+
+    Args:
+        slots: their numbers in the batch, ascending.
+        alike: symmetric; whether two of them are a pair of like slots.
+        different: symmetric; whether two of them are a pair of different slots.
+    """
+
+    slots: Int[Tensor, " n"]
+    alike: Bool[Tensor, "n n"]
+    different: Bool[Tensor, "n n"]
+
+    @property
+    def n_pairs(self) -> int:
+        """Number of pairs, in either order once."""
+        return int((self.alike | self.different).sum()) // 2
+
+
+def draws(examples: SlotBatch, n_pairs: int, size: int, seed: int) -> list[Draw]:
+    """Draws that have ``n_pairs`` pairs together, or a little less; none where all slots are alike.
+
+    Each kind of slot (a set of classes, or none) gives a draw as many slots as any other, as far as it has them, so
+    that the many words of class O do not swamp the few of an entity; a small kind's slots come again sooner.
+
+    Args:
+        examples: slots with targets.
+        n_pairs: bound of the number of pairs.
+        size: slots in a draw; from 4.
+        seed: of the order in which slots come.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    kinds = _kinds(examples)
+    if len(kinds) < 2:
+        return []
+    queues = [deque(kind[i] for i in torch.randperm(len(kind), generator=generator)) for kind in kinds]
+    width = min(len(kinds), size // 2)
+    result: list[Draw] = []
+    turn = deque(torch.randperm(len(kinds), generator=generator).tolist())
+    left = n_pairs
+    while left > 0:
+        chosen: list[int] = []
+        for _ in range(width):
+            queue = queues[turn[0]]
+            turn.rotate(-1)
+            chosen += [queue[i] for i in range(min(len(queue), size // width))]
+            queue.rotate(-(size // width))
+        draw = _draw(examples.target_matrix, torch.tensor(chosen).sort().values)
+        if draw.n_pairs > left:
+            draw = _thinned(draw, left, generator)
+        result.append(draw)
+        left -= draw.n_pairs
+    return result
+
+
+def _kinds(examples: SlotBatch) -> list[list[int]]:
+    """Slots by their set of classes, in an order that neither the labels' names nor the order of rows changes."""
+    rows: dict[int, list[int]] = {}
+    for slot, window, left, right in examples.spans.tolist():
+        rows.setdefault(slot, [*examples.windows[window], -1, left, right])
+    targets = [tuple(row) for row in examples.target_matrix.tolist()]
+    kinds: dict[tuple[float, ...], list[int]] = {}
+    for slot in sorted(rows, key=lambda slot: rows[slot]):
+        kinds.setdefault(targets[slot], []).append(slot)
+    return list(kinds.values())
+
+
+def _draw(targets: Float[Tensor, "n_slots n_classes"], slots: Int[Tensor, " n"]) -> Draw:
+    rows = targets[slots]
+    alike = rows @ rows.T > 0
+    some = rows.sum(dim=1) > 0
+    different = ~alike & (some[:, None] | some)
+    return Draw(slots=slots, alike=alike.fill_diagonal_(False), different=different.fill_diagonal_(False))
+
+
+def _thinned(draw: Draw, n_pairs: int, generator: torch.Generator) -> Draw:
+    """A draw with so many of its pairs, at random."""
+    pairs = (draw.alike | draw.different).triu().nonzero()
+    pairs = pairs[torch.randperm(len(pairs), generator=generator)[:n_pairs]]
+    keep = torch.zeros_like(draw.alike)
+    keep[pairs[:, 0], pairs[:, 1]] = keep[pairs[:, 1], pairs[:, 0]] = True
+    return Draw(slots=draw.slots, alike=draw.alike & keep, different=draw.different & keep)

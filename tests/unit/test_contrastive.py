@@ -1,0 +1,170 @@
+"""Contrastive tuning against losses written out by hand, finite differences, and counts of pairs."""
+
+import numpy as np
+import pytest
+import torch
+from training_runs import config_of
+from vectors import Vectors, random_episode, slots
+
+from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.learners import LEARNERS
+from fewshot_nlp.learners.contrastive import Contrastive, ContrastiveConfig
+from fewshot_nlp.learners.linear_probe import LinearProbe
+from fewshot_nlp.learners.slot_pairs import draws
+from fewshot_nlp.training import meta_train
+
+X = np.array([[1.0, 0.2, 0.0], [0.8, -0.4, 0.3], [-0.5, 1.0, 0.1], [0.1, 0.9, -0.7], [0.3, 0.2, 1.0]])
+Y = [0, 0, 1, 1, 2]
+
+
+def hand_loss(shift, kind, temperature=0.1):
+    """Both losses of all pairs of X, by loops."""
+    z = X + X @ shift
+    u = z / np.linalg.norm(z, axis=1, keepdims=True)
+    pairs = [(i, j) for i in range(5) for j in range(i)]
+    if kind == "cosine":
+        like = [(1 - u[i] @ u[j]) ** 2 for i, j in pairs if Y[i] == Y[j]]
+        unlike = [(u[i] @ u[j]) ** 2 for i, j in pairs if Y[i] != Y[j]]
+        return (np.mean(like) + np.mean(unlike)) / 2
+    rows = []
+    for i in range(5):
+        others = [j for j in range(5) if j != i]
+        total = np.log(sum(np.exp(u[i] @ u[j] / temperature) for j in others))
+        like = [total - u[i] @ u[j] / temperature for j in others if Y[i] == Y[j]]
+        rows += [np.mean(like)] if like else []
+    return np.mean(rows)
+
+
+def problem(**config):
+    encoder = Vectors(torch.from_numpy(X))
+    return Contrastive(encoder, ContrastiveConfig(label_names=0.0, **config)), slots(range(5), Y, 3)
+
+
+@pytest.mark.parametrize("loss", ["cosine", "supervised"])
+def test_one_step_is_adamw_on_the_loss_written_out(loss):
+    learner, support = problem(loss=loss, iterations=1, batch_size=6, lr=0.01, weight_decay=0.0)
+    (draw,) = draws(support, 9, 6, 0)
+    assert draw.n_pairs == 9  # of ten, the bound
+    learner.config = ContrastiveConfig(**{**learner.config.to_dict(), "n_pairs": 10})
+    (draw,) = draws(support, 10, 6, 0)
+    theta = np.random.default_rng(0).normal(size=(3, 3)) * 0.1
+    learner.encoder.adapter["shift"].data = torch.from_numpy(theta)
+    value = learner.pair_loss(support, draw, {"fast.shift": torch.from_numpy(theta)})
+    assert float(value) == pytest.approx(hand_loss(theta, loss), rel=1e-12)
+    gradient = np.zeros((3, 3))
+    for place in np.ndindex(3, 3):
+        step = np.zeros((3, 3))
+        step[place] = 1e-6
+        gradient[place] = (hand_loss(theta + step, loss) - hand_loss(theta - step, loss)) / 2e-6
+    gradient *= min(1.0, 1 / np.linalg.norm(gradient))
+    rate = 0.01 / 1.1  # of the one step, in the middle of the warm-up
+    expected = theta - rate * gradient / (np.abs(gradient) + 1e-8)
+    state = learner.adapt(support).state
+    np.testing.assert_allclose(state["fast.shift"].numpy(), expected, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("n_pairs", [1, 7, 500])
+@pytest.mark.parametrize("normaliser", ["classes", "independent", "positions"])
+def test_pairs_are_bounded_and_balanced(n_pairs, normaliser):
+    targets = torch.zeros(204, 2)
+    targets[:2, 0], targets[2:4, 1] = 1, 1  # the others have no class
+    batch = slots(range(204), targets, normaliser=normaliser)
+    found = draws(batch, n_pairs, 12, seed=0)
+    assert sum(draw.n_pairs for draw in found) == n_pairs
+    for draw in found:
+        assert len(draw.slots) == 8  # four without a class, not a hundred
+        assert len(draw.slots.unique()) == 8
+        for i, j in draw.alike.nonzero().tolist():
+            assert i != j
+            assert torch.equal(targets[draw.slots[i]], targets[draw.slots[j]])
+            assert targets[draw.slots[i]].any()
+        for i, j in draw.different.nonzero().tolist():
+            one, two = targets[draw.slots[i]], targets[draw.slots[j]]
+            assert not torch.equal(one, two)
+
+
+def test_all_classes_come_when_a_draw_has_no_room_for_them():
+    batch = slots(range(30), [i // 3 for i in range(30)], 10)
+    found = draws(batch, 84, 8, seed=1)
+    assert [int(d.alike.sum()) // 2 for d in found] == [4, 4, 4]
+    assert {int(s) // 3 for d in found for s in d.slots} == set(range(10))
+    assert all(len(d.slots) == 8 for d in found)
+
+
+def test_draws_do_not_depend_on_order_or_names():
+    y = torch.tensor([0, 1, 2] * 4)
+    batch = slots(range(12), y, 3)
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(3))
+    other = slots(order.tolist(), (2 - y)[order], 3)
+    for one, two in zip(draws(batch, 40, 8, 5), draws(other, 40, 8, 5), strict=True):
+        assert set(one.slots.tolist()) == set(order[two.slots].tolist())
+
+
+def test_one_kind_of_slots_has_nothing_to_tell_apart():
+    assert draws(slots(range(4), [1] * 4, 3), 100, 8, 0) == []
+    learner, _ = problem()
+    assert torch.equal(
+        learner.adapt(slots(range(4), [1] * 4, 3)).state["fast.shift"], torch.zeros(3, 3).double()
+    )
+
+
+@pytest.mark.parametrize("loss", ["cosine", "supervised"])
+@pytest.mark.parametrize("normaliser", ["classes", "independent", "positions"])
+def test_tuned_features_are_better_separated(normaliser, loss):
+    encoder, support, query = random_episode(normaliser, noise=0.8, n_support=30, n_query=60)
+    learner = Contrastive(encoder, ContrastiveConfig(loss=loss, lr=0.02))
+    state = learner.adapt(support).state
+    kind = query.target_matrix.argmax(1)
+
+    def fisher(shift):
+        z = torch.nn.functional.normalize(encoder.features(query, {"shift": shift}), dim=-1)
+        means = torch.stack([z[kind == c].mean(0) for c in range(3)])
+        return float((means - means.mean(0)).square().sum() / (z - means[kind]).square().sum(1).mean())
+
+    assert fisher(state["fast.shift"]) > 1.5 * fisher(torch.zeros(6, 6).double())
+    probe = LinearProbe(encoder).adapt(support)
+    assert query.loss(learner.query_scores(state, query)) < query.loss(probe.scores(query)) + 0.2
+
+
+def test_meta_gradient_is_the_querys_at_the_tuned_weights():
+    encoder, support, query = random_episode()
+    learner = Contrastive(encoder, ContrastiveConfig(iterations=5))
+    shift = encoder.adapter["shift"].requires_grad_()
+    learner.meta_loss(support, query).backward()
+    state = learner.adapt(support).state
+    tuned = state["fast.shift"].clone().requires_grad_()
+    query.loss(learner.query_scores({**state, "fast.shift": tuned}, query)).backward()
+    torch.testing.assert_close(shift.grad, tuned.grad)
+    assert shift.grad.abs().max() > 1e-3
+    assert not torch.equal(tuned, shift)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"n_pairs": 0}, "n_pairs is 0, but must be a number from 1"),
+        ({"batch_size": 2}, "batch_size is 2, but must be a number from 4"),
+        ({"loss": "triplet"}, "loss is 'triplet', but must be one of: cosine, supervised"),
+        ({"lr": -1.0}, "lr is -1.0"),
+        ({"R": 20}, "ContrastiveConfig has no setting 'R'"),
+    ],
+)
+def test_bad_settings_are_refused_in_one_line(config, message):
+    with pytest.raises(FewShotError, match=message) as caught:
+        LEARNERS.get("contrastive").config_class.from_dict(config)
+    assert "\n" not in str(caught.value)
+
+
+def test_meta_training_lowers_the_meta_validation_loss(tmp_path, tiny_encoder_folder):
+    config = config_of(
+        tmp_path,
+        tiny_encoder_folder,
+        learner="contrastive",
+        learner_config={"n_pairs": 100, "batch_size": 12},
+        outer_lr=5e-2,
+        outer_steps=12,
+        val_every=12,
+    )
+    history = meta_train(config).history
+    losses = [record["val_loss"] for record in history if "val_loss" in record]
+    assert losses[-1] < losses[0] - 0.01, losses
