@@ -5,11 +5,14 @@ from fewshot_nlp.learners import (
     fine_tune,
     linear_probe,
     maml,
+    matching,
     memory_augmented,
     meta_sgd,
     nearest_neighbour,
     prototypical,
+    relation,
     reptile,
+    ridge,
     stacked_probe,
 )
 
@@ -18,10 +21,13 @@ __all__ = [
     "fine_tune",
     "linear_probe",
     "maml",
+    "matching",
     "memory_augmented",
     "meta_sgd",
     "nearest_neighbour",
     "prototypical",
+    "relation",
     "reptile",
+    "ridge",
     "stacked_probe",
 ]
