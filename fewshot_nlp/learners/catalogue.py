@@ -1,6 +1,7 @@
 """Every learner: one import line each."""
 
 from fewshot_nlp.learners import (
+    bayesian,
     context_probe,
     fine_tune,
     linear_probe,
@@ -17,6 +18,7 @@ from fewshot_nlp.learners import (
 )
 
 __all__ = [
+    "bayesian",
     "context_probe",
     "fine_tune",
     "linear_probe",

@@ -67,11 +67,16 @@ def rbf_posterior(
         ``rows`` [n, d], ``factor`` [n, n] and ``weight`` [c, n] for `rbf_moments`, with ``ceiling`` the prior variance.
     """
     x, y, w = x.double(), y.double(), root_weight.double()[:, None]
-    kernel = w * rbf(x, x, prior.double(), length.double()) * w.T
-    root = torch.linalg.cholesky(kernel + noise.double() * _eye(len(x), x))
+    root = torch.linalg.cholesky(_weighted_rbf(x, w, noise, prior, length))
     factor = torch.linalg.solve_triangular(root, torch.diag(w[:, 0]), upper=False)
     weight = torch.linalg.solve_triangular(root, w * y, upper=False).T @ factor
-    return {"rows": x, "weight": weight, "factor": factor, "ceiling": prior.double(), "length": length.double()}
+    return {
+        "rows": x,
+        "weight": weight,
+        "factor": factor,
+        "ceiling": prior.double(),
+        "length": length.double(),
+    }
 
 
 def rbf_moments(
@@ -95,7 +100,21 @@ def log_marginal_linear(
     inner = torch.linalg.solve_triangular(root, x.T @ y / noise, upper=False)
     squares = y.square().sum(dim=0) / noise - inner.square().sum(dim=0)
     determinant = 2 * root.diagonal().log().sum() + d * prior.log() + n * noise.log()
-    return -(squares + determinant + n * math.log(2 * math.pi)) / 2
+    result: Tensor = -(squares + determinant + n * math.log(2 * math.pi)) / 2
+    return result
+
+
+def log_marginal_rbf(
+    x: Float[Tensor, "n d"],
+    y: Float[Tensor, "n c"],
+    root_weight: Float[Tensor, " n"],
+    noise: Tensor,
+    prior: Tensor,
+    length: Tensor,
+) -> Float[Tensor, " c"]:
+    """Log density of each output's column times the roots of its weights; arguments as for `rbf_posterior`."""
+    w = root_weight.double()[:, None]
+    return log_density(_weighted_rbf(x.double(), w, noise, prior, length), w * y.double())
 
 
 def log_density(covariance: Float[Tensor, "n n"], y: Float[Tensor, "n c"]) -> Float[Tensor, " c"]:
@@ -103,7 +122,14 @@ def log_density(covariance: Float[Tensor, "n n"], y: Float[Tensor, "n c"]) -> Fl
     root = torch.linalg.cholesky(covariance)
     inner = torch.linalg.solve_triangular(root, y, upper=False)
     squares = inner.square().sum(dim=0)
-    return -(squares + len(y) * math.log(2 * math.pi)) / 2 - root.diagonal().log().sum()
+    result: Tensor = -(squares + len(y) * math.log(2 * math.pi)) / 2 - root.diagonal().log().sum()
+    return result
+
+
+def _weighted_rbf(
+    x: Float[Tensor, "n d"], w: Float[Tensor, "n 1"], noise: Tensor, prior: Tensor, length: Tensor
+) -> Float[Tensor, "n n"]:
+    return w * rbf(x, x, prior.double(), length.double()) * w.T + noise.double() * _eye(len(x), x)
 
 
 def _eye(n: int, like: Tensor) -> Float[Tensor, "n n"]:

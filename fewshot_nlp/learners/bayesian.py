@@ -1,0 +1,185 @@
+"""Bayesian head: the exact posterior of a linear model or Gaussian process over the encoder's features.
+
+Papers: Harrison, Sharma, Pavone 2018, Meta-Learning Priors for Efficient Online Bayesian Regression (ALPaCA: the
+posterior of the last layer, the posterior predictive as meta-loss; ``kernel: linear, objective: predictive``);
+Patacchiola et al. 2020, Bayesian Meta-Learning for the Few-Shot Setting via Deep Kernels (DKT: a regression for each
+class on codes of -1 and 1, kernel and encoder trained by the marginal likelihood; ``objective: marginal``).
+A class's code is f + noise; f is a Gaussian process whose constant mean is set by the share p of the class's slots.
+With m and v the posterior mean and variance of f less that constant, the score is
+b m / sqrt(1 + pi b^2 v / 8) + log p, or the logit of p where classes do not exclude each other: the probit-moderated
+output of MacKay 1992, The Evidence Framework Applied to Classification Networks, at sharpness b. So a query that
+resembles nothing gets the classes' shares, and certainty grows with the support set.
+Deviations: ALPaCA's prior has a learned mean and a full precision, here zero and a multiple of the identity, so that
+any classes can be met; features have norm 1 each (cosine) or on the average (linear, rbf); DKT predicts by the
+sigmoid of the mean alone; a label name is a row whose noise is divided by its weight.
+Data needed: one example a class, or a name; better with meta-training, which moves noise, prior and sharpness. Choose
+it when a prediction must say how sure it is. The state holds up to d^2 numbers, with ``rbf`` n^2. It refuses
+translation: most tokens of the vocabulary are in no support set, and a regression knows nothing of those.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fewshot_nlp.backbone import Backbone
+from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.learners import LEARNERS
+from fewshot_nlp.learners.base import Learner, LearnerConfig, State, check, check_choice, slot_weights
+from fewshot_nlp.learners.gaussian import (
+    linear_moments,
+    linear_posterior,
+    log_marginal_linear,
+    log_marginal_rbf,
+    rbf_moments,
+    rbf_posterior,
+)
+from fewshot_nlp.learners.heads import UNSEEN
+from fewshot_nlp.slots import SlotBatch
+
+MOST_ROWS = 4096
+"""Slots that a kernel without features can take: its matrix has their number squared of entries."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BayesianConfig(LearnerConfig):
+    """Settings of `Bayesian`; all numbers but ``label_names`` are start values that meta-training moves.
+
+    Args:
+        kernel: "cosine", "linear", or "rbf" (`length` is its own).
+        noise: variance of a code's noise; codes are -1 and 1.
+        prior: variance of f, at features of norm 1.
+        length: length scale of "rbf"; features have a root mean square norm of 1.
+        sharpness: b above; moved by ``objective: scores`` only.
+        center: subtract the support set's mean from features (as DKT's kernel "bncossim" does).
+        objective: meta-loss: "scores" (the task's own loss of the query), "predictive" (Gaussian log-loss of the
+            query's codes under the posterior, ALPaCA) or "marginal" (that of all codes under the prior, DKT).
+    """
+
+    kernel: Literal["cosine", "linear", "rbf"] = "cosine"
+    noise: float = 0.1
+    prior: float = 0.3
+    length: float = 1.0
+    sharpness: float = 6.0
+    center: bool = False
+    objective: Literal["scores", "predictive", "marginal"] = "scores"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice(self, "kernel", "cosine", "linear", "rbf")
+        check(self, "noise", 1e-6, 1e6)
+        check(self, "prior", 1e-6, 1e6)
+        check(self, "length", 1e-3, 1e3)
+        check(self, "sharpness", 1e-3, 1e3)
+        check_choice(self, "objective", "scores", "predictive", "marginal")
+
+
+@LEARNERS.register("bayesian")
+class Bayesian(Learner):
+    """Regression on labels, with its uncertainty."""
+
+    name = "bayesian"
+    config_class = BayesianConfig
+    config: BayesianConfig
+
+    def __init__(self, encoder: Backbone, config: BayesianConfig | None = None) -> None:
+        super().__init__(encoder, config)
+        names = ("noise", "prior", "sharpness") + (("length",) if self.config.kernel == "rbf" else ())
+        start = {name: torch.tensor(float(getattr(self.config, name))).log() for name in names}
+        self.log = nn.ParameterDict({name: nn.Parameter(value) for name, value in start.items()})
+
+    def fit(self, support: SlotBatch, *, meta: bool = False) -> State:
+        """The posterior, how features are scaled for it, and each class's share of the slots."""
+        features = self.features(support)
+        weight = slot_weights(support, self.config.label_names, features)
+        return self._posterior(features, support.target_matrix.to(features), weight)
+
+    def score(
+        self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
+    ) -> Float[Tensor, "n_slots n_classes"]:
+        """Moderated scores (see above); very low for classes that the support set does not show."""
+        mean, variance = self.predictive(state, features)
+        sharpness = state["sharpness"]
+        moderation = (1 + torch.pi / 8 * sharpness.square() * variance).rsqrt()
+        share = state["share"].clamp(1e-6, 1 - 1e-6)
+        base = share.log() if batch.normaliser == "classes" else share.logit()
+        scores = sharpness * moderation[:, None] * mean + base
+        return scores.masked_fill(state["share"] == 0, UNSEEN)
+
+    def predictive(
+        self, state: State, features: Float[Tensor, "n_slots d"]
+    ) -> tuple[Float[Tensor, "n_slots n_classes"], Float[Tensor, " n_slots"]]:
+        """Posterior mean and variance of f, less its constant; the variance is the same for all classes."""
+        moments = rbf_moments if self.config.kernel == "rbf" else linear_moments
+        with torch.autocast(features.device.type, enabled=False):
+            return moments(state, self._space(state, features))
+
+    def meta_loss(self, support: SlotBatch, query: SlotBatch) -> Tensor:
+        """By ``objective``; the Gaussian ones are means over slots and classes."""
+        if self.config.objective == "scores":
+            return super().meta_loss(support, query)
+        self._check_prior()
+        features = self.features(support)
+        weight = slot_weights(support, self.config.label_names, features)
+        targets, asked = support.target_matrix.to(features), query.target_matrix.to(features)
+        if self.config.objective == "marginal":
+            everything = torch.cat([features, self.features(query)])
+            weight = torch.cat([weight, weight.new_ones(query.n_slots)])
+            return self._marginal(everything, torch.cat([targets, asked]), weight)
+        state = self._posterior(features, targets, weight)
+        mean, variance = self.predictive(state, self.features(query))
+        variance = (variance + self.log["noise"].exp())[:, None]
+        error = 2 * (asked - state["share"]) - mean
+        losses = (error.square() / variance + variance.log() + torch.tensor(2 * torch.pi).log()) / 2
+        loss: Tensor = losses[:, state["share"] > 0].mean()
+        return loss
+
+    def _posterior(
+        self, features: Float[Tensor, "n d"], targets: Float[Tensor, "n c"], weight: Float[Tensor, " n"]
+    ) -> State:
+        features, targets, weight = features[weight > 0], targets[weight > 0], weight[weight > 0]
+        state = self._scales(features, targets, weight)
+        x, y, root = self._space(state, features), 2 * (targets - state["share"]), weight.sqrt()
+        noise, prior = self.log["noise"].exp(), self.log["prior"].exp()
+        if self.config.kernel == "rbf":
+            posterior = rbf_posterior(x, y, root, noise, prior, self.log["length"].exp())
+        else:
+            posterior = linear_posterior(root[:, None] * x, root[:, None] * y, noise, prior)
+        state |= {name: value.to(features) for name, value in posterior.items()}
+        return state | {"sharpness": self.log["sharpness"].exp().to(features)}
+
+    def _marginal(
+        self, features: Float[Tensor, "n d"], targets: Float[Tensor, "n c"], weight: Float[Tensor, " n"]
+    ) -> Tensor:
+        """Minus the log marginal likelihood of all codes, a slot and class."""
+        features, targets, weight = features[weight > 0], targets[weight > 0], weight[weight > 0]
+        state = self._scales(features, targets, weight)
+        x, y, root = self._space(state, features), 2 * (targets - state["share"]), weight.sqrt()
+        y = y[:, state["share"] > 0]
+        noise, prior = self.log["noise"].exp(), self.log["prior"].exp()
+        if self.config.kernel == "rbf":
+            density = log_marginal_rbf(x, y, root, noise, prior, self.log["length"].exp())
+        else:
+            density = log_marginal_linear(root[:, None] * x, root[:, None] * y, noise, prior)
+        return (-density.mean() / len(x) - weight.log().mean() / 2).to(features)
+
+    def _scales(self, features: Tensor, targets: Tensor, weight: Tensor) -> State:
+        """The classes' shares, and centre and spread of the features."""
+        if self.config.kernel == "rbf" and len(features) > MOST_ROWS:
+            raise FewShotError(
+                f"The support set has {len(features)} slots, but kernel 'rbf' takes {MOST_ROWS} at most; set kernel to "
+                "'cosine' or 'linear'."
+            )
+        part = (weight / weight.sum())[:, None]
+        share, centre = (part * targets).sum(dim=0), (part * features).sum(dim=0)
+        if not self.config.center:
+            centre = torch.zeros_like(centre)
+        spread = (part * (features - centre).square()).sum().clamp_min(1e-12).sqrt()
+        return {"share": share, "centre": centre, "spread": spread}
+
+    def _space(self, state: State, features: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        rows = features - state["centre"]
+        return F.normalize(rows, dim=-1) if self.config.kernel == "cosine" else rows / state["spread"]
