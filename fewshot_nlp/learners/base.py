@@ -236,7 +236,7 @@ def class_sums(
     return weights.T @ features, weights.sum(dim=0)
 
 
-def slot_weights(batch: SlotBatch, label_names: float, like: Tensor) -> Float[Tensor, " n_slots"]:
+def slot_weights(batch: SlotBatch, label_names: float | Tensor, like: Tensor) -> Float[Tensor, " n_slots"]:
     """Weight of each slot: 1 for examples, ``label_names`` for anchors.
 
     Where a class has anchors only (no example), they count fully, so that it can be predicted at all.

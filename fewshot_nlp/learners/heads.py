@@ -42,7 +42,7 @@ def prototype_head(
 
 
 def class_means(
-    values: Float[Tensor, "n_slots width"], support: SlotBatch, label_names: float
+    values: Float[Tensor, "n_slots width"], support: SlotBatch, label_names: float | Tensor
 ) -> tuple[Float[Tensor, "n_kinds n_classes width"], Float[Tensor, " n_classes"]]:
     """Weighted mean of the values of each class's slots, and the weight of those slots.
 

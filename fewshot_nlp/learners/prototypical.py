@@ -2,7 +2,9 @@
 
 Paper: Snell, Swersky, Zemel 2017, Prototypical Networks for Few-shot Learning (equations 1 and 2).
 Deviations: a learned temperature scales the distances (as in TADAM, Oreshkin et al. 2018); label names may
-count as extra support rows; classes that do not exclude each other have a prototype for yes and one for no.
+count as extra support rows, with a fixed or a learned weight; classes that do not exclude each other have a prototype
+for yes and one for no; with ``n_prototypes`` a class that is a mixture, such as the words outside of all entities, has
+several, by k-means (the nearest counts, as in Allen et al. 2019, Infinite Mixture Prototypes).
 Data needed: one example a class, or a label's name. Choose it for many classes with very few examples each,
 when adapting must cost nothing, or as the learner to meta-train with the least memory.
 """
@@ -16,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from fewshot_nlp.backbone import Backbone
+from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.learners.base import (
     Learner,
@@ -23,9 +26,9 @@ from fewshot_nlp.learners.base import (
     State,
     check,
     check_choice,
-    class_sums,
-    slot_weights,
 )
+from fewshot_nlp.learners.clusters import cluster_means
+from fewshot_nlp.learners.heads import class_means
 from fewshot_nlp.memory.interpolation import by_content, choose_fixed, fixed_mass, mix
 from fewshot_nlp.slots import SlotBatch
 
@@ -40,11 +43,19 @@ class PrototypicalConfig(LearnerConfig):
             takes 0.1 for cosine and the mean distance between slots and prototypes for Euclidean.
         interpolation: share of the prototypes where a model's own distribution is mixed with, in [0, 1]; None chooses
             it, and the temperature, on halves of the support set.
+        n_prototypes: most prototypes of a class, by k-means; 1 is the mean.
+        slots_per_prototype: a class has one prototype for each so many of its slots: only large ones have several.
+        several: a class with several is as near as the "nearest" of them, or their "mixture", weighted by their slots.
+        learn_label_names: meta-learn the weight of the labels' names, from ``label_names``.
     """
 
     metric: Literal["euclidean", "cosine"] = "cosine"
     temperature: float | None = None
     interpolation: float | None = None
+    n_prototypes: int = 1
+    slots_per_prototype: int = 25
+    several: Literal["nearest", "mixture"] = "nearest"
+    learn_label_names: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -53,6 +64,13 @@ class PrototypicalConfig(LearnerConfig):
             check(self, "temperature", 1e-6, 1e6)
         if self.interpolation is not None:
             check(self, "interpolation", 0, 1)
+        for name in ("n_prototypes", "slots_per_prototype"):
+            check(self, name, 1, 10**5)
+            if not isinstance(getattr(self, name), int):
+                raise FewShotError(f"{name} is {getattr(self, name)!r}, but must be a whole number.")
+        check_choice(self, "several", "nearest", "mixture")
+        if self.learn_label_names and self.label_names <= 0:
+            raise FewShotError("learn_label_names needs a weight to start from; set label_names above 0.")
 
 
 @LEARNERS.register("prototypical")
@@ -70,21 +88,33 @@ class Prototypical(Learner):
         if start is None:
             start = 0.1 if self.config.metric == "cosine" else float(encoder.dimension) ** 0.5
         self.log_temperature = nn.Parameter(torch.tensor(float(start)).log())
+        self.log_label_names: nn.Parameter | None = None
+        if self.config.learn_label_names:
+            self.log_label_names = nn.Parameter(torch.tensor(float(self.config.label_names)).log())
+        if encoder.own_head and self.config.n_prototypes > 1:
+            raise FewShotError(
+                f"n_prototypes is {self.config.n_prototypes}, but where the model has a head of its own each token has "
+                "one prototype; set n_prototypes=1, or take nearest_neighbour."
+            )
 
     def fit(self, support: SlotBatch, *, meta: bool = False) -> State:
-        """Means of the classes' features, shape [1 or 2, n_classes, d]; the second are "not this class"."""
+        """Means of the classes' features, shape [1 or 2, n_classes, d]; the second are "not this class".
+
+        With ``n_prototypes`` above 1 the shape is [1 or 2, n_classes, n_prototypes, d], and each has its share of the
+        class's slots; 0 where a class has fewer.
+        """
         if self.encoder.own_head:
             return self._mixture(support)
         features = self._space(self.features(support))
-        weight = slot_weights(support, self.config.label_names, features)[:, None]
-        targets = support.target_matrix.to(features)
-        kinds = [targets] if support.normaliser == "classes" else [targets, 1 - targets]
-        means = []
-        for kind in kinds:
-            total, mass = class_sums(features, kind * weight)
-            means.append(total / mass.clamp_min(1e-12)[:, None])
-        seen = (targets * weight).sum(dim=0) > 0
-        return {"prototypes": torch.stack(means), "seen": seen, "log_temperature": self.log_temperature}
+        names = self._name_weight(features)
+        means, mass = class_means(features, support, names)
+        state = {"prototypes": means, "seen": mass > 0, "log_temperature": self.log_temperature}
+        if self.config.n_prototypes > 1:
+            c = self.config
+            state["prototypes"], state["shares"] = cluster_means(
+                features, support, names, c.n_prototypes, c.slots_per_prototype, c.seed
+            )
+        return state
 
     def score(
         self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
@@ -93,10 +123,30 @@ class Prototypical(Learner):
         features = self._space(features)
         if batch.prior is not None:
             return self._mixed(state, features, batch.prior)
-        scores = -self._distance(features, state["prototypes"][0])
+        scores = -self._class_distance(state, features, 0)
         if len(state["prototypes"]) == 2:
-            scores = scores + self._distance(features, state["prototypes"][1])
+            scores = scores + self._class_distance(state, features, 1)
         return scores.masked_fill(~state["seen"], -1e4) / state["log_temperature"].exp()
+
+    def _class_distance(self, state: State, features: Tensor, side: int) -> Float[Tensor, "n n_classes"]:
+        """Distance to a class's prototype: to the nearest of several, or their soft minimum weighted by shares."""
+        prototypes = state["prototypes"][side]
+        distance = self._distance(features, prototypes.flatten(0, -2))
+        if "shares" not in state:
+            return distance
+        share = state["shares"][side]
+        distance = distance.view(len(features), *share.shape)
+        if self.config.several == "nearest":
+            return distance.masked_fill(share == 0, torch.inf).amin(dim=2)
+        temperature = state["log_temperature"].exp()
+        log_share = share.clamp_min(1e-12).log().masked_fill(share == 0, -torch.inf)
+        return -temperature * (log_share - distance / temperature).logsumexp(dim=2)
+
+    def _name_weight(self, like: Tensor) -> float | Tensor:
+        """Weight of the labels' names; a learned one on the CPU, where weights of slots are put together."""
+        if self.log_label_names is None:
+            return self.config.label_names
+        return self.log_label_names.exp().to("cpu", like.dtype)
 
     def _mixture(self, support: SlotBatch) -> State:
         """One prototype for each class that the support set shows, and how much they count.
@@ -106,10 +156,11 @@ class Prototypical(Learner):
         features = self._space(self.features(support))
         gold = support.gold.to(features.device)
         state = _means(features, gold)
-        groups = support.groups[by_content(support)].unique_consecutive()
+        groups = torch.tensor(list(dict.fromkeys(support.groups[by_content(support)].tolist())))
         interpolation, temperature = self.config.interpolation, self.config.temperature
         if (interpolation is not None and temperature is not None) or len(groups) < 2:
-            chosen = {"interpolation": interpolation or 0.3, "temperature": temperature or 0.1}
+            share = 0.3 if interpolation is None else interpolation
+            chosen = {"interpolation": share, "temperature": temperature or 0.1}
             return state | {name: features.new_tensor(value) for name, value in chosen.items()}
         held = torch.isin(support.groups, groups[::2])
         half = _means(features[~held], gold[~held])
