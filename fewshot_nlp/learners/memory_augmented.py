@@ -67,7 +67,7 @@ class MemoryAugmentedConfig(LearnerConfig):
     usage_decay: float = 0.95
     hops: int = 2
     sharpness: float = 20.0
-    balance: float = 1.0
+    balance: float = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
