@@ -61,7 +61,7 @@ class WindowTokenizer:
         Raises:
             FewShotError: when a first text of a pair takes more than half of the window.
         """
-        if pairs is None:
+        if pairs is None or not texts:
             return self._windows(list(texts), None, False)
         with self._lock:
             lengths = [len(e.ids) for e in self._encode(list(texts), None, False, None).encodings]

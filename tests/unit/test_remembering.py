@@ -117,6 +117,13 @@ def test_neighbours_of_a_remembered_example_are_its_own_slots(task, make):
         }
 
 
+@every_task
+def test_no_inputs_have_no_neighbours(task, make):
+    model = make(task).adapt(rows_of(task, 1))
+    assert model.neighbours([]) == []
+    assert model.pipeline.queries([], model.labels).n_slots == 0
+
+
 def test_neighbours_decide_the_prediction(make):
     model = make("classification").adapt(rows_of("classification", 5))
     texts = [row["text"] for row in rows_of("classification", 5, seed=4)]
