@@ -1,0 +1,139 @@
+"""A learned optimiser: an LSTM that reads gradients on the support set moves adapter and head.
+
+Papers: Andrychowicz et al. 2016, Learning to learn by gradient descent by gradient descent (``form="residual"``);
+Ravi, Larochelle 2017, Optimization as a Model for Few-Shot Learning (``form="gates"``); the formulas are in
+`lstm_optimizer`. The meta-loss is the mean of the query's losses after each step (Andrychowicz et al., equation 3 with
+equal weights; the mean, so that its size does not depend on the number of steps). It is differentiated through the
+optimiser, ``truncation`` steps back, but not through the gradients that it reads. It is on the query, as in Ravi and
+Larochelle, because what counts here is to generalise; the former paper has one loss for both. One network serves all
+coordinates of the adapter, another one those of the head, as the former paper has one for each of two kinds of layers.
+Deviations: what moves is a PEFT adapter and a head that starts at the prototypes, so that any number of classes in any
+order can be met; before meta-training it is plain gradient descent; the start is meta-learned with the optimiser where
+the adapter is trained (``train: learner`` trains the optimiser alone); a model with a head of its own (a translation
+model) keeps it. Data needed: meta-training; the memory of a step in it is some hundred numbers for each weight of the
+adapter. Choose it to adapt in a fixed number of steps, where tuning of rates has found its limit.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fewshot_nlp.backbone import Backbone
+from fewshot_nlp.learners import LEARNERS
+from fewshot_nlp.learners.base import FAST, Learner, LearnerConfig, State, check, check_choice
+from fewshot_nlp.learners.heads import linear_scores
+from fewshot_nlp.learners.inner_loop import Weights, need_adapter
+from fewshot_nlp.learners.lstm_optimizer import LSTMOptimizer, learned_path
+from fewshot_nlp.learners.start import (
+    examples_of,
+    moving,
+    on_sphere,
+    prototype_start,
+    seeded,
+    support_loss,
+    to_move,
+)
+from fewshot_nlp.slots import SlotBatch
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnedOptimizerConfig(LearnerConfig):
+    """Settings of `LearnedOptimizer`.
+
+    Args:
+        inner_steps: steps on the support set, from 1; as many as in meta-training is safe.
+        truncation: steps through which the meta-loss is differentiated.
+        form: "residual": the network's output is added to a gradient step; "gates": it says how much of the weights
+            to keep and of the gradient to admit.
+        hidden: numbers that each layer of the network remembers for a weight.
+        inner_lr: rate of the gradient descent that it starts as, for the adapter.
+        head_lr: the same for the head.
+        scale: features are L2-normalised and multiplied by this before the head.
+    """
+
+    inner_steps: int = 5
+    truncation: int = 20
+    form: Literal["residual", "gates"] = "residual"
+    hidden: int = 20
+    inner_lr: float = 0.1
+    head_lr: float = 0.2
+    scale: float = 4.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self, "inner_steps", 1, 1000)
+        check(self, "truncation", 1, 1000)
+        check_choice(self, "form", "residual", "gates")
+        check(self, "hidden", 1, 1000)
+        check(self, "inner_lr", 1e-8, 10)
+        check(self, "head_lr", 1e-8, 100)
+        check(self, "scale", 1e-3, 1e3)
+
+
+@LEARNERS.register("learned_optimizer")
+class LearnedOptimizer(Learner):
+    """Steps on fast weights by an LSTM that was learned."""
+
+    name = "learned_optimizer"
+    config_class = LearnedOptimizerConfig
+    uses_prior = True
+    config: LearnedOptimizerConfig
+
+    def __init__(self, encoder: Backbone, config: LearnedOptimizerConfig | None = None) -> None:
+        super().__init__(encoder, config)
+        need_adapter(encoder, self.config.seed)
+        rates = {"adapter": self.config.inner_lr}
+        if not encoder.own_head:
+            rates["head"] = self.config.head_lr
+        with seeded(self.config.seed):
+            self.optimizers = nn.ModuleDict(
+                {
+                    part: LSTMOptimizer(rate, self.config.form, self.config.hidden)
+                    for part, rate in rates.items()
+                }
+            ).to(encoder.device)
+
+    def fit(self, support: SlotBatch, *, meta: bool = False) -> State:
+        """Fast weights of adapter and head after the steps."""
+        with torch.set_grad_enabled(meta):
+            for weights in self._path(support, meta):
+                last = weights
+        return last
+
+    def meta_loss(self, support: SlotBatch, query: SlotBatch) -> Tensor:
+        """The mean of the query's losses after each step; at the start, where there are label names only."""
+        self._check_prior()
+        start, *others = self._path(support, meta=True)
+        losses = [query.loss(self.query_scores(weights, query)) for weights in others or [start]]
+        return torch.stack(losses).mean()
+
+    def score(
+        self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
+    ) -> Float[Tensor, "n_slots n_classes"]:
+        """A linear head on the features, or the model's own head where it has one."""
+        if batch.prior is not None:
+            return batch.prior
+        return linear_scores(state, on_sphere(features, self.config.scale))
+
+    def _path(self, support: SlotBatch, meta: bool) -> Iterator[Weights]:
+        """The weights at the start and after each step."""
+        head = prototype_start(self, support, self.config.scale)
+        weights = to_move(moving(self.encoder) | head, meta=meta)
+        yield weights
+        examples = examples_of(support)
+        if examples.n_slots:
+            yield from learned_path(
+                weights,
+                support_loss(self, examples, weights),
+                self._optimizer,
+                steps=self.config.inner_steps,
+                truncation=self.config.truncation,
+            )
+
+    def _optimizer(self, name: str) -> LSTMOptimizer:
+        found: LSTMOptimizer = self.optimizers["adapter" if name.startswith(FAST) else "head"]  # type: ignore[assignment]
+        return found
