@@ -24,7 +24,7 @@ class PairTokenizer:
         self.end = int(tokenizer.eos_token_id)
         self.languages = _language_codes(tokenizer)
         known = tokenizer.convert_ids_to_tokens(list(range(min(n_classes, len(tokenizer)))))
-        self.classes = tuple([*map(str, known), *(f"<unused {i}>" for i in range(len(known), n_classes))])
+        self.classes = (*map(str, known), *(f"<unused {i}>" for i in range(len(known), n_classes)))
         self._lock = threading.Lock()
 
     @property
@@ -32,7 +32,10 @@ class PairTokenizer:
         """The only languages that the model was made for, as its files name them; None where they do not say."""
         if self.languages:
             return None, None
-        return tuple(getattr(self.tokenizer, name, None) or None for name in ("source_lang", "target_lang"))  # type: ignore[return-value]
+        source, target = (
+            getattr(self.tokenizer, f"{side}_lang", None) or None for side in ("source", "target")
+        )
+        return source, target
 
     def sources(self, texts: Sequence[str], language: str | None = None) -> list[list[int]]:
         """Token ids of texts to translate, special tokens included.
@@ -89,7 +92,8 @@ class PairTokenizer:
         some = ", ".join((near or sorted(self.languages))[:6])
         given = "none is given" if language is None else f"it has no {language!r}"
         raise FewShotError(
-            f"This model needs a code for the {side} language, but {given}; set {side}_code in task_config, e.g. {some}."
+            f"This model needs a code for the {side} language, but {given}; set {side}_code in task_config, "
+            f"e.g. {some}."
         )
 
     def _check(self, rows: Sequence[Sequence[int]], texts: Sequence[str], side: str, more: int = 0) -> None:

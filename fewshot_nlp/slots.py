@@ -49,8 +49,8 @@ class SlotBatch:
             task knows nothing of the kind.
         coarse: for each class the number of the coarser class it belongs to (the entity type of a BIO tag);
             None where classes are as coarse as can be.
-        sources: for a sequence-to-sequence model, the token ids that its encoder reads beside every window, which is then
-            what its decoder reads; else None.
+        sources: for a sequence-to-sequence model, the token ids that its encoder reads beside every window, which is
+            then what its decoder reads; else None.
         prior: log-probabilities of the classes by the backbone's own head; None where it has none.
         offsets: characters of the item's text that each slot stands for (start, end); (0, 0) for slots that stand
             for none. None where the task needs none.

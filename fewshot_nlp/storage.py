@@ -269,7 +269,7 @@ def _encoder_from_json(
     settings = {key: value for key, value in config.items() if key not in fixed}
     backbone = BACKBONES[TASKS.get(task).backbone]
     check_form(config, backbone.setting_types, folder / CONFIG)
-    encoder = backbone.from_pretrained(
+    encoder: Backbone = backbone.from_pretrained(
         config["name"] or folder / "encoder",
         revision=config["revision"],
         **{**settings, **options, "dtype": dtype},

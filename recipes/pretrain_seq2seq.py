@@ -44,7 +44,7 @@ SHARES = {
     "mdn": 0.1,
     "cpp": 0.06,
 }
-"""Times that an epoch reads each source. The domains to adapt to (openehr, mozilla_legal, cc_legal, smb) are left out."""
+"""Times that an epoch reads each source; the domains to adapt to (openehr, the legal ones, smb) are left out."""
 PAD, EOS, UNK = 0, 1, 2
 LONGEST = 64
 """Tokens of a side; longer pairs are left out of training."""

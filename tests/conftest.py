@@ -1,4 +1,4 @@
-"""Fixtures of all tests: a tiny encoder and a tiny translation model, so that a test takes milliseconds and needs no network."""
+"""Fixtures of all tests: tiny models, so that a test takes milliseconds and needs no network."""
 
 import string
 from pathlib import Path

@@ -45,10 +45,12 @@ class Rescore:
 class Demands:
     """Token sequences that an output must hold: their tokens are made likelier, and there is no end before them.
 
-    A sequence that was begun is gone on with. When the model would end and one is missing, it must come first.
+    A sequence that was begun is gone on with. When the model would end and one is missing, it must come first; so it
+    must when no more tokens are left than the missing ones need.
 
     Args:
         needs: sequences for each item.
+        limits: tokens of each item's output at most, its end included.
         num_beams: rows of an item.
         end: id of the end token.
         skip: tokens that every row begins with.
@@ -56,9 +58,16 @@ class Demands:
     """
 
     def __init__(
-        self, needs: Sequence[Sequence[Sequence[int]]], num_beams: int, end: int, skip: int, bonus: float
+        self,
+        needs: Sequence[Sequence[Sequence[int]]],
+        limits: Sequence[int],
+        num_beams: int,
+        end: int,
+        skip: int,
+        bonus: float,
     ) -> None:
-        self.needs, self.num_beams, self.end, self.skip, self.bonus = needs, num_beams, end, skip, bonus
+        self.needs, self.limits, self.num_beams = needs, limits, num_beams
+        self.end, self.skip, self.bonus = end, skip, bonus
 
     def __call__(self, ids: Ids, scores: Scores) -> Scores:
         """Scores after the demands."""
@@ -75,6 +84,12 @@ class Demands:
                 scores[row, forced] = value.clamp_min(-1e4)
                 continue
             first = [need[0] for need in missing]
+            left = self.limits[row // self.num_beams] - len(sequence) - 1
+            if left <= sum(map(len, missing)):
+                scores[row] = torch.full_like(scores[row], -torch.inf).index_fill(
+                    0, torch.tensor(first[:1], device=scores.device), 0.0
+                )
+                continue
             if int(scores[row].argmax()) == self.end:
                 scores[row, first[0]] = scores[row, self.end]
             scores[row, self.end] = -torch.inf

@@ -167,7 +167,8 @@ class Seq2Seq(Backbone):
         }
         kernel = sdpa_kernel(SDPBackend.MATH) if double_backward else nullcontext()
         with self._lock, kernel:
-            return self._call("hidden", fast_weights, inputs)
+            hidden: Tensor = self._call("hidden", fast_weights, inputs)
+        return hidden
 
     def _call(self, part: str, fast_weights: Mapping[str, Tensor] | None, inputs: dict[str, Any]) -> Any:
         weights = {f"model.{name}": value for name, value in (fast_weights or {}).items()}
@@ -215,12 +216,15 @@ class Seq2Seq(Backbone):
         for chunk in chunks([len(row) for row in sources], max(1, self.token_budget // num_beams)):
             windows = [batch.windows[i] for i in chunk]
             room = self.tokenizer.max_length - len(windows[0])
-            limits = [min(room, int(max_ratio * len(sources[i])) + 10) for i in chunk]
+            needs = [demands[i] if demands is not None else [] for i in chunk]
+            lengths = [
+                max_ratio * len(sources[i]) + sum(map(len, n)) for i, n in zip(chunk, needs, strict=True)
+            ]
+            limits = [min(room, int(length) + 10) for length in lengths]
             processors: list[Any] = [Rescore(score)]
-            if demands is not None and any(demands[i] for i in chunk):
-                needs = [demands[i] for i in chunk]
+            if any(needs):
                 processors.append(
-                    Demands(needs, num_beams, self.tokenizer.end, len(windows[0]), demand_bonus)
+                    Demands(needs, limits, num_beams, self.tokenizer.end, len(windows[0]), demand_bonus)
                 )
             processors.append(Bounds(limits, num_beams, self.tokenizer.end, len(windows[0])))
             rows = self._generate(

@@ -155,7 +155,7 @@ class NearestNeighbour(Learner):
             }
         if len(torch.unique(support.groups)) < 2:  # nothing to hold out
             return {
-                "interpolation": features.new_tensor(given or 0.5),
+                "interpolation": features.new_tensor(0.5 if given is None else given),
                 "temperature": features.new_tensor(temperature or 0.1),
             }
         generator = torch.Generator().manual_seed(self.config.seed)
@@ -174,7 +174,7 @@ class NearestNeighbour(Learner):
         assert prior is not None
         own = prior.gather(1, gold[chosen][:, None])[:, 0]
         classes = gold[near.indices]
-        found = near.values.clamp_max(1e4)
+        found = near.values  # infinite where there are fewer than k
         hit = (classes == gold[chosen][:, None]).to(features)
         if self.config.mixing == "adaptive":
             return train_adaptive(found, classes, hit, own, self.config.seed)

@@ -36,7 +36,7 @@ class Index:
             vectors = F.normalize(vectors, dim=-1)
         self.faiss: Any = None
         if backend == "faiss":
-            self.faiss = _faiss_index(vectors.cpu(), cells)
+            self.faiss = _faiss_index(vectors.detach().cpu(), cells)
         else:
             self.transposed = vectors.T.contiguous()
             self.half_squares = vectors.square().sum(dim=1) / 2
@@ -53,7 +53,7 @@ class Index:
             queries = F.normalize(queries, dim=-1)
         k = min(k, self.n)
         if self.faiss is not None:
-            found, numbers = self.faiss.search(queries.cpu().numpy(), k)
+            found, numbers = self.faiss.search(queries.detach().cpu().numpy(), k)
             distance = torch.from_numpy(found).to(queries.device)
             number = torch.from_numpy(numbers).to(queries.device)
             distance = torch.where(number < 0, torch.inf, distance)
@@ -75,6 +75,8 @@ class Index:
 
 def index_of(keys: Float[Tensor, "n d"], metric: str, backend: str = "exact") -> Index:
     """The index of some keys, made at the first call and kept as long as they are."""
+    if keys.requires_grad:  # a graph that is used once
+        return Index(keys, metric, backend)
     made: dict[tuple[str, str], Index] = _prepared.setdefault(keys, {})
     if (metric, backend) not in made:
         made[metric, backend] = Index(keys, metric, backend)

@@ -21,6 +21,8 @@ TEMPERATURES = torch.tensor([0.03, 0.1, 0.2, 0.5, 1.0, 2.0])
 HIDDEN = 32
 ADAPTIVE_STEPS = 200
 FLOOR = 1e-30
+FAR = 1e3
+"""Distance of neighbours that are not there, in mean distances."""
 
 
 def by_content(support: SlotBatch) -> Int[Tensor, " n_slots"]:
@@ -47,7 +49,7 @@ def mix(
 
 def fixed_mass(distances: Float[Tensor, "n k"], share: Tensor, temperature: Tensor) -> Float[Tensor, "n k"]:
     """Softmax of minus the distances over the temperature, times the interpolation."""
-    return share * torch.softmax(-distances / temperature, dim=1)
+    return share * torch.softmax(-distances / temperature, dim=1).nan_to_num(0.0)  # where none was found
 
 
 def choose_fixed(
@@ -81,7 +83,9 @@ def adaptive_mass(
     network: Mapping[str, Tensor], distances: Float[Tensor, "n k"], classes: Int[Tensor, "n k"]
 ) -> Float[Tensor, "n k"]:
     """Mass of each neighbour by the network of `train_adaptive`."""
-    inputs = torch.cat([distances / network["mix.scale"], _distinct(classes).to(distances)], dim=1)
+    distances = torch.where(distances.isfinite(), distances, FAR * network["mix.scale"])
+    shape = (distances / network["mix.scale"]).clamp_max(10.0)
+    inputs = torch.cat([shape, _distinct(classes).to(distances)], dim=1)
     hidden = torch.tanh(inputs @ network["mix.in"].T + network["mix.in_bias"])
     choice = torch.softmax(hidden @ network["mix.out"].T + network["mix.out_bias"], dim=1)
     total = torch.zeros_like(distances)
@@ -121,7 +125,7 @@ def train_adaptive(
             mass = adaptive_mass({**network, **scale}, distances, classes)
             likelihood = (mass * hit).sum(dim=1) + (1 - mass.sum(dim=1)).clamp_min(0) * prior.exp()
             optimiser.zero_grad()
-            (-likelihood.clamp_min(FLOOR).log().mean()).backward()
+            torch.autograd.backward(-likelihood.clamp_min(FLOOR).log().mean())
             optimiser.step()
     return {name: value.detach() for name, value in network.items()} | scale
 

@@ -73,7 +73,9 @@ def paired_bootstrap(
         "baseline_ci95": float(one.ci),
         "system_ci95": float(two.ci),
         "difference": float(two.score - one.score),
-        "p": float(two.p_value),
+        "p": 1.0
+        if one.score == two.score
+        else float(two.p_value),  # sacrebleu counts nothing above no difference
     }
 
 

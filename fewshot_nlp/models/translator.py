@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.metrics.translation import paired_bootstrap, signatures
@@ -24,7 +24,12 @@ class FewShotTranslator(FewShotModel):
 
     task_name = "translation"
     default_learner = "nearest_neighbour"
-    default_learner_config = {"k": 8, "metric": "euclidean", "temperature": None, "half": True}
+    default_learner_config: ClassVar[dict[str, Any]] = {
+        "k": 8,
+        "metric": "euclidean",
+        "temperature": None,
+        "half": True,
+    }
 
     def predict(self, texts: Iterable[str], *, glossary: Mapping[str, str] | None = None) -> list[str]:
         """The translation of each text.

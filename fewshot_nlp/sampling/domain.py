@@ -6,10 +6,10 @@ from typing import ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 
-from fewshot_nlp.episode import Episode, TaskDataset, canonical_json
+from fewshot_nlp.episode import Episode, Example, Json, TaskDataset, canonical_json
 from fewshot_nlp.errors import FewShotError, logger
 from fewshot_nlp.sampling.base import RESTARTS, SAMPLERS, SamplerConfig, generator, whole
-from fewshot_nlp.sampling.rows import RowIndex, can_divide, counted, make_episode
+from fewshot_nlp.sampling.rows import RowIndex, Rows, can_divide, counted, make_episode
 
 T = TypeVar("T")
 PARTS = ("meta_train", "meta_val", "meta_test")
@@ -184,6 +184,16 @@ class KShotConfig(SamplerConfig):
     sampler: ClassVar[str] = "k_shot"
     k_shot: int = 16
     n_query: int = 16
+    unit: str = "rows"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.unit not in ("rows", "words"):
+            raise FewShotError(f"unit is {self.unit!r}, but must be one of: rows, words.")
+
+    def key(self) -> dict[str, Json]:
+        """As for the other samplers; ``unit`` only where it is not the usual one."""
+        return {name: value for name, value in super().key().items() if (name, value) != ("unit", "rows")}
 
 
 @SAMPLERS.register("k_shot")
@@ -196,8 +206,10 @@ class KShot:
 
     Args:
         dataset: data of any task; with labels, ``label_names`` of an episode are all of the data set's.
-        k_shot: support rows, at least 1.
+        k_shot: support rows, at least 1; or words, see ``unit``.
         n_query: query rows, at least 1.
+        unit: "rows", or "words": rows are drawn until their inputs have ``k_shot`` words or more between white space
+            (supports of 4,000 words as in Meta-MT, Sharaf et al. 2020).
         seed: at least 0.
         n_episodes: length of the stream, at least 1.
 
@@ -222,17 +234,21 @@ class KShot:
         k_shot: int = 16,
         n_query: int = 16,
         *,
+        unit: str = "rows",
         seed: int = 0,
         n_episodes: int = 600,
     ) -> None:
         self.dataset = dataset
-        self.config = KShotConfig(k_shot=k_shot, n_query=n_query, seed=seed, n_episodes=n_episodes)
+        self.config = KShotConfig(k_shot=k_shot, n_query=n_query, unit=unit, seed=seed, n_episodes=n_episodes)
         self._key = self.config.key()
         self._index = RowIndex(dataset)
+        self._words = np.array([_words(example) for example in dataset.examples], np.int64)
         self._labels = tuple(self._index.by_label)
         self.n_examples = len(self._index.rows)
         sizes = self._index.group_sizes(self._index.rows)
-        if not can_divide(sizes, k_shot, n_query):
+        if unit == "words":
+            self._check_words()
+        elif not can_divide(sizes, k_shot, n_query):
             groups = counted(len(sizes), "group", "groups")
             where = f" in {groups}, none of which may stand on both sides" if self._index.grouped else ""
             raise FewShotError(
@@ -242,7 +258,26 @@ class KShot:
 
     @property
     def _asked(self) -> str:
-        return f"{self.config.k_shot}-shot with {counted(self.config.n_query, 'query', 'queries')}"
+        size = (
+            f"{self.config.k_shot}-shot"
+            if self.config.unit == "rows"
+            else f"A support of {self.config.k_shot} words"
+        )
+        return f"{size} with {counted(self.config.n_query, 'query', 'queries')}"
+
+    def _check_words(self) -> None:
+        words = int(self._words[self._index.rows].sum())
+        if words < self.config.k_shot or self.n_examples <= self.config.n_query:
+            raise FewShotError(
+                f"{self._asked} cannot be had: {self.dataset.name} has {words} words in {self.n_examples} distinct "
+                "examples. Lower k_shot or n_query."
+            )
+
+    def _size(self, rows: Rows) -> int:
+        """How many of some rows, in their order, make a support set."""
+        if self.config.unit == "rows":
+            return self.config.k_shot
+        return int(np.searchsorted(self._words[rows].cumsum(), self.config.k_shot)) + 1
 
     def episode(self, index: int) -> Episode:
         """Episode number ``index``, from 0 on.
@@ -253,8 +288,8 @@ class KShot:
         config, rows = self.config, self._index.rows
         rng = generator(self.dataset.fingerprint, self._key, config.seed, index)
         for attempt in range(RESTARTS + 1):
-            order = np.argsort(self._index.group_ranks(rng, spread=attempt == 0)[rows])
-            support = rows[order[: config.k_shot]]
+            order = rows[np.argsort(self._index.group_ranks(rng, spread=attempt == 0)[rows])]
+            support = order[: self._size(order)]
             rest = self._index.outside(rows, support)
             if len(rest) >= config.n_query:
                 query = rest[rng.choice(len(rest), config.n_query, replace=False)]
@@ -264,6 +299,7 @@ class KShot:
                 f"{self._asked}: after {RESTARTS} restarts, {len(rest)} rows are left in groups that the "
                 "support set does not touch. Lower k_shot or n_query, or divide the data into smaller groups."
             )
+        name = "shot" if config.unit == "rows" else config.unit
         return make_episode(
             self.dataset,
             rng.permutation(support).tolist(),
@@ -271,8 +307,13 @@ class KShot:
             labels=self._labels,
             restrict=False,
             task_id=self.dataset.name,
-            episode_id=f"{self.dataset.name}/{config.k_shot}-shot/seed-{config.seed}/{index}",
+            episode_id=f"{self.dataset.name}/{config.k_shot}-{name}/seed-{config.seed}/{index}",
         )
 
     def __len__(self) -> int:
         return self.config.n_episodes
+
+
+def _words(example: Example) -> int:
+    """Words between white space of an example's input texts."""
+    return sum(len(value.split()) for value in example.inputs.values() if isinstance(value, str))

@@ -35,7 +35,7 @@ class Task(ABC):
         """The options that the task was made with."""
         return dict(vars(self))
 
-    def settle(self, tokenizer: Any) -> None:
+    def settle(self, tokenizer: Any) -> None:  # noqa: B027 - most tasks take nothing
         """Takes from the backbone's tokenizer what was not given; called when the task meets a backbone."""
 
     @abstractmethod

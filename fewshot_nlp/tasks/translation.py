@@ -1,4 +1,4 @@
-"""Translation by a sequence-to-sequence model. A slot is a position of the decoder, a class a token of the vocabulary."""
+"""Translation by a sequence-to-sequence model: a slot is a position of the decoder, a class a token."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -81,20 +81,22 @@ class Translation(Task):
         """A text, or a row whose target is not looked at."""
         if isinstance(value, Mapping):
             pair = need_column(value, "translation", Mapping, '{"de": "Guten Tag."}')
-            value = pair[self._keys(pair)[0]]
+            value = need_column(pair, self._keys(pair)[0], str, '"Guten Tag."')
         return Query({"text": need_text(value, "text")})
 
     def settle(self, tokenizer: Any) -> None:
         """Takes the model's own languages where none were given, and warns where others were."""
         directions = tokenizer.directions
-        given = (self.source, self.target)
-        if all(directions) and all(given) and given != directions:
+        given = self.source or directions[0], self.target or directions[1]
+        if given[0] is not None and given[0] == given[1]:
+            raise FewShotError(f"Source and target are both {given[0]!r}; set the other one in task_config.")
+        if all(directions) and given != directions:
             logger.warning(
                 "The model translates %s to %s, but the task is %s to %s: expect nonsense, or load another model.",
                 *directions,
                 *given,
             )
-        self.source, self.target = self.source or directions[0], self.target or directions[1]
+        self.source, self.target = given
 
     def check_conflicts(self, examples: Sequence[Example]) -> None:
         """Nothing: a text may have several translations."""
@@ -147,9 +149,8 @@ class Translation(Task):
         """Beam search, and what the glossary demands of each translation."""
         options: dict[str, Any] = {"num_beams": self.num_beams, "length_penalty": self.length_penalty}
         if self.glossary:
-            wanted = [
-                [w for t, w in self.glossary.items() if _occurs(t, i.inputs["text"])] for i in batch.items
-            ]
+            found = [set(self._terms().findall(item.inputs["text"])) for item in batch.items]
+            wanted = [[words for term, words in self.glossary.items() if term in terms] for terms in found]
             flat = [words for row in wanted for words in row]
             spelled = dict(zip(flat, tokenizer.bare_targets(flat), strict=True))
             self._check_spelling(spelled, tokenizer)
@@ -186,9 +187,12 @@ class Translation(Task):
 
     def _with_terms(self, text: str) -> str:
         """The text with the glossary's terms already in the target language, which a shared vocabulary can copy."""
-        for term, words in self.glossary.items():
-            text = _pattern(term).sub(lambda _, w=words: w, text)
-        return text
+        return self._terms().sub(lambda found: self.glossary[found[0]], text) if self.glossary else text
+
+    def _terms(self) -> re.Pattern[str]:
+        """The glossary's terms as whole words; of two that begin at one place the longer."""
+        longest = sorted(self.glossary, key=len, reverse=True)
+        return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest))})(?!\w)")
 
     def _check_spelling(self, spelled: Mapping[str, Sequence[int]], tokenizer: Any) -> None:
         unknown = tokenizer.tokenizer.unk_token_id
@@ -197,11 +201,3 @@ class Translation(Task):
                 raise FewShotError(
                     f"The model's vocabulary cannot spell the glossary's {words!r}; choose other words for it."
                 )
-
-
-def _pattern(term: str) -> re.Pattern[str]:
-    return re.compile(rf"(?<!\w){re.escape(term)}(?!\w)")
-
-
-def _occurs(term: str, text: str) -> bool:
-    return _pattern(term).search(text) is not None

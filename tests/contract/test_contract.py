@@ -18,7 +18,6 @@ from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.learners.base import FAST
 from fewshot_nlp.pipeline import Pipeline, TaskModel
 from fewshot_nlp.storage import load, save
-from fewshot_nlp.tasks import TASKS
 
 pytestmark = pytest.mark.parametrize(("task", "learner"), MATRIX, ids=[f"{t}-{m}" for t, m in MATRIX])
 
