@@ -8,8 +8,8 @@ lock, and nothing is lost (what one of them had forgotten comes back if the othe
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,46 +19,9 @@ from torch import Tensor
 
 from fewshot_nlp.episode import Json
 from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.memory.entries import EVICTIONS, Entry, Eviction, Neighbour, evicted
 from fewshot_nlp.memory.index import Index
 from fewshot_nlp.memory.store_file import locked, read_store, write_store
-
-Eviction = Literal["oldest", "least_used", "balanced"]
-EVICTIONS = ("oldest", "least_used", "balanced")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """What a store knows of a key.
-
-    Args:
-        label: the label or target of the slot, as text; empty where it has none.
-        example: id of the example that it came from; empty where it came from a label's name.
-        text: what the slot stands for, a word or a whole text.
-        place: number of the slot in its example, from 0.
-        start: first character of the slot in the example's text; 0 with `end` 0 where that is not known.
-        end: character after the last.
-        task: name of the task, or of the learning problem, to tell the entries of several tasks apart.
-        number: running number of the entry in its store: a later one was remembered later. Given by the store.
-        uses: how often a search with ``count_uses`` returned it.
-    """
-
-    label: str
-    example: str = ""
-    text: str = ""
-    place: int = 0
-    start: int = 0
-    end: int = 0
-    task: str = ""
-    number: int = -1
-    uses: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Neighbour:
-    """An entry that a search found, and how far it is."""
-
-    entry: Entry
-    distance: float
 
 
 class MemoryStore:
@@ -306,17 +269,5 @@ class MemoryStore:
         over = 0 if self.capacity is None else len(self) - self.capacity
         if over <= 0:
             return
-        order: Callable[[int], tuple[int, ...]]
-        if self.eviction == "balanced":  # the n-th newest of every label before the n+1-th newest of any
-            seen: Counter[str] = Counter()
-            turn = [0] * len(self)
-            for i in reversed(range(len(self))):
-                turn[i] = seen[self.entries[i].label]
-                seen[self.entries[i].label] += 1
-            order = lambda i: (-turn[i], self.entries[i].number)  # noqa: E731 - three rules, one a line
-        elif self.eviction == "least_used":
-            order = lambda i: (self.entries[i].uses, self.entries[i].number)  # noqa: E731
-        else:
-            order = lambda i: (self.entries[i].number,)  # noqa: E731
-        gone = set(sorted(range(len(self)), key=order)[:over])
+        gone = evicted(self.entries, over, self.eviction)
         self._keep([i for i in range(len(self)) if i not in gone])

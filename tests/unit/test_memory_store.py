@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fewshot_nlp.errors import FewShotError
-from fewshot_nlp.memory.store import Entry, MemoryStore
+from fewshot_nlp.memory import Entry, MemoryStore
 from fewshot_nlp.memory.store_file import HEADER
 
 ROOT = Path(__file__).parents[2]
@@ -223,7 +223,7 @@ def test_processes_that_merge_lose_nothing(tmp_path):
     path = store_of(2).save(tmp_path / "m")
     program = (
         "import sys, torch\n"
-        "from fewshot_nlp.memory.store import Entry, MemoryStore\n"
+        "from fewshot_nlp.memory import Entry, MemoryStore\n"
         "for i in range(5):\n"
         "    store = MemoryStore(4, 'f' * 64)\n"
         "    store.remember(torch.ones(1, 4), [Entry(label=sys.argv[2], text=str(i))])\n"
