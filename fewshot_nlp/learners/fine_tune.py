@@ -1,14 +1,17 @@
 """Fine-tuning on the support set: an adapter, the whole model, or only a head, by AdamW.
 
 Papers: Hu et al. 2021, LoRA (``scope="adapter"``); Kumar et al. 2022, Fine-Tuning can Distort Pretrained Features
-(LP-FT: the head is first solved on frozen features, then everything moves); Prechelt 1998, Early Stopping.
+(LP-FT: the head is first solved on frozen features, then everything moves); Prechelt 1998, Early Stopping. Off by
+default: Howard & Ruder 2018, Universal Language Model Fine-tuning (``layer_decay``, ``unfreeze``); Xuhong, Grandvalet,
+Davoine 2018, Explicit Inductive Bias for Transfer Learning (``l2_sp``); Wortsman et al. 2022 (``folds``).
 Deviations: any learner whose state has a head (``head.weight``, ...) may give the start, ``start="prototypes"`` gives
-label names their say; no dropout; a model with a head of its own (a translation model) keeps it, and only the
-adapter or all weights move. Data needed: from about 8 examples a class. Choose it when the features of the
-frozen encoder do not separate the classes, and seconds to minutes of adapting are affordable.
+label names their say; layers unfreeze by shares of the steps, not by epochs; no dropout; a model with a head of its
+own (a translation model) keeps it, and only the adapter or all weights move. Data needed: from about 8 examples a
+class. Choose it when the features of the frozen encoder do not separate the classes, and seconds to minutes of
+adapting are affordable.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -19,6 +22,7 @@ from torch import Tensor
 from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import LEARNERS
+from fewshot_nlp.learners.adamw import Descent, layer_depths, mini_batches
 from fewshot_nlp.learners.base import (
     FAST,
     Learner,
@@ -29,16 +33,10 @@ from fewshot_nlp.learners.base import (
     fast_weights,
 )
 from fewshot_nlp.learners.heads import LearnedHead, linear_scores
-from fewshot_nlp.learners.inner_loop import fast_bfloat16, gradients, need_adapter
+from fewshot_nlp.learners.inner_loop import fast_bfloat16, need_adapter
+from fewshot_nlp.learners.part_of_the_way import WIDTH, part_of_the_way
 from fewshot_nlp.learners.start import examples_of, moving, on_sphere, prototype_start
 from fewshot_nlp.slots import SlotBatch
-
-SHARES = (0.0, 0.5, 1.0)
-"""Of the way from the start to the end of training."""
-TEMPERATURES = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8)
-ENOUGH_HELD_OUT = 48
-WIDTH = 80
-"""Slots of a window that are trained on where the task is to find some of them: what is far from them costs time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +61,9 @@ class FineTuneConfig(LearnerConfig):
         scale: with "prototypes" and "meta", features are L2-normalised and multiplied by this before the head.
         max_grad_norm: gradients of adapter or encoder are scaled down to this norm.
         label_smoothing: share of the probability spread over all classes.
+        layer_decay: the rate of each layer of the encoder is this times that of the layer above; the paper has 1 / 2.6.
+        unfreeze: share of the steps in which the layers begin to move one by one, from the top; 0 for all at once.
+        l2_sp: weight of half the squared distance of adapter or encoder to their start, instead of their weight decay.
         folds: from 2 on, the weights go only part of the way from the start to where training led, perhaps none of
             it: as far as lowers the loss of held-out examples in so many folds surely (by a standard error; Wortsman
             et al. 2022, Robust fine-tuning of zero-shot models). It doubles the time; 0 goes all the way.
@@ -84,6 +85,9 @@ class FineTuneConfig(LearnerConfig):
     scale: float = 8.0
     max_grad_norm: float = 1.0
     label_smoothing: float = 0.0
+    layer_decay: float = 1.0
+    unfreeze: float = 0.0
+    l2_sp: float = 0.0
     folds: int = 0
     bfloat16: bool | None = False
 
@@ -103,6 +107,9 @@ class FineTuneConfig(LearnerConfig):
         check(self, "scale", 1e-3, 1e3)
         check(self, "max_grad_norm", 1e-6, 1e6)
         check(self, "label_smoothing", 0, 0.9)
+        check(self, "layer_decay", 1e-3, 1)
+        check(self, "unfreeze", 0, 1)
+        check(self, "l2_sp", 0, 1e6)
         check(self, "folds", 0, 20)
 
 
@@ -138,7 +145,9 @@ class FineTune(Learner):
         if meta or not examples.n_slots:
             return state
         if self.config.folds > 1:
-            return self._part_of_the_way(state, examples)
+            return part_of_the_way(
+                state, examples, self._train, self._training_scores, self.config.folds, self.config.seed
+            )
         return self._train(state, examples)
 
     def score(
@@ -167,39 +176,6 @@ class FineTune(Learner):
             return state | self.start.fit(support)
         return state | prototype_start(self, support, self.config.scale)
 
-    def _part_of_the_way(self, start: State, examples: SlotBatch) -> State:
-        groups = torch.unique(examples.groups)
-        order = torch.randperm(len(groups), generator=torch.Generator().manual_seed(self.config.seed))
-        folds = min(self.config.folds, len(groups))
-        losses: list[Float[Tensor, "n_examples n_shares n_temperatures"]] = []
-        for held in groups[order].chunk(folds) if folds > 1 else ():
-            out = torch.isin(examples.groups, held)
-            end = self._train(start, examples.select(~out), 1 - 1 / folds)
-            losses.append(self._losses([_between(start, end, s) for s in SHARES], examples.select(out)))
-            if sum(map(len, losses)) >= ENOUGH_HELD_OUT:
-                break
-        share = _surely_better(torch.cat(losses)) if losses else 0.0
-        if share == 0.0:
-            return {name: value.detach().clone() for name, value in start.items()}
-        return _between(start, self._train(start, examples), share)
-
-    @torch.no_grad()
-    def _losses(
-        self, states: Sequence[State], examples: SlotBatch
-    ) -> Float[Tensor, "n_examples n_states n_temperatures"]:
-        """The loss of each example under each state, with the scores divided by each temperature.
-
-        It is about where in a text the targets are, not whether they are: that is for the task to calibrate.
-        """
-        examples = examples.around_targets(WIDTH, self.config.seed)
-        scores = [self._training_scores(state, examples) for state in states]
-        masks = [(examples.groups == g) & examples.has_place for g in torch.unique(examples.groups)]
-        parts = [(examples.select(mask), mask.to(self.encoder.device)) for mask in masks]
-        return torch.tensor(
-            [[[float(part.loss(s[mask] / t)) for t in TEMPERATURES] for s in scores] for part, mask in parts],
-            dtype=torch.float64,
-        )
-
     def _training_scores(self, state: State, batch: SlotBatch) -> Float[Tensor, "n_slots n_classes"]:
         """As `query_scores`, the encoder in bfloat16 where that is asked for."""
         device, wanted = self.encoder.device, self.config.bfloat16
@@ -213,30 +189,27 @@ class FineTune(Learner):
         """The state after training; ``share`` of the steps."""
         state = {name: value.detach().clone() for name, value in start.items()}
         weights = {n: w.requires_grad_() for n, w in state.items() if n.startswith((FAST, "head."))}
-        fast = {n: w for n, w in weights.items() if n.startswith(FAST)}
-        head = {n: w for n, w in weights.items() if not n.startswith(FAST)}
         train, held_out = self._split(examples.around_targets(WIDTH, self.config.seed))
         steps = max(1, round(share * self.config.steps))
         if self.config.epochs is not None:
             batches = -(-len(torch.unique(train.groups)) // self.config.batch_size)
             steps = min(steps, self.config.epochs * batches)
-        rate = self.config.lr or (1e-4 if self.config.scope == "all" else 1e-3)
-        groups = [
-            {"params": list(w.values()), "lr": r} for w, r in ((fast, rate), (head, self.config.head_lr)) if w
-        ]
-        optimiser = torch.optim.AdamW(groups, weight_decay=self.config.weight_decay)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimiser, lambda step: min((step + 1) / (0.1 * steps + 1), 1 - step / steps)
+        descent = Descent(
+            weights,
+            lr=self.config.lr or (1e-4 if self.config.scope == "all" else 1e-3),
+            head_lr=self.config.head_lr,
+            steps=steps,
+            weight_decay=self.config.weight_decay,
+            max_grad_norm=self.config.max_grad_norm,
+            depths=layer_depths(self.encoder),
+            layer_decay=self.config.layer_decay,
+            unfreeze=self.config.unfreeze,
+            l2_sp=self.config.l2_sp,
         )
         best, best_loss = state, float("inf")
-        for step, batch in zip(range(steps), self._batches(train), strict=False):
-            loss = batch.loss(self._training_scores(state, batch), self.config.label_smoothing)
-            for name, grad in gradients(loss, weights).items():
-                weights[name].grad = grad
-            if fast:
-                torch.nn.utils.clip_grad_norm_(fast.values(), self.config.max_grad_norm)
-            optimiser.step()
-            schedule.step()
+        order = mini_batches(train, self.config.batch_size, self.config.seed)
+        for step, batch in zip(range(steps), order, strict=False):
+            descent.step(batch.loss(self._training_scores(state, batch), self.config.label_smoothing))
             if held_out is not None and (step % 5 == 4 or step == steps - 1):
                 with torch.no_grad():
                     value = float(held_out.loss(self.query_scores(state, held_out)))
@@ -252,36 +225,3 @@ class FineTune(Learner):
         order = torch.randperm(len(groups), generator=torch.Generator().manual_seed(self.config.seed))
         out = torch.isin(examples.groups, groups[order[:held]])
         return examples.select(~out), examples.select(out)
-
-    def _batches(self, examples: SlotBatch) -> Iterator[SlotBatch]:
-        groups = torch.unique(examples.groups)
-        generator = torch.Generator().manual_seed(self.config.seed)
-        if len(groups) <= self.config.batch_size:
-            while True:
-                yield examples
-        while True:
-            for part in groups[torch.randperm(len(groups), generator=generator)].split(
-                self.config.batch_size
-            ):
-                yield examples.select(torch.isin(examples.groups, part))
-
-
-def _between(start: State, end: State, share: float) -> State:
-    """Each weight part of the way from a start to an end; what does not move is the start's."""
-    return {
-        name: torch.lerp(value.detach(), end[name], share) if value.is_floating_point() else value
-        for name, value in start.items()
-    }
-
-
-def _surely_better(losses: Float[Tensor, "n_examples n_shares n_temperatures"]) -> float:
-    """The share with the least mean loss, where it beats the first by a standard error of the difference; else 0.
-
-    Each share has its best temperature, so that to be more or less sure of the same answers is no gain.
-    """
-    temperature = losses.mean(dim=0).argmin(dim=1)
-    each = losses[:, torch.arange(len(SHARES)), temperature]
-    best = int(each.mean(dim=0).argmin())
-    gain = each[:, 0] - each[:, best]
-    error = gain.std(correction=0) / max(1, len(gain) - 1) ** 0.5
-    return SHARES[best] if float(gain.mean()) > float(error) else 0.0

@@ -1,0 +1,93 @@
+"""How far to go from the start of fine-tuning to its end, chosen on held-out examples.
+
+Paper: Wortsman et al. 2022, Robust fine-tuning of zero-shot models (WiSE-FT, equation 1: a straight line between the
+weights before and after). Deviation: the share of the way is chosen by folds of the support set, and is 0 unless
+another one is better by a standard error.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fewshot_nlp.learners.base import State
+from fewshot_nlp.slots import SlotBatch
+
+SHARES = (0.0, 0.5, 1.0)
+"""Of the way from the start to the end of training."""
+TEMPERATURES = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8)
+ENOUGH_HELD_OUT = 48
+WIDTH = 80
+"""Slots of a window that are trained on where the task is to find some of them: what is far from them costs time."""
+
+Train = Callable[[State, SlotBatch, float], State]
+Score = Callable[[State, SlotBatch], Tensor]
+
+
+def part_of_the_way(
+    start: State, examples: SlotBatch, train: Train, score: Score, folds: int, seed: int
+) -> State:
+    """The state part of the way from a start to where training leads, perhaps at the start itself.
+
+    Args:
+        start: the state before training.
+        examples: what is trained on, and held out in turns.
+        train: the state after training from a start on examples, with a share of the steps.
+        score: a state's scores of slots.
+        folds: into how many parts the examples are divided.
+        seed: of that division.
+    """
+    groups = torch.unique(examples.groups)
+    order = torch.randperm(len(groups), generator=torch.Generator().manual_seed(seed))
+    folds = min(folds, len(groups))
+    losses: list[Float[Tensor, "n_examples n_shares n_temperatures"]] = []
+    for held in groups[order].chunk(folds) if folds > 1 else ():
+        out = torch.isin(examples.groups, held)
+        end = train(start, examples.select(~out), 1 - 1 / folds)
+        states = [between(start, end, share) for share in SHARES]
+        losses.append(_losses(states, examples.select(out).around_targets(WIDTH, seed), score))
+        if sum(map(len, losses)) >= ENOUGH_HELD_OUT:
+            break
+    share = surely_better(torch.cat(losses)) if losses else 0.0
+    if share == 0.0:
+        return {name: value.detach().clone() for name, value in start.items()}
+    return between(start, train(start, examples, 1.0), share)
+
+
+@torch.no_grad()
+def _losses(
+    states: Sequence[State], examples: SlotBatch, score: Score
+) -> Float[Tensor, "n_examples n_states n_temperatures"]:
+    """The loss of each example under each state, with the scores divided by each temperature.
+
+    It is about where in a text the targets are, not whether they are: that is for the task to calibrate.
+    """
+    scores = [score(state, examples) for state in states]
+    masks = [(examples.groups == g) & examples.has_place for g in torch.unique(examples.groups)]
+    parts = [(examples.select(mask), mask.to(scores[0].device)) for mask in masks]
+    return torch.tensor(
+        [[[float(part.loss(s[mask] / t)) for t in TEMPERATURES] for s in scores] for part, mask in parts],
+        dtype=torch.float64,
+    )
+
+
+def between(start: State, end: State, share: float) -> State:
+    """Each weight part of the way from a start to an end; what does not move is the start's."""
+    return {
+        name: torch.lerp(value.detach(), end[name], share) if value.is_floating_point() else value
+        for name, value in start.items()
+    }
+
+
+def surely_better(losses: Float[Tensor, "n_examples n_shares n_temperatures"]) -> float:
+    """The share with the least mean loss, where it beats the first by a standard error of the difference; else 0.
+
+    Each share has its best temperature, so that to be more or less sure of the same answers is no gain.
+    """
+    temperature = losses.mean(dim=0).argmin(dim=1)
+    each = losses[:, torch.arange(len(SHARES)), temperature]
+    best = int(each.mean(dim=0).argmin())
+    gain = each[:, 0] - each[:, best]
+    error = gain.std(correction=0) / max(1, len(gain) - 1) ** 0.5
+    return SHARES[best] if float(gain.mean()) > float(error) else 0.0

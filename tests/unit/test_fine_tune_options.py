@@ -1,0 +1,161 @@
+"""Rates by layer, unfreezing and the pull to the start point, against their formulas."""
+
+import pytest
+import torch
+from vectors import random_episode
+
+from fewshot_nlp.backbone import Encoder
+from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.learners import LEARNERS
+from fewshot_nlp.learners.adamw import Descent, layer_begins, layer_depths, layer_rates
+from fewshot_nlp.learners.base import FAST
+from fewshot_nlp.learners.fine_tune import FineTune, FineTuneConfig
+from fewshot_nlp.slots import SlotBatch
+
+CONSTANT = {"weight_decay": 0.0, "max_grad_norm": 1e6}
+
+
+@pytest.fixture
+def encoder(tiny_encoder_folder):
+    return Encoder.from_pretrained(tiny_encoder_folder)
+
+
+def support_of(encoder) -> SlotBatch:
+    from fewshot_nlp.tasks import TASKS
+
+    task = TASKS.get("classification")()
+    rows = [{"text": "the judge gave an order", "label": "law"}, {"text": "blood and pain", "label": "drug"}]
+    examples = task.examples(rows * 2)
+    return task.collate(examples, task.labels(examples), encoder.tokenizer, with_targets=True)
+
+
+def test_every_weight_has_the_layer_that_its_name_says(encoder):
+    depths = layer_depths(encoder)
+    for name, depth in depths.items():
+        if "embeddings" in name:
+            assert depth == 0
+        for layer in (0, 1):
+            if f"layer.{layer}." in name:
+                assert depth == layer
+    assert set(depths.values()) == {0, 1}
+
+
+def test_a_decoders_layers_are_above_its_encoders(tiny_translator_folder):
+    from fewshot_nlp.backbone.seq2seq import Seq2Seq
+
+    depths = layer_depths(Seq2Seq.from_pretrained(tiny_translator_folder))
+    below = [d for name, d in depths.items() if ".encoder.layers." in name]
+    above = [d for name, d in depths.items() if ".decoder.layers." in name]
+    assert below
+    assert max(below) + 1 == min(above)
+
+
+def test_rates_fall_by_the_factor_of_the_paper():
+    rates = layer_rates({"a": 0, "b": 2, "c": 3}, 0.01, 1 / 2.6)
+    assert rates == pytest.approx({"a": 0.01 / 2.6**3, "b": 0.01 / 2.6, "c": 0.01})
+
+
+def test_first_step_is_as_long_as_the_layers_rate(encoder):
+    config = FineTuneConfig(
+        scope="all", steps=1, lr=1e-3, layer_decay=0.25, weight_decay=0.0, max_grad_norm=1e6, label_names=0.0
+    )
+    state = FineTune(encoder, config).adapt(support_of(encoder)).state
+    depths, before = layer_depths(encoder), encoder.parameters()
+    moved = {0: 0.0, 1: 0.0}
+    for name, depth in depths.items():
+        change = (state[name] - before[name.removeprefix(FAST)]).abs().max()
+        moved[depth] = max(moved[depth], float(change))
+    # Adam's first step is the rate for every weight, whatever its gradient; the schedule's first factor is 1 / 1.1.
+    assert moved[1] == pytest.approx(1e-3 / 1.1, rel=1e-2)
+    assert moved[0] == pytest.approx(1e-3 / 1.1 / 4, rel=1e-2)
+
+
+def test_layers_begin_after_equal_shares_of_the_steps():
+    assert layer_begins({"low": 0, "middle": 1, "top": 5, "top too": 5}, 30) == {
+        "low": 20,
+        "middle": 10,
+        "top": 0,
+        "top too": 0,
+    }
+    assert set(layer_begins({"low": 0, "top": 1}, 0).values()) == {0}
+
+
+def test_frozen_layers_are_bit_identical_until_their_turn():
+    weights = {f"fast.{n}": torch.full((3,), n + 1.0).requires_grad_() for n in range(3)}
+    weights["head.weight"] = torch.ones(3).requires_grad_()
+    depths = {f"fast.{n}": n for n in range(3)}
+    options = {"depths": depths, "unfreeze": 0.9, "weight_decay": 0.1, "max_grad_norm": 1.0}
+    descent = Descent(weights, lr=0.1, head_lr=0.1, steps=10, **options)
+    before = {n: w.detach().clone() for n, w in weights.items()}
+    first = {}
+    for step in range(9):
+        descent.step(torch.stack([(w**2).sum() for w in weights.values()]).sum())
+        for name, w in weights.items():
+            if not torch.equal(w, before[name]):
+                first.setdefault(name, step)
+    assert first == {"head.weight": 0, "fast.2": 0, "fast.1": 3, "fast.0": 6}
+
+
+def test_unfreezing_leaves_lower_layers_of_an_encoder_alone(encoder):
+    config = FineTuneConfig(scope="all", steps=4, unfreeze=1.0, lr=1e-3, label_names=0.0)
+    tuner = FineTune(encoder, config)
+    depths, before = layer_depths(encoder), encoder.parameters()
+
+    seen = []
+
+    def scores(state, batch):
+        same = (torch.equal(state[n], before[n.removeprefix(FAST)]) for n in depths if depths[n] == 0)
+        seen.append(all(same))
+        return FineTune._training_scores(tuner, state, batch)
+
+    tuner._training_scores = scores
+    tuner.adapt(support_of(encoder))
+    assert seen == [True, True, True, False]
+
+
+def test_pull_to_the_start_has_the_quadratics_closed_form():
+    start = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+    goal = torch.tensor([3.0, 1.0, 0.5], dtype=torch.float64)
+    curve = torch.tensor([1.0, 4.0, 2.0], dtype=torch.float64)
+    alpha = 3.0
+    weights = {"fast.w": start.clone().requires_grad_()}
+    descent = Descent(weights, lr=0.05, head_lr=0.05, steps=800, l2_sp=alpha, **CONSTANT)
+    for _ in range(800):
+        descent.step((curve * (weights["fast.w"] - goal) ** 2).sum() / 2)
+    expected = (curve * goal + alpha * start) / (curve + alpha)
+    torch.testing.assert_close(weights["fast.w"].detach(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_pull_replaces_weight_decay_of_fast_weights_only():
+    weights = {
+        "fast.w": torch.ones(2).requires_grad_(),
+        "head.bias": torch.ones(2).requires_grad_(),
+    }
+    descent = Descent(weights, lr=0.1, head_lr=0.1, steps=1, l2_sp=1.0, weight_decay=0.5, max_grad_norm=1.0)
+    descent.step(0.0 * weights["fast.w"].sum() + 0.0 * weights["head.bias"].sum())
+    assert torch.equal(weights["fast.w"].detach(), torch.ones(2))  # at its start already
+    torch.testing.assert_close(weights["head.bias"].detach(), torch.full((2,), 1 - 0.5 * 0.1 / 1.1))
+
+
+def test_a_strong_pull_keeps_the_adapter_nearer():
+    distances = []
+    for l2_sp in (0.0, 1.0, 100.0):
+        encoder, support, _ = random_episode(n_support=30)
+        state = FineTune(encoder, FineTuneConfig(lr=0.01, l2_sp=l2_sp)).adapt(support).state
+        distances.append(float(state["fast.shift"].norm()))
+    assert distances[0] > distances[1] > distances[2]
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"layer_decay": 0.0}, "layer_decay is 0.0, but must be a number from 0.001 to 1"),
+        ({"layer_decay": 2.6}, "layer_decay is 2.6"),
+        ({"unfreeze": 1.5}, "unfreeze is 1.5, but must be a number from 0 to 1"),
+        ({"l2_sp": -1.0}, "l2_sp is -1.0, but must be a number from 0"),
+    ],
+)
+def test_bad_settings_are_refused_in_one_line(config, message):
+    with pytest.raises(FewShotError, match=message) as caught:
+        LEARNERS.get("fine_tune").config_class.from_dict(config)
+    assert "\n" not in str(caught.value)
