@@ -1,5 +1,6 @@
 """The encoder, its adapter, the task and the learner that a configuration names, before any training."""
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import fields
 from difflib import get_close_matches
@@ -7,25 +8,18 @@ from typing import Any
 
 import torch
 
-from fewshot_nlp.backbone import Encoder
+from fewshot_nlp.backbone import BACKBONES, Backbone
 from fewshot_nlp.backbone.adapters import adapter_from_json
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.pipeline import Pipeline
 from fewshot_nlp.storage import new_pipeline
-from fewshot_nlp.training.config import MetaTrainConfig
+from fewshot_nlp.tasks import TASKS
+from fewshot_nlp.training.config import EncoderSettings, MetaTrainConfig
 
 
 def build_pipeline(config: MetaTrainConfig, device: torch.device) -> Pipeline:
     """Task and learner of a configuration, before any training."""
-    settings = config.encoder
-    encoder = Encoder.from_pretrained(
-        settings.name,
-        revision=settings.revision,
-        dtype=getattr(torch, settings.dtype) if settings.dtype else None,
-        layers=settings.layers,
-        pooling=settings.pooling,
-        max_length=settings.max_length,
-    )
+    encoder = _backbone(config)
     if config.adapter is not None:
         adapter = make_adapter(config.adapter)
         encoder.attach(adapter, config.top_layers, config.seed)
@@ -35,6 +29,20 @@ def build_pipeline(config: MetaTrainConfig, device: torch.device) -> Pipeline:
     encoder.model.to(device)
     pipeline.learner.to(device)
     return pipeline
+
+
+def _backbone(config: MetaTrainConfig) -> Backbone:
+    """The kind of model that the task needs, with the settings that differ from their defaults."""
+    given = {k: v for k, v in vars(config.encoder).items() if v != getattr(EncoderSettings(), k)}
+    if "dtype" in given:
+        given["dtype"] = getattr(torch, given["dtype"])
+    kind = BACKBONES[TASKS.get(config.task).backbone]
+    known = inspect.signature(kind.from_pretrained).parameters
+    unknown = next((key for key in given if key not in known), None)
+    if unknown is not None:
+        raise FewShotError(f"encoder.{unknown} is set, but {config.task} takes a model without this setting.")
+    encoder: Backbone = kind.from_pretrained(**given)
+    return encoder
 
 
 def make_adapter(values: Mapping[str, Any]) -> Any:
