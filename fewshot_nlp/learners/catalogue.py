@@ -1,9 +1,11 @@
 """Every learner: one import line each."""
 
 from fewshot_nlp.learners import (
+    amortized,
     bayesian,
     context_probe,
     fine_tune,
+    initializer,
     learned_optimizer,
     linear_probe,
     maml,
@@ -19,9 +21,11 @@ from fewshot_nlp.learners import (
 )
 
 __all__ = [
+    "amortized",
     "bayesian",
     "context_probe",
     "fine_tune",
+    "initializer",
     "learned_optimizer",
     "linear_probe",
     "maml",

@@ -1,0 +1,114 @@
+"""Amortised inference: a network reads a class's mean feature and writes a distribution over its head's weights.
+
+Paper: Gordon, Bronskill, Bauer, Nowozin, Turner 2019, Meta-Learning Probabilistic Inference for Prediction (VERSA).
+The distribution of a class's weights depends on that class's examples only ("context independent"), so any number of
+classes can be met; probabilities, not scores, are averaged over samples of the weights; the meta-loss is minus the
+log of that average (equation 4), with no KL divergence to a prior, in the paper and here.
+Deviations: what the network writes is added to the prototype head, with a small constant deviation, and is zero
+before meta-training; at deviation zero it is the prototype head. Classes that do not exclude each other get the
+difference of what is written for their slots and for the others. While meta-training, samples are drawn anew for each
+episode; in predictions they follow from ``seed``, and which class gets which of them follows from the weights alone,
+not from the class's name or place.
+Data needed: meta-training; without it this is prototypes with a little noise. Choose it when adapting must be one
+forward pass and the confidence of a prediction counts. It refuses translation: the network would have to write a head
+for each token of a vocabulary, most of which the support set never shows.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fewshot_nlp.backbone import Backbone
+from fewshot_nlp.learners import LEARNERS
+from fewshot_nlp.learners.base import Learner, LearnerConfig, State, check
+from fewshot_nlp.learners.heads import class_means, prototype_head, residual_network
+from fewshot_nlp.learners.start import on_sphere, seeded
+from fewshot_nlp.slots import SlotBatch
+
+
+@dataclass(frozen=True, kw_only=True)
+class AmortizedConfig(LearnerConfig):
+    """Settings of `Amortized`.
+
+    Args:
+        n_samples: of the weights, in training and prediction.
+        deviation: standard deviation of each weight before meta-training; a score's is ``scale`` times it.
+        hidden: width of the network.
+        scale: features are L2-normalised and multiplied by this before network and head.
+    """
+
+    n_samples: int = 10
+    deviation: float = 0.05
+    hidden: int = 128
+    scale: float = 4.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self, "n_samples", 1, 10**5)
+        check(self, "deviation", 1e-6, 100)
+        check(self, "hidden", 1, 10**5)
+        check(self, "scale", 1e-3, 1e3)
+
+
+@LEARNERS.register("amortized")
+class Amortized(Learner):
+    """Weights as distributions, in one forward pass."""
+
+    name = "amortized"
+    config_class = AmortizedConfig
+    config: AmortizedConfig
+
+    def __init__(self, encoder: Backbone, config: AmortizedConfig | None = None) -> None:
+        super().__init__(encoder, config)
+        width = encoder.dimension + 1
+        with seeded(self.config.seed):
+            network = residual_network(encoder.dimension, self.config.hidden, 2 * width)
+        start = torch.full((width,), 2 * math.log(self.config.deviation))
+        self.network = network.to(encoder.device, encoder.feature_dtype)
+        self.log_variance = nn.Parameter(start.to(encoder.device, encoder.feature_dtype))
+
+    def fit(self, support: SlotBatch, *, meta: bool = False) -> State:
+        """Mean and deviation of each class's weights, [n_classes, d + 1] with the bias last; noise, if ``meta``."""
+        features = on_sphere(self.features(support), self.config.scale)
+        weight, bias = prototype_head(features, support, self.config.label_names)
+        means, mass = class_means(features, support, self.config.label_names)
+        change, log_variance = self.network(means).chunk(2, dim=-1)
+        variance = (self.log_variance + log_variance).exp().sum(dim=0)
+        change = change[0] - change[1] if len(means) == 2 else change[0]
+        shown = (mass > 0)[:, None].to(features)  # a class without a slot keeps its very low score
+        mean = torch.cat([weight, bias[:, None]], dim=1) + change * shown
+        state = {"mean": mean, "deviation": variance.sqrt() * shown}
+        return state | {"noise": torch.randn(self._shape(mean)).to(mean)} if meta else state
+
+    def score(
+        self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
+    ) -> Float[Tensor, "n_slots n_classes"]:
+        """Log of the probability averaged over samples of the weights; its logit where each class is by itself."""
+        features = on_sphere(features, self.config.scale)
+        noise = state["noise"] if "noise" in state else self._noise(state["mean"])
+        samples = state["mean"] + state["deviation"] * noise
+        with torch.autocast(features.device.type, enabled=False):
+            scores = torch.einsum("nd,scd->snc", features.to(samples), samples[..., :-1])
+            scores = scores + samples[:, None, :, -1]
+        average = _log_mean(torch.stack([batch.log_probabilities(s) for s in scores]))
+        if batch.normaliser != "independent":
+            return average
+        return average - _log_mean(torch.stack([batch.log_probabilities(-s) for s in scores]))
+
+    def _shape(self, mean: Float[Tensor, "n_classes width"]) -> tuple[int, ...]:
+        return (self.config.n_samples, *mean.shape)
+
+    def _noise(self, mean: Float[Tensor, "n_classes width"]) -> Float[Tensor, "n_samples n_classes width"]:
+        """Classes take their noise in the order of a projection of their weights, so names and places do not matter."""
+        generator = torch.Generator().manual_seed(self.config.seed)
+        direction = torch.randn(mean.shape[1], generator=generator, dtype=torch.float64)
+        noise = torch.randn(self._shape(mean), generator=generator)
+        rank = (mean.detach().cpu().double() @ direction).argsort().argsort()
+        return noise[:, rank].to(mean)
+
+
+def _log_mean(values: Float[Tensor, "n_samples n c"]) -> Float[Tensor, "n c"]:
+    return values.logsumexp(dim=0) - math.log(len(values))

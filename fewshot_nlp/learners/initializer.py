@@ -1,0 +1,115 @@
+"""Learning to initialise: a network reads the support set and writes the head that gradient steps start from.
+
+Paper: Bansal, Jha, McCallum 2020, Learning to Few-Shot Learn Across Diverse Natural Language Classification Tasks
+(LEOPARD): the mean of a network over a class's examples is that class's weight and bias; then gradient steps on head
+and task-specific layers, with a learned rate for each layer.
+Deviations: what the network writes is added to the prototype head, and is zero before meta-training; the
+task-specific layers are a PEFT adapter and the shared ones the frozen model, instead of upper and lower layers of
+BERT; head and steps read the whole support set, not a batch each. Classes that do not exclude each other get what the
+network writes for their slots less what it writes for the others. A model with a head of its own (a translation
+model) keeps it: nothing is written, and what is left is MAML with learned rates.
+Data needed: meta-training on tasks with different classes, which is what it is for; without it this is Proto-MAML.
+Choose it over `maml` where tasks differ in the number and kind of their classes and few steps must do.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fewshot_nlp.backbone import Backbone
+from fewshot_nlp.learners import LEARNERS
+from fewshot_nlp.learners.base import Learner, LearnerConfig, State, check
+from fewshot_nlp.learners.heads import class_means, linear_scores, prototype_head, residual_network
+from fewshot_nlp.learners.inner_loop import Weights, need_adapter, sgd_steps
+from fewshot_nlp.learners.rates import LearnedRates, start_rates
+from fewshot_nlp.learners.start import examples_of, moving, on_sphere, seeded, support_loss, to_move
+from fewshot_nlp.slots import SlotBatch
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitializerConfig(LearnerConfig):
+    """Settings of `Initializer`.
+
+    Args:
+        inner_steps: gradient steps on the support set; 0 takes the head as it was written.
+        inner_lr: the rate that each of the adapter's weight matrices starts from.
+        head_lr: the rate that the head starts from.
+        first_order: leave second derivatives out, as the paper does: less time and memory.
+        hidden: width of the network that writes the head.
+        scale: features are L2-normalised and multiplied by this before network and head.
+    """
+
+    inner_steps: int = 5
+    inner_lr: float = 0.1
+    head_lr: float = 1.0
+    first_order: bool = False
+    hidden: int = 128
+    scale: float = 4.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self, "inner_steps", 0, 1000)
+        check(self, "inner_lr", 1e-8, 10)
+        check(self, "head_lr", 1e-8, 100)
+        check(self, "hidden", 1, 10**5)
+        check(self, "scale", 1e-3, 1e3)
+
+
+@LEARNERS.register("initializer")
+class Initializer(Learner):
+    """A written head, then gradient steps."""
+
+    name = "initializer"
+    config_class = InitializerConfig
+    uses_prior = True
+    config: InitializerConfig
+
+    def __init__(self, encoder: Backbone, config: InitializerConfig | None = None) -> None:
+        super().__init__(encoder, config)
+        need_adapter(encoder, self.config.seed)
+        start = start_rates(encoder, self.config.inner_lr, self.config.head_lr)
+        self.rates = LearnedRates(start, dict.fromkeys(start, ())).to(encoder.device)
+        self.network: nn.Sequential | None = None
+        if not encoder.own_head:
+            d = encoder.dimension
+            with seeded(self.config.seed):
+                network = residual_network(d, self.config.hidden, d + 1)
+            self.network = network.to(encoder.device, encoder.feature_dtype)
+
+    def fit(self, support: SlotBatch, *, meta: bool = False) -> State:
+        """Fast weights of adapter and head after the inner steps."""
+        second_order = meta and not self.config.first_order
+        examples = examples_of(support)
+        with torch.enable_grad():
+            head = self.written_head(support, double_backward=second_order)
+            weights = to_move(moving(self.encoder) | head, meta=meta)
+            if not examples.n_slots or not self.config.inner_steps:
+                return weights
+            return sgd_steps(
+                weights,
+                support_loss(self, examples, weights, double_backward=second_order),
+                steps=self.config.inner_steps,
+                rate=lambda name, _: self.rates(name) if meta else self.rates(name).detach(),
+                second_order=second_order,
+            )
+
+    def score(
+        self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
+    ) -> Float[Tensor, "n_slots n_classes"]:
+        """A linear head on the features, or the model's own head where it has one."""
+        if batch.prior is not None:
+            return batch.prior
+        return linear_scores(state, on_sphere(features, self.config.scale))
+
+    def written_head(self, support: SlotBatch, *, double_backward: bool = False) -> Weights:
+        """Prototype head plus the mean of the network over each class's slots; none for a model with its own head."""
+        if self.network is None:
+            return {}
+        features = self.features(support, double_backward=double_backward)
+        features = on_sphere(features, self.config.scale)
+        weight, bias = prototype_head(features, support, self.config.label_names)
+        means, _ = class_means(self.network(features), support, self.config.label_names)
+        change = means[0] - means[1] if len(means) == 2 else means[0]
+        return {"head.weight": weight + change[:, :-1], "head.bias": bias + change[:, -1]}
