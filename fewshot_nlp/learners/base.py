@@ -135,6 +135,15 @@ class Learner(nn.Module, ABC):
             )
         return Adapted(self, {key: value.detach() for key, value in state.items()})
 
+    def check_state(self, state: State) -> None:
+        """Refuses a state that is not whole, such as one that was loaded."""
+
+    def grow(self, state: State) -> None:
+        """What `adapt` learns from now on is added to this state, which stays as it is; for learners that can."""
+        raise FewShotError(
+            f"{self.name} learns each task alone and cannot grow; take the learner progressive."
+        )
+
     def initial(self) -> State | None:
         """The state before any example; None where there is none, because the support set makes the head."""
         return {} if self.encoder.own_head and self.uses_prior else None
@@ -200,6 +209,7 @@ class Adapted:
     """
 
     def __init__(self, learner: Learner, state: State) -> None:
+        learner.check_state(state)
         self.learner = learner
         self.state = state
 

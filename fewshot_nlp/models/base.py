@@ -250,6 +250,17 @@ class FewShotModel:
         shown = [Example(q.inputs, target) for q, target in zip(queries, targets, strict=True)]
         return neighbours_of(self._adapted(), self.memory(), shown, k or learner.config.k)
 
+    def grow(self) -> Self:
+        """Keeps what the model is adapted to: the next `adapt` learns another task on top of it (Progressive Networks).
+
+        Save the model before: the folder of each task predicts that task, and the last one holds all columns.
+
+        Raises:
+            FewShotError: the learner is not one that grows, or the model is not adapted.
+        """
+        self.pipeline.learner.grow(self._adapted().adapted.state)
+        return self
+
     def evaluate(self, rows: Any, *, column_mapping: Mapping[str, str] | None = None) -> dict[str, float]:
         """Scores predictions for labelled rows; the names of the metrics say their definitions.
 
