@@ -64,7 +64,7 @@ class MatchingConfig(LearnerConfig):
     processing_steps: int = 3
     hidden: int = 128
     sharpness: float = 20.0
-    balance: float = 1.0
+    balance: float = 0.5
     max_slots: int = 4096
     context_slots: int = 512
     interpolation: float | None = None
