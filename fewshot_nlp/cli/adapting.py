@@ -18,7 +18,7 @@ Model = Annotated[str, typer.Option(help="Folder that `adapt` wrote, or a Hub na
 
 
 def adapt(
-    task: Annotated[str, typer.Option(help="classification, ner or question_answering.")],
+    task: Annotated[str, typer.Option(help="classification, ner, question_answering or translation.")],
     data: Annotated[str, typer.Option(help="Labelled rows: JSONL, JSON, CSV, TSV or CoNLL.")],
     out: Annotated[Path, typer.Option(help="Folder for the model; an earlier model there is replaced.")],
     encoder: Annotated[

@@ -116,7 +116,7 @@ def _columns(task: str, labels: Sequence[str], row: Row, prediction: Row) -> Row
         return {**tags, "entities": prediction["entities"]}
     if task == "question_answering":
         return {key: prediction[key] for key in ("answer", "score", "start", "end")}
-    return prediction
+    return {"predicted": prediction["target"]} if task == "translation" else prediction
 
 
 def write_output(out: str, rows: Sequence[Row]) -> None:

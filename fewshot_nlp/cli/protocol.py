@@ -71,7 +71,7 @@ def make_sampler(card: "DatasetCard", protocol: Protocol) -> "TaskSampler":
     from fewshot_nlp.sources import load_rows
     from fewshot_nlp.tasks import TASKS
 
-    task = TASKS.get(card.task)()
+    task = TASKS.get(card.task).of_languages(card.language)
     dataset = task.dataset(
         load_rows(card.name, protocol.split), card.name, card.domain, group_column=card.group_column
     )

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from jaxtyping import Float
 from torch import Tensor
@@ -34,6 +34,15 @@ class Task(ABC):
     def options(self) -> dict[str, Json]:
         """The options that the task was made with."""
         return dict(vars(self))
+
+    @classmethod
+    def of_languages(cls, languages: Sequence[str]) -> Self:
+        """The task for rows of some languages, before it meets a backbone.
+
+        Args:
+            languages: codes as in a data card; for translation the source's, then the target's.
+        """
+        return cls()
 
     def settle(self, tokenizer: Any) -> None:  # noqa: B027 - most tasks take nothing
         """Takes from the backbone's tokenizer what was not given; called when the task meets a backbone."""

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -66,6 +66,15 @@ class Translation(Task):
             for term, words in (glossary or {}).items()
         }
 
+    @classmethod
+    def of_languages(cls, languages: Sequence[str]) -> Self:
+        """From the first language to the second."""
+        if len(languages) != 2:
+            raise FewShotError(
+                f"Translation needs two languages, source and target, not: {', '.join(languages)}."
+            )
+        return cls(source=languages[0], target=languages[1])
+
     def example(self, row: Row) -> Example:
         """A row's two sides."""
         pair = need_column(row, "translation", Mapping, '{"de": "Guten Tag.", "en": "Good day."}')
@@ -78,8 +87,10 @@ class Translation(Task):
         return Example({"text": sides[0]}, sides[1])
 
     def query(self, value: Any) -> Query:
-        """A text, or a row whose target is not looked at."""
-        if isinstance(value, Mapping):
+        """A text, a row with a "text", or a row of two sides whose target is not looked at."""
+        if isinstance(value, Mapping) and "text" in value and "translation" not in value:
+            value = value["text"]
+        elif isinstance(value, Mapping):
             pair = need_column(value, "translation", Mapping, '{"de": "Guten Tag."}')
             value = need_column(pair, self._keys(pair)[0], str, '"Guten Tag."')
         return Query({"text": need_text(value, "text")})

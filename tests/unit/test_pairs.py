@@ -1,0 +1,142 @@
+"""Language codes of the families of sequence-to-sequence models, by stand-ins for tokenizers that need a network."""
+
+from typing import Any
+
+import pytest
+
+from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.pairs import PairTokenizer
+from fewshot_nlp.tasks.translation import Translation
+
+
+class Words:
+    """A tokenizer of whole words: ids from 10 on in the order of their coming, end 2, pad 1, unknown 3."""
+
+    eos_token_id, pad_token_id, unk_token_id = 2, 1, 3
+    all_special_tokens: tuple[str, ...] = ("<s>", "<pad>", "</s>", "<unk>")
+
+    def __init__(self) -> None:
+        self.known: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return 30
+
+    def convert_ids_to_tokens(self, ids: list[int]) -> list[str]:
+        return [f"t{i}" for i in ids]
+
+    def convert_tokens_to_ids(self, token: str) -> int:
+        return self.codes[token]
+
+    codes: dict[str, int] = {}  # noqa: RUF012 - of a stand-in
+
+    def __call__(
+        self, texts: Any = None, text_target: Any = None, add_special_tokens: bool = True, **_: Any
+    ) -> Any:
+        rows = [
+            [self.known.setdefault(word, 10 + len(self.known)) for word in text.split()]
+            for text in texts or text_target
+        ]
+        if add_special_tokens:
+            rows = [[*row, 2, *self.source_code()] for row in rows]
+        return {"input_ids": rows}
+
+    def source_code(self) -> list[int]:
+        return [self.codes[self.src_lang]] if hasattr(self, "src_lang") else []
+
+
+class T5Tokenizer(Words):
+    """No languages at all."""
+
+
+class MBartTokenizer(Words):
+    codes = {"de_DE": 20, "en_XX": 21}  # noqa: RUF012
+    lang_code_to_id = codes
+    src_lang = "en_XX"
+
+
+class MBart50Tokenizer(MBartTokenizer):
+    """The same codes, but the decoder begins with the end token."""
+
+
+class NllbTokenizer(Words):
+    """Its codes are special tokens only, as in current versions."""
+
+    codes = {"deu_Latn": 22, "eng_Latn": 23}  # noqa: RUF012
+    src_lang = "eng_Latn"
+    all_special_tokens = (*Words.all_special_tokens, "deu_Latn", "eng_Latn")
+
+
+class M2M100Tokenizer(Words):
+    """Codes are "de", tokens "__de__"."""
+
+    codes = {"de": 24, "en": 25}  # noqa: RUF012
+    lang_code_to_token = {"de": "__de__", "en": "__en__"}  # noqa: RUF012
+    lang_code_to_id = {"de": 4, "en": 5}  # noqa: RUF012 - not the ids of its tokens
+    src_lang = "en"
+
+    def get_lang_id(self, code: str) -> int:
+        return self.codes[code]
+
+
+FAMILIES = [
+    (T5Tokenizer, "de", "en", [0], []),
+    (MBartTokenizer, "de_DE", "en_XX", [21], [20]),
+    (MBart50Tokenizer, "de_DE", "en_XX", [0, 21], [20]),
+    (NllbTokenizer, "deu_Latn", "eng_Latn", [0, 23], [22]),
+    (M2M100Tokenizer, "de", "en", [0, 25], [24]),
+]
+
+
+def pairs(family: type[Words], max_length: int = 12) -> PairTokenizer:
+    return PairTokenizer(family(), max_length, start=0, n_classes=32)
+
+
+@pytest.mark.parametrize(("family", "source", "target", "prefix", "code"), FAMILIES)
+def test_prefix_and_source_code(
+    family: Any, source: str, target: str, prefix: list[int], code: list[int]
+) -> None:
+    tokenizer = pairs(family)
+    assert tokenizer.prefix(target) == prefix
+    assert tokenizer.sources(["guten tag"], source) == [[10, 11, 2, *code]]
+    assert tokenizer.targets(["good day"], target) == [[12, 13, 2]]
+    assert tokenizer.classes[-3:] == ("t29", "<unused 30>", "<unused 31>")
+
+
+@pytest.mark.parametrize(("family", "source", "target", "prefix", "code"), FAMILIES)
+def test_slots_begin_after_the_prefix(
+    family: Any, source: str, target: str, prefix: list[int], code: list[int]
+) -> None:
+    task = Translation(source="de", target="en", source_code=source, target_code=target)
+    examples = task.examples([{"translation": {"de": "guten tag", "en": "good day"}}])
+    batch = task.collate(examples, (), pairs(family), with_targets=True)
+    assert batch.windows == [[*prefix, 10, 11]]
+    assert batch.spans[:, 2].tolist() == [len(prefix) - 1 + i for i in range(3)]
+    assert batch.gold.tolist() == [10, 11, 2]  # targets are read first
+    assert task.collate(examples, (), pairs(family), with_targets=False).windows == [prefix]
+
+
+@pytest.mark.parametrize("family", [MBartTokenizer, NllbTokenizer, M2M100Tokenizer])
+def test_missing_and_unknown_codes(family: Any) -> None:
+    tokenizer = pairs(family)
+    some = next(iter(tokenizer.languages))
+    with pytest.raises(FewShotError, match=f"source language, but none is given; set source_code .*{some}"):
+        tokenizer.sources(["guten tag"], None)
+    with pytest.raises(
+        FewShotError, match=f"target language, but it has no 'german'; set target_code .*{some}"
+    ):
+        tokenizer.targets(["guten tag"], "german")
+
+
+def test_the_window_counts_the_prefix() -> None:
+    words = "a b c d e f g h i j"
+    assert len(pairs(MBartTokenizer).targets([words], "en_XX")[0]) == 11
+    with pytest.raises(FewShotError, match=r"The target text of item 1 has 13 tokens, .* window is 12"):
+        pairs(NllbTokenizer).targets([words], "eng_Latn")
+
+
+def test_directions() -> None:
+    tokenizer = pairs(T5Tokenizer)
+    assert tokenizer.directions == (None, None)
+    tokenizer.tokenizer.source_lang, tokenizer.tokenizer.target_lang = "de", "en"
+    assert tokenizer.directions == ("de", "en")
+    assert pairs(NllbTokenizer).directions == (None, None)
