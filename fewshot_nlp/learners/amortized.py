@@ -75,7 +75,8 @@ class Amortized(Learner):
         features = on_sphere(self.features(support), self.config.scale)
         weight, bias = prototype_head(features, support, self.config.label_names)
         means, mass = class_means(features, support, self.config.label_names)
-        change, log_variance = self.network(means).chunk(2, dim=-1)
+        written = self.network(means) / self.config.hidden  # a mean over hidden units: steps suit every width
+        change, log_variance = written.chunk(2, dim=-1)
         variance = (self.log_variance + log_variance).exp().sum(dim=0)
         change = change[0] - change[1] if len(means) == 2 else change[0]
         shown = (mass > 0)[:, None].to(features)  # a class without a slot keeps its very low score

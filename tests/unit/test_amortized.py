@@ -24,7 +24,7 @@ def learner_of(encoder, trained=True, **config):
     if trained:
         generator = torch.Generator().manual_seed(5)
         for parameter in learner.network[2].parameters():
-            parameter.data = torch.randn(parameter.shape, generator=generator, dtype=torch.float64) / 5
+            parameter.data = torch.randn(parameter.shape, generator=generator, dtype=torch.float64) * 7 / 5
     return learner
 
 
@@ -52,7 +52,7 @@ def test_the_network_writes_from_mean_features_class_by_class(normaliser):
         mean, variance = 0.0, 0.0
         for kind, sign in ((target, 1), (1 - target, -1))[: 1 if normaliser == "classes" else 2]:
             centre = (kind * weight) @ rows / (kind @ weight)
-            written = learner.network(centre).detach()
+            written = learner.network(centre).detach() / 7
             start = torch.cat([centre, -centre.square().sum()[None] / 2])
             mean = mean + sign * (start + written[:7])
             variance = variance + 0.3**2 * written[7:].exp()
