@@ -34,12 +34,14 @@ class AmortizedConfig(LearnerConfig):
     """Settings of `Amortized`.
 
     Args:
+        label_names: weight of a label's name beside one example; at 1 names pull the prototypes of words too far.
         n_samples: of the weights, in training and prediction.
         deviation: standard deviation of each weight before meta-training; a score's is ``scale`` times it.
         hidden: width of the network.
         scale: features are L2-normalised and multiplied by this before network and head.
     """
 
+    label_names: float = 0.3
     n_samples: int = 10
     deviation: float = 0.05
     hidden: int = 128
@@ -89,7 +91,7 @@ class Amortized(Learner):
     ) -> Float[Tensor, "n_slots n_classes"]:
         """Log of the probability averaged over samples of the weights; its logit where each class is by itself."""
         features = on_sphere(features, self.config.scale)
-        noise = state["noise"] if "noise" in state else self._noise(state["mean"])
+        noise = state["noise"] if "noise" in state else self._noise(state["mean"], batch)
         samples = state["mean"] + state["deviation"] * noise
         with torch.autocast(features.device.type, enabled=False):
             scores = torch.einsum("nd,scd->snc", features.to(samples), samples[..., :-1])
@@ -102,13 +104,19 @@ class Amortized(Learner):
     def _shape(self, mean: Float[Tensor, "n_classes width"]) -> tuple[int, ...]:
         return (self.config.n_samples, *mean.shape)
 
-    def _noise(self, mean: Float[Tensor, "n_classes width"]) -> Float[Tensor, "n_samples n_classes width"]:
-        """Classes take their noise in the order of a projection of their weights, so names and places do not matter."""
+    def _noise(
+        self, mean: Float[Tensor, "n_classes width"], batch: SlotBatch
+    ) -> Float[Tensor, "n_samples n_classes width"]:
+        """Classes take their noise in the order of a projection of their weights, so names and places do not matter.
+
+        Where classes do not exclude each other all have the same: their scores are never compared, and classes that
+        are nearly equal (start and end of answers of one word) have no order.
+        """
         generator = torch.Generator().manual_seed(self.config.seed)
         direction = torch.randn(mean.shape[1], generator=generator, dtype=torch.float64)
         noise = torch.randn(self._shape(mean), generator=generator)
         rank = (mean.detach().cpu().double() @ direction).argsort().argsort()
-        return noise[:, rank].to(mean)
+        return noise[:, rank if batch.normaliser == "classes" else torch.zeros_like(rank)].to(mean)
 
 
 def _log_mean(values: Float[Tensor, "n_samples n c"]) -> Float[Tensor, "n c"]:

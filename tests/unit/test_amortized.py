@@ -20,7 +20,9 @@ NORMALISERS = ["classes", "independent", "positions"]
 
 def learner_of(encoder, trained=True, **config):
     """A learner in float64, its network's last layer at random values if ``trained``."""
-    learner = Amortized(encoder, AmortizedConfig(**{"hidden": 7, "n_samples": 4, **config})).double()
+    learner = Amortized(
+        encoder, AmortizedConfig(**{"hidden": 7, "n_samples": 4, "label_names": 1.0, **config})
+    ).double()
     if trained:
         generator = torch.Generator().manual_seed(5)
         for parameter in learner.network[2].parameters():
