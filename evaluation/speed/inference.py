@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from common import HEAD, interleaved, line, ratio
 
-from fewshot_nlp import FewShotClassifier, FewShotNER
+from fewshot_nlp import FewShotClassifier, FewShotNER, FewShotQA
 from fewshot_nlp.backbone.batching import chunks
 from fewshot_nlp.backbone.bundled import bundled_folder
 from fewshot_nlp.sampling import NWayK2KShot, NWayKShot
@@ -89,6 +89,32 @@ def tagging() -> None:
     print(f"\npredict beyond tokenising and forward pass: {100 * (ratio(ours, base) - 1):.1f} % (goal 5 %)")
 
 
+def answering() -> None:
+    qa = FewShotQA.from_pretrained()
+    encoder, task = qa.pipeline.learner.encoder, qa.pipeline.task
+    for name, n in (("squad_v1", 120), ("covid_qa", 30)):
+        rows = load_rows(name, "test")[:n]
+        queries = [task.query(row) for row in rows]
+
+        def bare(queries: Any = queries) -> Any:
+            texts = [[q.inputs[side] for q in queries] for side in ("question", "context")]
+            windows = encoder.tokenizer.texts(*texts)
+            for chunk in chunks([len(row) for row in windows.ids], encoder.token_budget):
+                types = None if windows.types is None else [windows.types[i] for i in chunk]
+                encoder.hidden_states([windows.ids[i] for i in chunk], types)
+
+        seconds = interleaved(
+            {"tokenising and forward pass": bare, "predict": lambda rows=rows: qa.predict(rows)}
+        )
+        base, ours = seconds.values()
+        print(f"\n### Question answering: predict, {n} questions of {name}\n")
+        print(HEAD)
+        print("\n".join(line(name, values) for name, values in seconds.items()))
+        print(
+            f"\npredict beyond tokenising and forward pass: {100 * (ratio(ours, base) - 1):.1f} % (goal 10 %)"
+        )
+
+
 def importing() -> None:
     def run(code: str) -> None:
         subprocess.run([sys.executable, "-c", code], check=True)
@@ -108,6 +134,7 @@ def main() -> None:
     adapting()
     classifying()
     tagging()
+    answering()
 
 
 if __name__ == "__main__":
