@@ -42,7 +42,7 @@ ADAPTING: dict[str, Any] = {
     "steps": 24,
     "epochs": 6,
     "batch_size": 16,
-    "lr": 1e-3,
+    "lr": 1e-4,
     "head_lr": 1e-3,
     "folds": 2,
     "bfloat16": None,
