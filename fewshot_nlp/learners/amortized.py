@@ -34,7 +34,7 @@ class AmortizedConfig(LearnerConfig):
     """Settings of `Amortized`.
 
     Args:
-        label_names: weight of a label's name beside one example; at 1 names pull the prototypes of words too far.
+        label_names: weight of a label's name beside one example; not measured on data sets.
         n_samples: of the weights, in training and prediction.
         deviation: standard deviation of each weight before meta-training; a score's is ``scale`` times it.
         hidden: width of the network.
