@@ -34,9 +34,12 @@ from fewshot_nlp.learners.base import (
 )
 from fewshot_nlp.learners.heads import LearnedHead, linear_scores
 from fewshot_nlp.learners.inner_loop import fast_bfloat16, need_adapter
-from fewshot_nlp.learners.part_of_the_way import WIDTH, part_of_the_way
+from fewshot_nlp.learners.part_of_the_way import part_of_the_way
 from fewshot_nlp.learners.start import examples_of, moving, on_sphere, prototype_start
 from fewshot_nlp.slots import SlotBatch
+
+WIDTH = 80
+"""Slots of a window that are trained on where the task is to find some of them: what is far from them costs time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +192,7 @@ class FineTune(Learner):
         """The state after training; ``share`` of the steps."""
         state = {name: value.detach().clone() for name, value in start.items()}
         weights = {n: w.requires_grad_() for n, w in state.items() if n.startswith((FAST, "head."))}
-        train, held_out = self._split(examples.around_targets(WIDTH, self.config.seed))
+        train, held_out = self._split(examples.around_targets())
         steps = max(1, round(share * self.config.steps))
         if self.config.epochs is not None:
             batches = -(-len(torch.unique(train.groups)) // self.config.batch_size)
@@ -209,6 +212,7 @@ class FineTune(Learner):
         best, best_loss = state, float("inf")
         order = mini_batches(train, self.config.batch_size, self.config.seed)
         for step, batch in zip(range(steps), order, strict=False):
+            batch = batch.around_targets(WIDTH, self.config.seed + step)  # another stretch in every pass
             descent.step(batch.loss(self._training_scores(state, batch), self.config.label_smoothing))
             if held_out is not None and (step % 5 == 4 or step == steps - 1):
                 with torch.no_grad():

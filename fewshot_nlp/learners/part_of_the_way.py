@@ -18,8 +18,6 @@ SHARES = (0.0, 0.5, 1.0)
 """Of the way from the start to the end of training."""
 TEMPERATURES = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8)
 ENOUGH_HELD_OUT = 48
-WIDTH = 80
-"""Slots of a window that are trained on where the task is to find some of them: what is far from them costs time."""
 
 Train = Callable[[State, SlotBatch, float], State]
 Score = Callable[[State, SlotBatch], Tensor]
@@ -46,7 +44,7 @@ def part_of_the_way(
         out = torch.isin(examples.groups, held)
         end = train(start, examples.select(~out), 1 - 1 / folds)
         states = [between(start, end, share) for share in SHARES]
-        losses.append(_losses(states, examples.select(out).around_targets(WIDTH, seed), score))
+        losses.append(_losses(states, examples.select(out).around_targets(), score))
         if sum(map(len, losses)) >= ENOUGH_HELD_OUT:
             break
     share = surely_better(torch.cat(losses)) if losses else 0.0
