@@ -21,10 +21,19 @@ from torch import Tensor, nn
 from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.learners.base import Learner, LearnerConfig, State, check
-from fewshot_nlp.learners.heads import class_means, linear_scores, prototype_head, residual_network
+from fewshot_nlp.learners.heads import class_means, prototype_head, residual_network
 from fewshot_nlp.learners.inner_loop import Weights, need_adapter, sgd_steps
 from fewshot_nlp.learners.rates import LearnedRates, start_rates
-from fewshot_nlp.learners.start import examples_of, moving, on_sphere, seeded, support_loss, to_move
+from fewshot_nlp.learners.start import (
+    check_steps,
+    examples_of,
+    moved_scores,
+    moving,
+    on_sphere,
+    seeded,
+    support_loss,
+    to_move,
+)
 from fewshot_nlp.slots import SlotBatch
 
 
@@ -50,11 +59,8 @@ class InitializerConfig(LearnerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(self, "inner_steps", 0, 1000)
-        check(self, "inner_lr", 1e-8, 10)
-        check(self, "head_lr", 1e-8, 100)
+        check_steps(self, least=0)
         check(self, "hidden", 1, 10**5)
-        check(self, "scale", 1e-3, 1e3)
 
 
 @LEARNERS.register("initializer")
@@ -99,9 +105,7 @@ class Initializer(Learner):
         self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
     ) -> Float[Tensor, "n_slots n_classes"]:
         """A linear head on the features, or the model's own head where it has one."""
-        if batch.prior is not None:
-            return batch.prior
-        return linear_scores(state, on_sphere(features, self.config.scale))
+        return moved_scores(state, features, batch, self.config.scale)
 
     def written_head(self, support: SlotBatch, *, double_backward: bool = False) -> Weights:
         """Prototype head plus the mean of the network over each class's slots; none for a model with its own head."""

@@ -25,13 +25,13 @@ from torch import Tensor, nn
 from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.learners.base import FAST, Learner, LearnerConfig, State, check, check_choice
-from fewshot_nlp.learners.heads import linear_scores
 from fewshot_nlp.learners.inner_loop import Weights, need_adapter
 from fewshot_nlp.learners.lstm_optimizer import LSTMOptimizer, learned_path
 from fewshot_nlp.learners.start import (
+    check_steps,
     examples_of,
+    moved_scores,
     moving,
-    on_sphere,
     prototype_start,
     seeded,
     support_loss,
@@ -65,13 +65,10 @@ class LearnedOptimizerConfig(LearnerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(self, "inner_steps", 1, 1000)
+        check_steps(self)
         check(self, "truncation", 1, 1000)
         check_choice(self, "form", "residual", "gates")
         check(self, "hidden", 1, 1000)
-        check(self, "inner_lr", 1e-8, 10)
-        check(self, "head_lr", 1e-8, 100)
-        check(self, "scale", 1e-3, 1e3)
 
 
 @LEARNERS.register("learned_optimizer")
@@ -115,9 +112,7 @@ class LearnedOptimizer(Learner):
         self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
     ) -> Float[Tensor, "n_slots n_classes"]:
         """A linear head on the features, or the model's own head where it has one."""
-        if batch.prior is not None:
-            return batch.prior
-        return linear_scores(state, on_sphere(features, self.config.scale))
+        return moved_scores(state, features, batch, self.config.scale)
 
     def _path(self, support: SlotBatch, meta: bool) -> Iterator[Weights]:
         """The weights at the start and after each step."""

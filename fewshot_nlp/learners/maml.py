@@ -25,13 +25,14 @@ from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.learners.base import FAST, Learner, LearnerConfig, State, check, check_choice
-from fewshot_nlp.learners.heads import LearnedHead, linear_scores
+from fewshot_nlp.learners.heads import LearnedHead
 from fewshot_nlp.learners.inner_loop import Weights, need_adapter, sgd_path
 from fewshot_nlp.learners.rates import LearnedRates, start_rates
 from fewshot_nlp.learners.start import (
+    check_steps,
     examples_of,
+    moved_scores,
     moving,
-    on_sphere,
     prototype_start,
     support_loss,
     to_move,
@@ -76,10 +77,7 @@ class MAMLConfig(LearnerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(self, "inner_steps", 1, 1000)
-        check(self, "inner_lr", 1e-8, 10)
-        check(self, "head_lr", 1e-8, 100)
-        check(self, "scale", 1e-3, 1e3)
+        check_steps(self)
         check_choice(self, "scope", "adapter", "head")
         check(self, "n_classes", 1, 10**6)
         check_choice(self, "head", "zeros", "prototypes", "meta")
@@ -134,9 +132,7 @@ class MAML(Learner):
         self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
     ) -> Float[Tensor, "n_slots n_classes"]:
         """A linear head on the features, or the model's own head where it has one."""
-        if batch.prior is not None:
-            return batch.prior
-        return linear_scores(state, on_sphere(features, self.config.scale))
+        return moved_scores(state, features, batch, self.config.scale)
 
     def initial(self) -> State | None:
         """With ``head="meta"`` the adapter as it is and the meta-learned head."""

@@ -17,14 +17,14 @@ from torch import Tensor
 
 from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.learners import LEARNERS
-from fewshot_nlp.learners.base import Learner, LearnerConfig, State, check
-from fewshot_nlp.learners.heads import linear_scores
+from fewshot_nlp.learners.base import Learner, LearnerConfig, State
 from fewshot_nlp.learners.inner_loop import need_adapter, sgd_steps
 from fewshot_nlp.learners.rates import LearnedRates, start_rates
 from fewshot_nlp.learners.start import (
+    check_steps,
     examples_of,
+    moved_scores,
     moving,
-    on_sphere,
     prototype_start,
     support_loss,
     to_move,
@@ -52,10 +52,7 @@ class MetaSGDConfig(LearnerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(self, "inner_steps", 1, 1000)
-        check(self, "inner_lr", 1e-8, 10)
-        check(self, "head_lr", 1e-8, 100)
-        check(self, "scale", 1e-3, 1e3)
+        check_steps(self)
 
 
 @LEARNERS.register("meta_sgd")
@@ -96,6 +93,4 @@ class MetaSGD(Learner):
         self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
     ) -> Float[Tensor, "n_slots n_classes"]:
         """A linear head on the features, or the model's own head where it has one."""
-        if batch.prior is not None:
-            return batch.prior
-        return linear_scores(state, on_sphere(features, self.config.scale))
+        return moved_scores(state, features, batch, self.config.scale)

@@ -25,12 +25,12 @@ from torch import Tensor
 from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.learners.base import FAST, Learner, LearnerConfig, State, check
-from fewshot_nlp.learners.heads import linear_scores
 from fewshot_nlp.learners.inner_loop import Weights, need_adapter, sgd_steps
 from fewshot_nlp.learners.start import (
+    check_steps,
     examples_of,
+    moved_scores,
     moving,
-    on_sphere,
     prototype_start,
     support_loss,
     to_move,
@@ -58,10 +58,7 @@ class ReptileConfig(LearnerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(self, "inner_steps", 1, 1000)
-        check(self, "inner_lr", 1e-8, 10)
-        check(self, "head_lr", 1e-8, 100)
-        check(self, "scale", 1e-3, 1e3)
+        check_steps(self)
         if self.batch_size is not None:
             check(self, "batch_size", 1, 10**6)
 
@@ -97,9 +94,7 @@ class Reptile(Learner):
         self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
     ) -> Float[Tensor, "n_slots n_classes"]:
         """A linear head on the features, or the model's own head where it has one."""
-        if batch.prior is not None:
-            return batch.prior
-        return linear_scores(state, on_sphere(features, self.config.scale))
+        return moved_scores(state, features, batch, self.config.scale)
 
     def _descend(self, support: SlotBatch, parts: Sequence[SlotBatch]) -> State:
         """The weights after the steps, of which each takes the next of the parts' mini-batches."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -9,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fewshot_nlp.backbone import Backbone
-from fewshot_nlp.learners.base import FAST, Learner, fast_weights
-from fewshot_nlp.learners.heads import prototype_head
+from fewshot_nlp.learners.base import FAST, Learner, State, check, fast_weights
+from fewshot_nlp.learners.heads import linear_scores, prototype_head
 from fewshot_nlp.learners.inner_loop import Weights
 from fewshot_nlp.slots import SlotBatch
 
@@ -42,6 +43,13 @@ def prototype_start(
     features = on_sphere(learner.features(support, double_backward=double_backward), scale)
     weight, bias = prototype_head(features, support, learner.config.label_names)
     return {"head.weight": weight, "head.bias": bias}
+
+
+def moved_scores(
+    state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch, scale: float
+) -> Float[Tensor, "n_slots n_classes"]:
+    """A linear head on `on_sphere` features, or the model's own head where it has one."""
+    return batch.prior if batch.prior is not None else linear_scores(state, on_sphere(features, scale))
 
 
 def to_move(weights: Mapping[str, Tensor], *, meta: bool) -> Weights:
@@ -83,6 +91,14 @@ def support_loss(
 def examples_of(support: SlotBatch) -> SlotBatch:
     """A support set without the slots of its labels' names."""
     return support.select(~support.anchor_mask)
+
+
+def check_steps(config: Any, least: int = 1) -> None:
+    """Settings that all have who take gradient steps: number of steps, rates, length of the features."""
+    check(config, "inner_steps", least, 1000)
+    check(config, "inner_lr", 1e-8, 10)
+    check(config, "head_lr", 1e-8, 100)
+    check(config, "scale", 1e-3, 1e3)
 
 
 @contextmanager
