@@ -1,4 +1,4 @@
-"""MAML: meta-learn weights from which a few gradient steps on a support set suffice; MAML++ by its options.
+"""MAML: meta-learn weights from which a few gradient steps on a support set suffice.
 
 Papers: Finn, Abbeel, Levine 2017, Model-Agnostic Meta-Learning (equation 1 and algorithm 2; ``first_order=True``
 is its first-order variant, FOMAML); Raghu et al. 2020, Rapid Learning or Feature Reuse (``scope="head"`` is ANIL);

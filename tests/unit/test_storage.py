@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from fewshot_nlp import FewShotClassifier, FewShotError, FewShotNER, storage
 from fewshot_nlp.backbone import Encoder, bundled
+from fewshot_nlp.backbone import encoder as encoder_module
 from fewshot_nlp.models import base
 
 ROWS = [
@@ -134,7 +135,7 @@ def test_encoder_from_a_folder_is_copied_and_the_bundled_one_is_named(
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= {
         p.name for p in copied.glob("encoder/*")
     }
-    monkeypatch.setattr(storage, "bundled_folder", lambda: encoder_folder)
+    monkeypatch.setattr(encoder_module, "bundled_folder", lambda: encoder_folder)
     named = make(encoder_folder).save_pretrained(tmp_path / "named")
     assert not (named / "encoder").exists()
     assert json.loads((named / "fewshot_nlp.json").read_text())["encoder"]["name"] == bundled.HUB_NAME
@@ -156,7 +157,7 @@ def test_dtype_is_kept(
     named: bool, tiny_encoder_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if named:  # the encoder's own files say float32
-        monkeypatch.setattr(storage, "bundled_folder", lambda: tiny_encoder_folder)
+        monkeypatch.setattr(encoder_module, "bundled_folder", lambda: tiny_encoder_folder)
         monkeypatch.setattr(bundled, "bundled_folder", lambda: tiny_encoder_folder)
     model = make(tiny_encoder_folder, dtype=torch.bfloat16)
     model.save_pretrained(tmp_path / "model")
