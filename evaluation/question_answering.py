@@ -95,25 +95,25 @@ def run(options: argparse.Namespace) -> None:
                     )
 
 
-def summary(path: Path, metric: str) -> dict[tuple[str, int, str], tuple[float, float | None, int]]:
-    """Mean, half-width of its 95 % interval and number of seeds, by (method, K, data set)."""
-    values: dict[tuple[str, int, str], list[float]] = {}
-    for record in map(json.loads, path.read_text().splitlines()):
-        key = (record["method"], record["k_shot"], record["data"])
-        values.setdefault(key, []).append(record["scores"][metric])
-    return {key: (*mean_and_interval(found), len(found)) for key, found in values.items()}
-
-
 def table(path: Path, metric: str) -> str:
-    found = summary(path, metric)
-    sets = [name for name in SETS if any(key[2] == name for key in found)]
-    lines = [f"| {metric} | examples | " + " | ".join(sets) + " |", "|---" * (len(sets) + 2) + "|"]
-    for method, k in dict.fromkeys(key[:2] for key in sorted(found, key=lambda key: (key[0], key[1]))):
+    """A row a method, number of examples and number of scored questions; in brackets the number of support sets."""
+    values: dict[tuple[str, int, int], dict[str, list[float]]] = {}
+    for r in map(json.loads, path.read_text().splitlines()):
+        key = (r["method"], r["k_shot"], r["limit"] or 0)
+        values.setdefault(key, {}).setdefault(r["data"], []).append(r["scores"][metric])
+    sets = [name for name in SETS if any(name in found for found in values.values())]
+    lines = [
+        f"| {metric} | examples | questions | " + " | ".join(sets) + " |",
+        "|---" * (len(sets) + 3) + "|",
+    ]
+    for (method, k, limit), found in sorted(values.items()):
         cells = []
         for name in sets:
-            mean, half, n = found.get((method, k, name), (float("nan"), None, 0))
-            cells.append(f"{mean:.3f}" + ("" if half is None else f" ± {half:.3f} ({n})"))
-        lines.append(f"| {method if k else 'no example'} | {k} | " + " | ".join(cells) + " |")
+            mean, half = mean_and_interval(found[name]) if name in found else (None, None)
+            spread = "" if half is None else f" ± {half:.3f} ({len(found[name])})"
+            cells.append("" if mean is None else f"{mean:.3f}{spread}")
+        name = method if k else "no example"
+        lines.append(f"| {name} | {k} | {limit or 'all'} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -137,7 +137,7 @@ python {script} run && python {script} card
 
 def card(path: Path) -> None:
     records = [json.loads(line) for line in path.read_text().splitlines()]
-    [zero] = [r for r in records if r["k_shot"] == 0 and r["data"] == "squad_v1" and r["method"] == "default"]
+    [zero] = [r for r in records if (r["k_shot"], r["data"], r["limit"]) == (0, "squad_v1", None)]
     model = FewShotQA.from_pretrained()
     facts = {"dataset": "squad_v1, test split, before any example", "n_rows": zero["n_test"], "seed": "none"}
     model.extra["scores"] = {**facts, **zero["scores"]}
