@@ -9,13 +9,13 @@ file holds. Nothing is chosen on the test splits. ``--model name=folder`` adds a
 """
 
 import argparse
-import json
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from quality import LAST, OTHER_CLASSIFICATION_SETS, support_set
+from records import append_record, earlier_records, read_records
 
 from fewshot_nlp import FewShotClassifier
 from fewshot_nlp.backbone.cache import FeatureCache
@@ -57,10 +57,7 @@ def described(
 def run(options: argparse.Namespace) -> None:
     methods = {name: METHODS[name] for name in options.methods or METHODS}
     methods |= {name: {"folder": folder} for name, folder in (pair.split("=", 1) for pair in options.model)}
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    records = (
-        [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
-    )
+    records = earlier_records(options.out)
     done = {(r["data"], r["method"], r["k_shot"], r["seed"], r["limit"]) for r in records}
     models: dict[str, FewShotClassifier] = {}
     caches: dict[str, FeatureCache] = {}
@@ -86,14 +83,13 @@ def run(options: argparse.Namespace) -> None:
                         continue
                     record = dict(zip(("data", "method", "k_shot", "seed", "limit"), key, strict=True))
                     record |= described(model, rows, options.k_shot, seed, train)
-                    with options.out.open("a") as file:
-                        file.write(json.dumps(record) + "\n")
+                    append_record(options.out, record)
                     print(name, method, seed, *(f"{m} {record[m]:.3f}" for m in METRICS), flush=True)
 
 
 def table(path: Path) -> str:
     """A row a method and data set, and one over the data sets: the mean of their means, without an interval."""
-    records = [json.loads(line) for line in path.read_text().splitlines()]
+    records = read_records(path)
     lines = []
     for k_shot, limit in sorted({(r["k_shot"], r["limit"]) for r in records}, key=str):
         chosen = [r for r in records if (r["k_shot"], r["limit"]) == (k_shot, limit)]

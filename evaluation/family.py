@@ -11,7 +11,6 @@ Learners that are not meta-trained (frozen baselines, and those whose fit has no
 """
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -19,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from records import append_record, earlier_records, read_records
 
 from fewshot_nlp.errors import FewShotError
-from fewshot_nlp.evaluator import evaluate_episodes
+from fewshot_nlp.evaluator import evaluate_episodes, mean_and_interval
 from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.pipeline import Pipeline
 from fewshot_nlp.sampling import SAMPLERS
@@ -30,6 +30,7 @@ from fewshot_nlp.storage import load
 from fewshot_nlp.training import MetaTrainConfig, meta_train
 from fewshot_nlp.training.assembly import build_pipeline
 from fewshot_nlp.training.config import EncoderSettings, SamplerSettings, Source
+from fewshot_nlp.training.episodes import SAMPLER_OF_TASK
 
 RESULTS = Path(__file__).with_name("results") / "family.jsonl"
 DOMAINS = ("medical", "legal", "finance")
@@ -98,7 +99,7 @@ def config_of(task: str, learner: str, options: argparse.Namespace, folder: Path
 def target_episodes(task: str, name: str, pipeline: Pipeline, seed: int, n_episodes: int) -> Any:
     card, knobs = load_card(name), dict(SETTINGS[task]["measured"])
     data = pipeline.task.dataset(load_rows(name, "test"), name, group_column=card.group_column)
-    kind = {"classification": "n_way_k_shot", "ner": "n_way_k2k_shot"}.get(task, "k_shot")
+    kind = SAMPLER_OF_TASK.get(task, "k_shot")
     if knobs.get("n_way") is not None and len(data.label_names) < knobs["n_way"]:
         knobs["n_way"] = None
     sampler = SAMPLERS.get(kind)(data, n_episodes=n_episodes, seed=seed, **knobs)
@@ -156,7 +157,7 @@ def cell(task: str, learner: str, options: argparse.Namespace) -> dict[str, Any]
 def run(options: argparse.Namespace) -> None:
     keys = ("task", "learner", "episodes", "target_episodes", "seed")
     out: Path = options.out
-    records = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+    records = earlier_records(out)
     done = {tuple(r[k] for k in keys) for r in records}
     for task in options.tasks:
         for learner in options.learners or LEARNERS.names():
@@ -167,15 +168,14 @@ def run(options: argparse.Namespace) -> None:
                 record = dict(zip(keys, fixed, strict=True)) | cell(task, learner, options)
             except FewShotError as refused:
                 record = dict(zip(keys, fixed, strict=True)) | {"refused": str(refused)}
-            with out.open("a") as file:
-                file.write(json.dumps(record) + "\n")
+            append_record(out, record)
             scores = " ".join(f"{record[d]['mean']:.3f}" for d in DOMAINS if d in record)
             print(*fixed, scores or record["refused"], record.get("train_seconds"), flush=True)
 
 
 def table(path: Path) -> str:
     """One table a task; behind a mean the half-width of its 95 % interval over the same episodes for all."""
-    records = [json.loads(line) for line in path.read_text().splitlines()]
+    records = read_records(path)
     lines = []
     for task in dict.fromkeys(r["task"] for r in records):
         mine = [r for r in records if r["task"] == task]
@@ -216,8 +216,6 @@ def table(path: Path) -> str:
 
 def verdict(record: dict[str, Any], base: dict[str, Any] | None) -> str:
     """Wins and losses over the domains; level where the paired difference's 95 % interval holds 0."""
-    from fewshot_nlp.evaluator import mean_and_interval
-
     if base is None or base is record:
         return ""
     words = []

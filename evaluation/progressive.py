@@ -12,7 +12,6 @@ scores nothing twice. Nothing is chosen on the test splits.
 """
 
 import argparse
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from quality import FACADES, support_set
+from records import append_record, earlier_records
 
 from fewshot_nlp.evaluator import mean_and_interval
 from fewshot_nlp.learners import Adapted
@@ -40,14 +40,8 @@ RESULTS = Path(__file__).with_name("results") / "progressive.jsonl"
 KEYS = ("task", "data", "place", "method", "k_shot", "seed", "split", "limit", "steps")
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
 def append(path: Path, record: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        file.write(json.dumps(record) + "\n")
+    append_record(path, record)
     print(record["data"], record["method"], record["seed"], f"{record['score']:.4f}", flush=True)
 
 
@@ -119,7 +113,7 @@ def backward(model: FewShotModel, columns: list[Any], place: int) -> dict[str, A
 
 
 def table(path: Path) -> str:
-    records = read(path)
+    records = earlier_records(path)
     lines = []
     for group in sorted({(r["task"], r["k_shot"], r["split"], str(r["limit"]), r["steps"]) for r in records}):
         chosen = [
@@ -175,7 +169,7 @@ def main() -> None:
         parser.error(f"there is no sequence for {options.task}; there are: {', '.join(SEQUENCES)}")
     for seed in range(options.seeds):
         for method in options.methods:
-            done = {tuple(r[k] for k in KEYS) for r in read(options.out)}
+            done = {tuple(r[k] for k in KEYS) for r in earlier_records(options.out)}
             sequence(options, method, seed, done)
 
 

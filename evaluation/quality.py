@@ -8,7 +8,6 @@ what the file holds. Nothing is chosen on the test splits.
 """
 
 import argparse
-import json
 import time
 from collections import Counter
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from records import append_record, earlier_records, read_records
 
 from fewshot_nlp import FewShotClassifier, FewShotNER
 from fewshot_nlp.backbone.cache import FeatureCache
@@ -156,8 +156,7 @@ def run(
     split: str,
     out: Path,
 ) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    records = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+    records = earlier_records(out)
     done = {(r["data"], r["method"], r["k_shot"], r["seed"], r["split"]) for r in records}
     encoders: dict[str, Any] = {}
     caches: dict[str, FeatureCache] = {}
@@ -184,15 +183,14 @@ def run(
                     record = described(model, name, rows, support)
                     record |= {"method": method, "k_shot": k_shot, "seed": seed, "split": split}
                     record["threads"] = torch.get_num_threads()
-                    with out.open("a") as file:
-                        file.write(json.dumps(record) + "\n")
+                    append_record(out, record)
                     print(
                         name, method, seed, f"{record['score']:.4f}", f"{record['seconds']:.2f} s", flush=True
                     )
 
 
 def table(path: Path) -> str:
-    records = [json.loads(line) for line in path.read_text().splitlines()]
+    records = read_records(path)
     shots = sorted({(r["k_shot"], r["split"]) for r in records})
     lines = []
     for k, split in shots:

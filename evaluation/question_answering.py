@@ -10,13 +10,13 @@ splits. ``--limit`` scores the first rows of a fixed random order.
 """
 
 import argparse
-import json
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from records import append_record, earlier_records, read_records
 
 from fewshot_nlp import FewShotQA
 from fewshot_nlp.evaluator import mean_and_interval
@@ -70,8 +70,7 @@ def measured(model: FewShotQA, name: str, split: str, k: int, seed: int, limit: 
 
 def run(options: argparse.Namespace) -> None:
     out: Path = options.out
-    out.parent.mkdir(parents=True, exist_ok=True)
-    records = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+    records = earlier_records(out)
     keys = ("data", "method", "k_shot", "seed", "split", "limit", "bfloat16")
     done = {tuple(r[k] for k in keys) for r in records}
     for method in options.methods:
@@ -85,8 +84,7 @@ def run(options: argparse.Namespace) -> None:
                     with torch.autocast("cpu", torch.bfloat16, enabled=options.bfloat16):
                         record = measured(model, name, options.split, k, seed, options.limit)
                     record |= dict(zip(keys, fixed, strict=True)) | {"threads": torch.get_num_threads()}
-                    with out.open("a") as file:
-                        file.write(json.dumps(record) + "\n")
+                    append_record(out, record)
                     print(
                         *fixed,
                         f"{record['scores']['squad_f1']:.4f}",
@@ -98,7 +96,7 @@ def run(options: argparse.Namespace) -> None:
 def table(path: Path, metric: str) -> str:
     """A row a method, number of examples and number of scored questions; in brackets the number of support sets."""
     values: dict[tuple[str, int, int], dict[str, list[float]]] = {}
-    for r in map(json.loads, path.read_text().splitlines()):
+    for r in read_records(path):
         key = (r["method"], r["k_shot"], r["limit"] or 0)
         values.setdefault(key, {}).setdefault(r["data"], []).append(r["scores"][metric])
     sets = [name for name in SETS if any(name in found for found in values.values())]
@@ -136,7 +134,7 @@ python {script} run && python {script} card
 
 
 def card(path: Path) -> None:
-    records = [json.loads(line) for line in path.read_text().splitlines()]
+    records = read_records(path)
     [zero] = [r for r in records if (r["k_shot"], r["data"], r["limit"]) == (0, "squad_v1", None)]
     model = FewShotQA.from_pretrained()
     facts = {"dataset": "squad_v1, test split, before any example", "n_rows": zero["n_test"], "seed": "none"}

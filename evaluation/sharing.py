@@ -10,12 +10,12 @@ started again leaves out what the file holds.
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from quality import FACADES, described, support_set
+from records import append_record, earlier_records
 
 from fewshot_nlp.evaluator import mean_and_interval
 from fewshot_nlp.sources import load_rows
@@ -43,12 +43,8 @@ def methods() -> dict[str, dict[str, Any]]:
     }
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
 def run(options: argparse.Namespace) -> None:
-    done = {(r["data"], r["method"], r["seed"]) for r in read(options.out)}
+    done = {(r["data"], r["method"], r["seed"]) for r in earlier_records(options.out)}
     for name in options.sets:
         rows = load_rows(name, "test")[: options.limit]
         for method, given in methods().items():
@@ -61,15 +57,14 @@ def run(options: argparse.Namespace) -> None:
                 support = support_set(train, SETS[name], options.k_shot, seed)
                 record = described(model, name, rows, support)
                 record |= {"method": method, "k_shot": options.k_shot, "seed": seed, "limit": options.limit}
-                with options.out.open("a") as file:
-                    file.write(json.dumps(record) + "\n")
+                append_record(options.out, record)
                 print(name, method, seed, f"{record['score']:.4f}", record["bytes"], flush=True)
 
 
 def figure(path: Path) -> None:
     import matplotlib.pyplot as plt
 
-    records = read(path)
+    records = earlier_records(path)
     _, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
     for name in dict.fromkeys(r["data"] for r in records):
         mine = [r for r in records if r["data"] == name]

@@ -10,13 +10,13 @@ first rows of a fixed random order. Nothing is chosen on the test splits.
 """
 
 import argparse
-import json
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from records import append_record, earlier_records, read_records
 
 from fewshot_nlp import FewShotTranslator
 from fewshot_nlp.evaluator import mean_and_interval
@@ -93,8 +93,7 @@ def before(options: argparse.Namespace, general: Any) -> list[str]:
 
 def run(options: argparse.Namespace) -> None:
     out: Path = options.out
-    out.parent.mkdir(parents=True, exist_ok=True)
-    records = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+    records = earlier_records(out)
     done = {tuple(r[k] for k in KEYS) for r in records}
     for method in options.methods:
         for seed in range(options.seeds if method != "none" else 1):
@@ -104,8 +103,7 @@ def run(options: argparse.Namespace) -> None:
                 if fixed in done:
                     continue
                 record = dict(zip(KEYS, fixed, strict=True)) | measured(options, method, name, seed)
-                with out.open("a") as file:
-                    file.write(json.dumps(record) + "\n")
+                append_record(out, record)
                 lost = record.get("forgotten", {}).get("difference", 0.0)
                 print(
                     *fixed,
@@ -118,7 +116,7 @@ def run(options: argparse.Namespace) -> None:
 
 def table(path: Path, metric: str) -> str:
     """Mean over seeds with the half-width of its 95 % interval; gains over the unadapted model of the same rows."""
-    records = [json.loads(line) for line in path.read_text().splitlines()]
+    records = read_records(path)
     base = {r["data"]: r["scores"][metric] for r in records if r["method"] == "none"}
     sets = [n for n in DOMAINS if n in base]
     lines = ["| " + " | ".join([metric, *sets, "change on " + GENERAL, "adapt, s", "bytes"]) + " |"]

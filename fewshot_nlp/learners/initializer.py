@@ -22,17 +22,14 @@ from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.learners.base import Learner, LearnerConfig, State, check
 from fewshot_nlp.learners.heads import class_means, prototype_head, residual_network
-from fewshot_nlp.learners.inner_loop import Weights, need_adapter, sgd_steps
-from fewshot_nlp.learners.rates import LearnedRates, start_rates
+from fewshot_nlp.learners.inner_loop import Weights, need_adapter
+from fewshot_nlp.learners.rates import LearnedRates, learned_steps, start_rates
 from fewshot_nlp.learners.start import (
     check_steps,
     examples_of,
     moved_scores,
-    moving,
     on_sphere,
     seeded,
-    support_loss,
-    to_move,
 )
 from fewshot_nlp.slots import SlotBatch
 
@@ -87,17 +84,15 @@ class Initializer(Learner):
     def fit(self, support: SlotBatch, *, meta: bool = False) -> State:
         """Fast weights of adapter and head after the inner steps."""
         second_order = meta and not self.config.first_order
-        examples = examples_of(support)
         with torch.enable_grad():
             head = self.written_head(support, double_backward=second_order)
-            weights = to_move(moving(self.encoder) | head, meta=meta)
-            if not examples.n_slots or not self.config.inner_steps:
-                return weights
-            return sgd_steps(
-                weights,
-                support_loss(self, examples, weights, double_backward=second_order),
+            return learned_steps(
+                self,
+                self.rates,
+                head,
+                examples_of(support),
                 steps=self.config.inner_steps,
-                rate=lambda name, _: self.rates(name) if meta else self.rates(name).detach(),
+                meta=meta,
                 second_order=second_order,
             )
 

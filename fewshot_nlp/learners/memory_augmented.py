@@ -29,6 +29,7 @@ from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.learners.base import Learner, LearnerConfig, State, check, check_choice, slot_weights
+from fewshot_nlp.learners.heads import UNSEEN
 from fewshot_nlp.learners.start import seeded
 from fewshot_nlp.memory.key_value import KeyValueReader
 from fewshot_nlp.memory.selection import balanced
@@ -36,7 +37,6 @@ from fewshot_nlp.memory.turing import TuringMemory
 from fewshot_nlp.slots import SlotBatch
 
 FLOOR = 1e-30
-UNSEEN = -1e4
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,16 +18,14 @@ from torch import Tensor
 from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.learners.base import Learner, LearnerConfig, State
-from fewshot_nlp.learners.inner_loop import need_adapter, sgd_steps
-from fewshot_nlp.learners.rates import LearnedRates, start_rates
+from fewshot_nlp.learners.inner_loop import need_adapter
+from fewshot_nlp.learners.rates import LearnedRates, learned_steps, start_rates
 from fewshot_nlp.learners.start import (
     check_steps,
     examples_of,
     moved_scores,
     moving,
     prototype_start,
-    support_loss,
-    to_move,
 )
 from fewshot_nlp.slots import SlotBatch
 
@@ -75,17 +73,15 @@ class MetaSGD(Learner):
     def fit(self, support: SlotBatch, *, meta: bool = False) -> State:
         """Fast weights of adapter and head after the inner steps (equation 5)."""
         second_order = meta and not self.config.first_order
-        examples = examples_of(support)
         with torch.enable_grad():
             head = prototype_start(self, support, self.config.scale, double_backward=second_order)
-            weights = to_move(moving(self.encoder) | head, meta=meta)
-            if not examples.n_slots:
-                return weights
-            return sgd_steps(
-                weights,
-                support_loss(self, examples, weights, double_backward=second_order),
+            return learned_steps(
+                self,
+                self.rates,
+                head,
+                examples_of(support),
                 steps=self.config.inner_steps,
-                rate=lambda name, _: self.rates(name) if meta else self.rates(name).detach(),
+                meta=meta,
                 second_order=second_order,
             )
 

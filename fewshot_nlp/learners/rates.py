@@ -11,7 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from fewshot_nlp.backbone import Backbone
-from fewshot_nlp.learners.start import moving
+from fewshot_nlp.learners.base import Learner
+from fewshot_nlp.learners.inner_loop import Weights, sgd_steps
+from fewshot_nlp.learners.start import moving, support_loss, to_move
+from fewshot_nlp.slots import SlotBatch
 
 
 class LearnedRates(nn.Module):
@@ -44,6 +47,39 @@ def start_rates(
     """One rate for what `moving` names, another one for the head (none where the model has its own head)."""
     rates = dict.fromkeys(moving(encoder, scope), inner_lr)
     return rates if encoder.own_head else rates | {"head.weight": head_lr, "head.bias": head_lr}
+
+
+def learned_steps(
+    learner: Learner,
+    rates: LearnedRates,
+    head: Weights,
+    examples: SlotBatch,
+    *,
+    steps: int,
+    meta: bool,
+    second_order: bool,
+) -> Weights:
+    """Fast weights of adapter and head after gradient steps, each weight at its learned rate.
+
+    Args:
+        learner: scores the slots; its encoder's adapter moves.
+        rates: of all weights.
+        head: where the head starts; empty for a model that has a head of its own.
+        examples: slots with targets; without any, nothing moves.
+        steps: how many, from 0.
+        meta: keep the result a function of the meta-parameters, the rates among them.
+        second_order: keep the gradients' own graph.
+    """
+    weights = to_move(moving(learner.encoder) | head, meta=meta)
+    if not examples.n_slots or not steps:
+        return weights
+    return sgd_steps(
+        weights,
+        support_loss(learner, examples, weights, double_backward=second_order),
+        steps=steps,
+        rate=lambda name, _: rates(name) if meta else rates(name).detach(),
+        second_order=second_order,
+    )
 
 
 def _key(name: str) -> str:
