@@ -107,6 +107,15 @@ class TaskModel:
                 bar.update(len(batch.items))
         return result
 
+    def measure(self, examples: Sequence[Example]) -> tuple[float, list[Prediction]]:
+        """The loss of labelled examples, and their predictions; where slots are decoded, both from the same scores."""
+        task, tokenizer = self.pipeline.task, self.pipeline.learner.encoder.tokenizer
+        batch = task.collate(examples, self.labels, tokenizer, with_targets=True)
+        scores = self.adapted.scores(batch)
+        if task.generation(batch, tokenizer) is None:
+            return float(batch.loss(scores)), task.decode(scores, batch, self.rule)
+        return float(batch.loss(scores)), self.predict([example.query for example in examples])
+
     def _decode(self, batch: SlotBatch) -> list[Prediction]:
         task, tokenizer = self.pipeline.task, self.pipeline.learner.encoder.tokenizer
         options = task.generation(batch, tokenizer)

@@ -71,10 +71,6 @@ def _measure(pipeline: Pipeline, episode: Episode, seed: int, device: torch.devi
     """Loss and primary metric of one episode's queries; their targets are used after scoring only."""
     task, labels = pipeline.task, episode.label_names
     with own_random_numbers(seed, device):
-        model = pipeline.adapt(episode.support, labels)
-        batch = task.collate(episode.query, labels, pipeline.learner.encoder.tokenizer, with_targets=True)
-        scores = model.adapted.scores(batch)
-    predicted = [p["target"] for p in task.decode(scores, batch, model.rule)]
-    return float(batch.loss(scores)), float(
-        task.metrics(episode.targets, predicted, labels)[task.primary_metric]
-    )
+        loss, predicted = pipeline.adapt(episode.support, labels).measure(episode.query)
+    targets = [p["target"] for p in predicted]
+    return loss, float(task.metrics(episode.targets, targets, labels)[task.primary_metric])

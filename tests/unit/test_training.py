@@ -325,3 +325,33 @@ def test_checkpoint_write_failure_keeps_earlier_ones(
     meta_train(config)
     meta_train(reference)
     assert_same_run(tmp_path, tmp_path / "reference")
+
+
+def toy_pairs(path: Path, words: list[str]) -> Path:
+    """Rows whose source is the target spelt backwards."""
+    texts = [f"{a} {b}" for a in words for b in words]
+    rows = [{"translation": {"xx": t[::-1], "en": t}} for t in texts]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize("learner", ["maml", "prototypical"])
+def test_translation_is_meta_trained_and_validated_by_what_it_generates(
+    tmp_path: Path, tiny_translator_folder: Path, learner: str
+) -> None:
+    config = config_of(
+        tmp_path,
+        tiny_translator_folder,
+        task="translation",
+        learner=learner,
+        adapter={"peft_type": "LORA", "r": 2, "target_modules": ["q_proj", "v_proj"]},
+        sources=(Source(name=str(toy_pairs(tmp_path / "train.jsonl", ["bank", "card", "cash"]))),),
+        val_sources=(Source(name=str(toy_pairs(tmp_path / "val.jsonl", ["court", "judge", "law"]))),),
+        sampler=SamplerSettings(k_shot=2, n_query=2),
+        outer_steps=2,
+        val_every=2,
+        warmup=0,
+    )
+    validations = [r for r in meta_train(config).history if "val_loss" in r]
+    assert [r["step"] for r in validations] == [0, 2]
+    assert all(0 <= r["chrf"] <= 100 for r in validations)
