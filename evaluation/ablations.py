@@ -1,0 +1,234 @@
+"""What each knob of meta-training does: a baseline and variants of it, alike but for the knob, on the same episodes.
+
+    FEWSHOT_NLP_DATA=... python evaluation/ablations.py run
+    python evaluation/ablations.py table > evaluation/results/ablations.md
+
+A variant is a name and the settings in which it differs from its setup (`SETUPS`). The model measured is that after
+the last outer step, so that nothing is chosen. It is measured on meta-validation episodes and on target episodes,
+which are the same for every variant and seed; differences to the baseline are paired by episode and seed. A record is
+appended as soon as it is there; a run that is started again leaves out what the file holds.
+"""
+
+import argparse
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from records import append_record, earlier_records, read_records
+
+from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.evaluator import mean_and_interval
+from fewshot_nlp.sampling import SAMPLERS, TaskSampler
+from fewshot_nlp.sources import load_rows
+from fewshot_nlp.storage import load
+from fewshot_nlp.training import MetaTrainConfig, meta_train
+from fewshot_nlp.training.config import EncoderSettings, SamplerSettings, Source
+from fewshot_nlp.training.episodes import SAMPLER_OF_TASK, make_streams
+from fewshot_nlp.training.outer_step import episode_seed, own_random_numbers
+
+RESULTS = Path(__file__).with_name("results") / "ablations.jsonl"
+BASELINE = "baseline"
+KEYS = ("setup", "variant", "steps", "n_episodes", "seed")
+
+
+def sources(*names: str, split: str = "train") -> tuple[Source, ...]:
+    return tuple(Source(name=name, split=split) for name in names)
+
+
+COMMON: dict[str, Any] = {
+    "adapter": {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": "all-linear"},
+    "top_layers": 1,  # of the three that are run
+    "outer_lr": 2e-3,
+    "warmup": 10,
+    "meta_batch": 4,
+    "n_val_episodes": 2,
+}
+CLASSIFICATION: dict[str, Any] = {
+    "task": "classification",
+    "learner": "prototypical",
+    "encoder": EncoderSettings(layers=(3,)),
+    "sources": sources("clinc150", "hwu64", "stackoverflow20", "scicite", "csabstruct"),
+    "val_sources": sources("acl_arc", "snips_intents"),
+    "sampler": SamplerSettings(n_way=5, k_shot=(1, 5), n_query=3),
+    "targets": ("banking77",),
+}
+SETUPS: dict[str, dict[str, Any]] = {
+    "prototypes": CLASSIFICATION,
+    "gradients": CLASSIFICATION
+    | {
+        "learner": "maml",
+        "learner_config": {"inner_steps": 2, "inner_lr": 0.5, "head_lr": 2.0},
+        "sampler": SamplerSettings(n_way=5, k_shot=1, n_query=3),
+    },
+    "fixed_head": CLASSIFICATION
+    | {
+        "learner": "maml",
+        "learner_config": {"head": "meta", "n_classes": 5, "inner_steps": 2, "inner_lr": 0.5, "head_lr": 2.0},
+        "sources": sources("csabstruct"),
+        "sampler": SamplerSettings(n_way=5, k_shot=2, n_query=2),
+    },
+    "entities": {
+        "task": "ner",
+        "learner": "prototypical",
+        "encoder": EncoderSettings(layers=(3,)),
+        "sources": sources("wikigold", "wnut17", "broad_twitter", "uner_ewt", "scierc", "snips_slots"),
+        "val_sources": sources("crossner_politics", split="validation"),
+        "sampler": SamplerSettings(n_way=3, k_shot=(1, 5), n_query=4, options={"query": "rows"}),
+        "targets": ("bc5cdr",),
+    },
+}
+"""What a setup's variants share. ``fixed_head`` meets the same five classes in every episode, and can memorise them."""
+
+MEASURED: dict[str, dict[str, Any]] = {
+    "prototypes": {"n_way": 10, "k_shot": 1, "n_query": 2},
+    "gradients": {"n_way": 10, "k_shot": 1, "n_query": 2},
+    "fixed_head": {"n_way": 5, "k_shot": 2, "n_query": 3},
+    "entities": {"n_way": None, "k_shot": 5, "n_query": 8, "query": "rows"},
+}
+"""The target's episodes; meta-validation episodes are drawn as the setup's training episodes."""
+
+VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
+    "prototypes": {
+        BASELINE: {},
+        "label_smoothing": {"label_smoothing": 0.1},
+        "weight_decay": {"weight_decay": 0.1},
+    },
+    "gradients": {BASELINE: {}},
+    "fixed_head": {BASELINE: {}},
+    "entities": {BASELINE: {}},
+}
+"""For each setup the settings of `MetaTrainConfig` in which a variant differs."""
+
+
+def config_of(
+    setup: str, variant: str, options: argparse.Namespace, seed: int, folder: Path
+) -> MetaTrainConfig:
+    steps = options.steps
+    given = (
+        COMMON | SETUPS[setup] | {"outer_steps": steps, "val_every": steps, "save_every": steps, "seed": seed}
+    )
+    base = MetaTrainConfig(**given, output_dir=str(folder))
+    return replace(base, **VARIANTS[setup][variant])
+
+
+def measured(pipeline: Any, stream: TaskSampler, n_episodes: int) -> dict[str, list[float]]:
+    """Loss and primary metric of each episode's queries, after adapting as a user would."""
+    task, scores = pipeline.task, {"loss": list[float](), "metric": list[float]()}
+    with pipeline.learner.encoder.cached():
+        for index in range(n_episodes):
+            episode = stream.episode(index)
+            with own_random_numbers(episode_seed(0, index), torch.device("cpu")):
+                model = pipeline.adapt(episode.support, episode.label_names)
+                loss, predicted = model.measure(episode.query)
+            found = task.metrics(episode.targets, [p["target"] for p in predicted], episode.label_names)
+            scores["loss"].append(loss)
+            scores["metric"].append(float(found[task.primary_metric]))
+    return scores
+
+
+def one(setup: str, variant: str, options: argparse.Namespace, seed: int) -> dict[str, Any]:
+    """Meta-trains a variant and measures the model after the last step."""
+    with tempfile.TemporaryDirectory() as scratch:
+        config = config_of(setup, variant, options, seed, Path(scratch) / "run")
+        began = time.perf_counter()
+        result = meta_train(config)
+        seconds = round(time.perf_counter() - began, 1)
+        pipeline = load(result.folder.with_name("final")).pipeline
+        base = config_of(setup, BASELINE, options, 0, Path(scratch))
+        val = make_streams(base, pipeline.task).val
+        assert val is not None
+        data = pipeline.task.dataset(load_rows(config.targets[0], "test"), config.targets[0])
+        target = SAMPLERS.get(SAMPLER_OF_TASK[config.task])(data, seed=0, **MEASURED[setup])
+        losses = [r["train_loss"] for r in result.history if "train_loss" in r]
+        return {
+            "metric": pipeline.task.primary_metric,
+            "target_data": config.targets[0],
+            "train_loss": sum(losses[-10:]) / len(losses[-10:]),
+            "train_seconds": seconds,
+            "val": measured(pipeline, val, options.n_episodes),
+            "target": measured(pipeline, target, options.n_episodes),
+        }
+
+
+def run(options: argparse.Namespace) -> None:
+    done = {tuple(r[k] for k in KEYS) for r in earlier_records(options.out)}
+    for seed in options.seeds:
+        for setup in options.setups:
+            for variant in VARIANTS[setup]:
+                fixed = (setup, variant, options.steps, options.n_episodes, seed)
+                if fixed in done or (options.variants and variant not in (BASELINE, *options.variants)):
+                    continue
+                try:
+                    record = dict(zip(KEYS, fixed, strict=True)) | one(setup, variant, options, seed)
+                except FewShotError as refused:
+                    raise FewShotError(f"{setup}, {variant}: {refused}") from refused
+                append_record(options.out, record)
+                means = [sum(record[p][k]) / options.n_episodes for p in ("val", "target") for k in record[p]]
+                print(*fixed, *(f"{m:.4f}" for m in means), record["train_seconds"], flush=True)
+
+
+def table(path: Path) -> str:
+    """One table a setup: means and paired differences, each with the half-width of its 95 % interval."""
+    records = read_records(path)
+    lines: list[str] = []
+    for setup in dict.fromkeys(r["setup"] for r in records):
+        mine = [r for r in records if r["setup"] == setup]
+        variants = {name: {r["seed"]: r for r in mine if r["variant"] == name} for name in
+                    dict.fromkeys(r["variant"] for r in mine)}  # fmt: skip
+        first = mine[0]
+        seeds = ", ".join(str(s) for s in sorted(variants[BASELINE]))
+        lines += [
+            f"## {setup}",
+            "",
+            f"{first['steps']} outer steps of 4 episodes; {first['n_episodes']} meta-validation episodes and "
+            f"{first['n_episodes']} target episodes ({first['target_data']}, {first['metric']}); seeds {seeds}. "
+            "Differences to the baseline are paired by episode and seed.",
+            "",
+            "| variant | training loss | val. loss | difference | val. metric | difference | target loss | difference "
+            "| target metric | difference | s |",
+            "|---" * 11 + "|",
+        ]
+        for name, runs in variants.items():
+            lines.append(row(name, runs, variants[BASELINE]))
+        lines.append("")
+    return "\n".join(lines)
+
+
+def row(name: str, runs: dict[int, dict[str, Any]], baseline: dict[int, dict[str, Any]]) -> str:
+    seeds = sorted(runs)
+    cells = [f"`{name}`", f"{sum(runs[s]['train_loss'] for s in seeds) / len(seeds):.3f}"]
+    for part in ("val", "target"):
+        for key in ("loss", "metric"):
+            values = [v for s in seeds for v in runs[s][part][key]]
+            base = [v for s in seeds for v in baseline[s][part][key]]
+            cells.append(shown(values))
+            differences = [a - b for a, b in zip(values, base, strict=True)]
+            cells.append("" if name == BASELINE else shown(differences, "+"))
+    seconds = sum(runs[s]["train_seconds"] for s in seeds) / len(seeds)
+    return "| " + " | ".join([*cells, f"{seconds:.0f}"]) + " |"
+
+
+def shown(values: list[float], sign: str = "") -> str:
+    mean, half = mean_and_interval(values)
+    return f"{mean:{sign}.3f}" + ("" if half is None else f" ± {half:.3f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("what", choices=["run", "table"])
+    parser.add_argument("--setups", nargs="*", default=list(SETUPS), choices=list(SETUPS))
+    parser.add_argument("--variants", nargs="*", help="beside the baseline; default all")
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1])
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--n-episodes", type=int, default=60, help="of meta-validation, and of the target")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    print(table(options.out)) if options.what == "table" else run(options)
+
+
+if __name__ == "__main__":
+    main()
