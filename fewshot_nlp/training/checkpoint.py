@@ -23,8 +23,8 @@ from fewshot_nlp.errors import FewShotError, logger
 FORMAT = 1
 TENSORS = "tensors.safetensors"
 STATE = "state.json"
-FREE_KEYS = frozenset({"output_dir", "resume", "save_every", "keep_last"})
-"""Settings that a resumed run may change: they do not change what is computed."""
+FREE_KEYS = frozenset({"output_dir", "resume", "save_every", "keep_last", "patience"})
+"""Settings that a resumed run may change: they do not change what a step computes."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -104,10 +104,12 @@ class MetaTrainConfig:
         val_every: outer steps between meta-validations, from 1.
         val_seed: seed of the meta-validation episodes, apart from ``seed``, so that runs can be compared.
         best_by: which figure chooses the best model: the mean meta-validation "loss" or primary "metric".
+        patience: the run ends after this many meta-validations without a better one, from 1; None: never early.
         targets: data sets that the result will be measured on; a run that trains on one of them is refused.
         ship: whether the weights will be given away; then every source must allow it (its card says).
         outer_lr: highest learning rate of the outer loop; in (0, 1e12], tens of which only make it diverge.
-        optimiser: "adamw" or "sgd" (momentum 0.9).
+        optimiser: "adamw" or "sgd".
+        momentum: of "sgd"; in [0, 1). 0 makes the outer step a plain one, as Reptile's is.
         weight_decay: on matrices; vectors and scalars have none; from 0.
         warmup: outer steps during which the rate rises linearly from 0; from 0.
         schedule: of the rate after the warm-up: "linear" or "cosine" to 0, or "constant".
@@ -145,10 +147,12 @@ class MetaTrainConfig:
     val_every: int = 50
     val_seed: int = 0
     best_by: Literal["loss", "metric"] = "loss"
+    patience: int | None = None
     targets: tuple[str, ...] = ()
     ship: bool = False
     outer_lr: float = 1e-3
     optimiser: Literal["adamw", "sgd"] = "adamw"
+    momentum: float = 0.9
     weight_decay: float = 0.01
     warmup: int = 0
     schedule: Literal["linear", "constant", "cosine"] = "linear"
@@ -166,9 +170,16 @@ class MetaTrainConfig:
             _whole(name, getattr(self, name), 2 if name == "n_val_episodes" else 1)
         for name in ("val_seed", "warmup", "seed"):
             _whole(name, getattr(self, name), 0)
-        if self.top_layers is not None:
-            _whole("top_layers", self.top_layers, 1)
+        for name in ("top_layers", "patience"):
+            if getattr(self, name) is not None:
+                _whole(name, getattr(self, name), 1)
+        if self.patience is not None and not (self.val_sources or self.val_class_fraction):
+            raise FewShotError(
+                f"patience is {self.patience} meta-validations, but there are none; give val_sources or "
+                "val_class_fraction."
+            )
         _number("outer_lr", self.outer_lr, 0.0, 1e12, open_low=True)
+        _number("momentum", self.momentum, 0.0, 0.999)
         _number("weight_decay", self.weight_decay, 0.0, 10.0)
         _number("label_smoothing", self.label_smoothing, 0.0, 0.99)
         _number("val_class_fraction", self.val_class_fraction, 0.0, 0.99)

@@ -1,9 +1,13 @@
-"""SIGTERM and SIGINT: finish the outer step, save, and only then exit."""
+"""SIGTERM and SIGINT: finish the episode, give up the unfinished outer step, save, and only then exit."""
 
 import signal
 import threading
 from types import FrameType, TracebackType
 from typing import Any
+
+
+class Stopped(Exception):  # noqa: N818 - no error: it is raised in every process when any was asked to stop
+    """The work in hand was given up because of a signal; the state is that before it."""
 
 
 class Interruption:
@@ -27,7 +31,6 @@ class Interruption:
     ) -> None:
         self._restore()
 
-    @property
     def asked(self) -> bool:
         """Whether a signal came."""
         return self.signal is not None

@@ -1,7 +1,7 @@
 """The one outer loop: episodes, meta-loss, gradient over all processes, step, meta-validation, checkpoint."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,17 +9,18 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator  # type: ignore[import-untyped]
+from accelerate.utils import gather_object  # type: ignore[import-untyped]
 from torch import nn
-from tqdm import tqdm
 
 from fewshot_nlp.errors import FewShotError, ScienceError, logger
 from fewshot_nlp.pipeline import Pipeline
 from fewshot_nlp.storage import save
 from fewshot_nlp.training.assembly import build_pipeline
+from fewshot_nlp.training.callbacks import Callback, EarlyStopping, Progress
 from fewshot_nlp.training.checkpoint import Checkpoint, checkpoints, load_newest, save_checkpoint
 from fewshot_nlp.training.config import MetaTrainConfig
 from fewshot_nlp.training.episodes import Streams, make_streams
-from fewshot_nlp.training.interruption import Interruption
+from fewshot_nlp.training.interruption import Interruption, Stopped
 from fewshot_nlp.training.journal import Journal
 from fewshot_nlp.training.optimiser import (
     Optimiser,
@@ -47,7 +48,7 @@ class MetaTrainResult:
     history: list[dict[str, Any]]
 
 
-def meta_train(config: MetaTrainConfig) -> MetaTrainResult:
+def meta_train(config: MetaTrainConfig, callbacks: Sequence[Callback] = ()) -> MetaTrainResult:
     """Meta-trains a learner, on one process or on all that ``accelerate launch`` started.
 
     Writes into ``config.output_dir``: ``log.jsonl`` (loss, rate, gradient norm and episodes a second of every
@@ -57,6 +58,7 @@ def meta_train(config: MetaTrainConfig) -> MetaTrainResult:
 
     Args:
         config: all settings.
+        callbacks: told of every outer step and meta-validation, and may end the run.
 
     Raises:
         FewShotError: settings that do not fit the data, the learner or the number of processes; or a
@@ -69,9 +71,23 @@ def meta_train(config: MetaTrainConfig) -> MetaTrainResult:
     streams = make_streams(config, pipeline.task)
     with ExitStack() as stack:
         trainable = stack.enter_context(trainable_parameters(pipeline, config.train))
-        run = _Run(config, accelerator, pipeline, streams, trainable)
+        run = _Run(
+            config,
+            accelerator,
+            pipeline,
+            streams,
+            trainable,
+            [*_own_callbacks(config, accelerator), *callbacks],
+        )
         history = run.go(stack.enter_context(Interruption()))
     return MetaTrainResult(folder=run.folder / ("final" if streams.val is None else "best"), history=history)
+
+
+def _own_callbacks(config: MetaTrainConfig, accelerator: Accelerator) -> list[Callback]:
+    found: list[Callback] = [Progress(config, shown=accelerator.is_local_main_process)]
+    if config.patience is not None:
+        found.append(EarlyStopping(config.patience))
+    return found
 
 
 def _check_processes(config: MetaTrainConfig, accelerator: Accelerator) -> None:
@@ -96,13 +112,13 @@ class _Run:
         pipeline: Pipeline,
         streams: Streams,
         trainable: Mapping[str, nn.Parameter],
+        callbacks: Sequence[Callback],
     ) -> None:
         self.config, self.accelerator, self.pipeline, self.streams = config, accelerator, pipeline, streams
-        self.trainable = trainable
+        self.trainable, self.callbacks = trainable, callbacks
         self.optimiser: Optimiser = make_optimiser(config, trainable)
         self.folder = Path(config.output_dir).expanduser()
         self.step = 0
-        self.best: dict[str, Any] | None = None
         self.saved_at = 0
         if accelerator.is_main_process:
             try:
@@ -110,8 +126,10 @@ class _Run:
             except OSError as error:
                 raise FewShotError(f"output_dir {self.folder} cannot be made: {error.strerror}.") from error
         accelerator.wait_for_everyone()
-        self._resume()
+        stored = self._resume()
         self.journal = Journal(self.folder / "log.jsonl", self.step, writes=accelerator.is_main_process)
+        # A checkpoint that a signal made may be older than the meta-validation of its step.
+        self.best = next((r for r in reversed(self.journal.records) if r.get("best")), stored)
 
     def go(self, interruption: Interruption) -> list[dict[str, Any]]:
         """All outer steps that are left; then the final model."""
@@ -120,38 +138,34 @@ class _Run:
             "Meta-batch of %d episodes over %d processes; %d parameters trained.",
             config.meta_batch, accelerator.num_processes, sum(p.numel() for p in self.trainable.values()),
         )  # fmt: skip
-        if self.step == 0:
-            self._validate()
-        with tqdm(
-            total=config.outer_steps * config.meta_batch,
-            initial=self.step * config.meta_batch,
-            unit=" episodes",
-            desc="meta-training",
-            disable=not accelerator.is_local_main_process,
-        ) as bar:
-            while self.step < config.outer_steps:
-                loss, stop = self._one_step(interruption.asked)
-                bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
-                bar.update(config.meta_batch)
-                last = self.step == config.outer_steps
-                if self.step % config.val_every == 0 or last:
-                    self._validate()
-                if self.step % config.save_every == 0 or last or stop:
+        ended = self._any([callback.on_start(self.journal.records) for callback in self.callbacks])
+        try:
+            while not ended:
+                ended = self._validate_if_due(interruption.asked) or self.step == config.outer_steps
+                if self.step % config.save_every == 0 or ended:
                     self._save_checkpoint()
-                if stop and not last:
-                    if accelerator.is_main_process:
-                        logger.warning(
-                            "Stopped by a signal after %d of %d steps.", self.step, config.outer_steps
-                        )
-                    interruption.leave()
+                if not ended:
+                    self._one_step(interruption.asked)
+        except Stopped:
+            self._save_checkpoint()
+            if accelerator.is_main_process:
+                logger.warning("Stopped by a signal after %d of %d steps.", self.step, config.outer_steps)
+            interruption.leave()
+        finally:
+            for callback in self.callbacks:
+                callback.on_end()
         self._save_model("final", self._last_validation())
         return self.journal.records
 
-    def _one_step(self, asked_to_stop: bool) -> tuple[float, bool]:
+    def _any(self, stops: list[bool]) -> bool:
+        """Whether a callback in any process wants to end the run, so that all of them end it together."""
+        return any(gather_object([any(stops)]))
+
+    def _one_step(self, asked: Callable[[], bool]) -> None:
         config, began, rate = self.config, time.perf_counter(), learning_rate(self.config, self.step)
         self.pipeline.learner.progress = self.step / config.outer_steps
         try:
-            loss, stop = outer_gradient(
+            loss = outer_gradient(
                 self.accelerator,
                 self.pipeline,
                 self.trainable,
@@ -160,7 +174,7 @@ class _Run:
                 meta_batch=config.meta_batch,
                 label_smoothing=config.label_smoothing,
                 seed=config.seed,
-                stop=asked_to_stop,
+                asked=asked,
             )
             limit = float("inf") if config.max_grad_norm is None else config.max_grad_norm
             norm = float(nn.utils.clip_grad_norm_(list(self.trainable.values()), limit))
@@ -178,36 +192,46 @@ class _Run:
             raise ScienceError(f"{error} {self._where()}") from error
         self.step += 1
         speed = config.meta_batch / (time.perf_counter() - began)
-        self.journal.add(
-            {
-                "step": self.step,
-                "train_loss": loss,
-                "lr": rate,
-                "grad_norm": norm,
-                "meta_batch": config.meta_batch,
-                "processes": self.accelerator.num_processes,
-                "episodes_per_s": round(speed, 3),
-            }
-        )
-        return loss, stop
+        record = {
+            "step": self.step,
+            "train_loss": loss,
+            "lr": rate,
+            "grad_norm": norm,
+            "meta_batch": config.meta_batch,
+            "processes": self.accelerator.num_processes,
+            "episodes_per_s": round(speed, 3),
+        }
+        self.journal.add(record)
+        for callback in self.callbacks:
+            callback.on_step(record)
 
-    def _validate(self) -> None:
+    def _validate_if_due(self, asked: Callable[[], bool]) -> bool:
+        """Whether the run is to end here, by what its callbacks say of a meta-validation."""
         config = self.config
-        if self.streams.val is None:
-            return
+        due = self.step % config.val_every == 0 or self.step == config.outer_steps
+        done = any(r["step"] == self.step and "val_loss" in r for r in self.journal.records)
+        if self.streams.val is None or not due or done:
+            return False
         try:
             found = meta_validate(
-                self.accelerator, self.pipeline, self.streams.val, config.n_val_episodes, config.val_seed
+                self.accelerator,
+                self.pipeline,
+                self.streams.val,
+                config.n_val_episodes,
+                config.val_seed,
+                asked,
             )
         except ScienceError as error:
             raise ScienceError(f"{error} {self._where()}") from error
-        record = {"step": self.step, **found}
-        self.journal.add(record)
         metric = self.pipeline.task.primary_metric
         key, sign = ("val_loss", -1) if config.best_by == "loss" else (metric, 1)
-        if self.best is None or sign * found[key] > sign * self.best[key]:
+        better = self.best is None or sign * found[key] > sign * self.best[key]
+        record = {"step": self.step, **found, "best": better}
+        if better:
             self.best = record
             self._save_model("best", record)
+        self.journal.add(record)  # last: a run killed before it validates again when resumed
+        return self._any([callback.on_validation(record) for callback in self.callbacks])
 
     def _where(self) -> str:
         """Where the run can be taken up again, for messages."""
@@ -246,7 +270,8 @@ class _Run:
             self.saved_at = self.step
         self.accelerator.wait_for_everyone()
 
-    def _resume(self) -> None:
+    def _resume(self) -> dict[str, Any] | None:
+        """Takes up the newest checkpoint, where there is one; returns the best meta-validation that it knows."""
         folder = self.folder / "checkpoints"
         if self.config.resume == "never":
             if checkpoints(folder):
@@ -254,10 +279,10 @@ class _Run:
                     f"{folder} holds checkpoints of an earlier run; name another output_dir, or set "
                     "resume: auto."
                 )
-            return
+            return None
         found = load_newest(folder, self.config.to_json(), self.streams.fingerprints)
         if found is None:
-            return
+            return None
         names = {f"parameter.{name}": p for name, p in self.trainable.items()}
         if names.keys() != {n for n in found.tensors if n.startswith("parameter.")}:
             raise FewShotError(
@@ -273,5 +298,5 @@ class _Run:
             {n.removeprefix(prefix): t for n, t in found.tensors.items() if n.startswith(prefix)},
         )
         self.step = self.saved_at = found.step
-        self.best = found.best
         logger.info("Going on from the checkpoint after step %d in %s.", found.step, folder)
+        return found.best

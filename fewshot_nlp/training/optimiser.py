@@ -65,7 +65,7 @@ def make_optimiser(config: MetaTrainConfig, trainable: Mapping[str, nn.Parameter
     ]
     groups = [group for group in groups if group["params"]]
     if config.optimiser == "sgd":
-        return torch.optim.SGD(groups, lr=config.outer_lr, momentum=0.9)
+        return torch.optim.SGD(groups, lr=config.outer_lr, momentum=config.momentum)
     return torch.optim.AdamW(groups, lr=config.outer_lr)
 
 

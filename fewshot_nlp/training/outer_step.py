@@ -4,7 +4,7 @@ Adapted parameters reach the encoder through `torch.func.functional_call`, past 
 DistributedDataParallel reduces gradients; so they are summed here, explicitly, in one flat tensor.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isfinite, nan
@@ -20,6 +20,7 @@ from fewshot_nlp.errors import FewShotError, ScienceError
 from fewshot_nlp.pipeline import Pipeline
 from fewshot_nlp.sampling import TaskSampler
 from fewshot_nlp.slots import SlotBatch
+from fewshot_nlp.training.interruption import Stopped
 
 Trainable = Mapping[str, nn.Parameter]
 
@@ -56,8 +57,8 @@ def outer_gradient(
     meta_batch: int,
     label_smoothing: float = 0.0,
     seed: int = 0,
-    stop: bool = False,
-) -> tuple[float, bool]:
+    asked: Callable[[], bool] = bool,
+) -> float:
     """Puts the gradient of the mean meta-loss of one meta-batch into ``.grad`` of every trainable parameter.
 
     The meta-batch of step s is the episodes s * meta_batch and on; of these, process r takes those whose
@@ -72,22 +73,26 @@ def outer_gradient(
         meta_batch: episodes in it, over all processes.
         label_smoothing: as for `MetaTrainConfig`.
         seed: of what the learner draws from torch's global generator, which is left as it was.
-        stop: whether this process was asked to stop.
+        asked: whether this process was asked to stop; looked at before every episode.
 
     Returns:
-        The mean loss, and whether any process was asked to stop.
+        The mean loss.
 
     Raises:
+        Stopped: in every process, when any of them was asked to stop; the gradient is of no use then.
         ScienceError: in every process, naming learner, episode and parameter, when in any of them a loss or
             gradient is NaN or infinite.
     """
     for parameter in trainable.values():
         parameter.grad = None
-    total, failure = 0.0, ""
+    total, failure, stop = 0.0, "", False
     first = step * meta_batch
     for index in range(first, first + meta_batch):
         if index % accelerator.num_processes != accelerator.process_index:
             continue
+        stop = asked()
+        if stop:
+            break
         episode = stream.episode(index)
         with own_random_numbers(episode_seed(seed, index), accelerator.device):
             try:
@@ -114,11 +119,13 @@ def outer_gradient(
             f"{pipeline.learner.name}: {failures[0].rstrip('.')}. Lower outer_lr or the learner's own rates, "
             "or set max_grad_norm."
         )
+    if bool(told[1]):
+        raise Stopped
     for parameter, grad in zip(
         trainable.values(), torch.split(flat, [g.numel() for g in grads]), strict=True
     ):
         parameter.grad = grad.view_as(parameter).to(parameter.dtype)
-    return float(told[0]) / meta_batch, bool(told[1])
+    return float(told[0]) / meta_batch
 
 
 def _backward(

@@ -1,5 +1,6 @@
 """Meta-validation: mean loss and primary metric over fixed episodes, shared out among the processes."""
 
+from collections.abc import Callable
 from math import isfinite
 from typing import Any
 
@@ -12,11 +13,17 @@ from fewshot_nlp.errors import ScienceError
 from fewshot_nlp.evaluator import mean_and_interval
 from fewshot_nlp.pipeline import Pipeline
 from fewshot_nlp.sampling import TaskSampler
+from fewshot_nlp.training.interruption import Stopped
 from fewshot_nlp.training.outer_step import episode_seed, own_random_numbers
 
 
 def meta_validate(
-    accelerator: Accelerator, pipeline: Pipeline, stream: TaskSampler, n_episodes: int, seed: int
+    accelerator: Accelerator,
+    pipeline: Pipeline,
+    stream: TaskSampler,
+    n_episodes: int,
+    seed: int,
+    asked: Callable[[], bool] = bool,
 ) -> dict[str, Any]:
     """Adapts to each episode as a user would (no meta-gradients), and scores its queries.
 
@@ -26,19 +33,25 @@ def meta_validate(
         stream: the episodes; the first ``n_episodes`` are used.
         n_episodes: how many.
         seed: of what the learner draws from torch's global generator, and named in the result.
+        asked: whether this process was asked to stop; looked at before every episode.
 
     Returns:
         ``val_loss`` and the task's primary metric, each a mean with the half-width of its 95 % interval
         (Student's t over episodes) under ``..._ci95``; ``n_episodes`` and ``val_seed``.
 
     Raises:
+        Stopped: in every process, when any of them was asked to stop.
         ScienceError: in every process, when a loss or an adapted state is NaN or infinite.
     """
     task, learner = pipeline.task, pipeline.learner
     found: list[tuple[int, float, float]] = []
     failures: list[str] = []
+    stop = False
     with learner.encoder.cached(64 * 2**20):
         for index in range(accelerator.process_index, n_episodes, accelerator.num_processes):
+            stop = asked()
+            if stop:
+                break
             episode = stream.episode(index)
             try:
                 loss, metric = _measure(pipeline, episode, episode_seed(seed, index), accelerator.device)
@@ -51,7 +64,9 @@ def meta_validate(
                 )
                 break
             found.append((index, loss, metric))
-    found, failures = gather_object(found), gather_object(failures)
+    found, failures, stops = gather_object(found), gather_object(failures), gather_object([stop])
+    if any(stops):
+        raise Stopped
     if failures:
         raise ScienceError(f"{failures[0].rstrip('.')}. Lower outer_lr or the learner's own rates.")
     found.sort()

@@ -35,22 +35,31 @@ from safetensors.torch import save_file
 from fewshot_nlp.training import parse_config
 from fewshot_nlp.training.assembly import build_pipeline
 from fewshot_nlp.training.episodes import make_streams
+from fewshot_nlp.training.interruption import Stopped
 from fewshot_nlp.training.optimiser import trainable_parameters
 from fewshot_nlp.training.outer_step import outer_gradient
+from fewshot_nlp.training.validation import meta_validate
 
 accelerator = Accelerator()
 config = parse_config(sys.argv[2:])
 pipeline = build_pipeline(config, accelerator.device)
 streams = make_streams(config, pipeline.task)
 with trainable_parameters(pipeline, config.train) as trainable:
-    loss, stop = outer_gradient(
-        accelerator, pipeline, trainable, streams.train, step=1, meta_batch=config.meta_batch,
-        stop=accelerator.process_index == 1,
-    )
+    step = dict(step=1, meta_batch=config.meta_batch)
+    loss = outer_gradient(accelerator, pipeline, trainable, streams.train, **step)
     if accelerator.is_main_process:
         assert accelerator.num_processes == 2, accelerator.num_processes
-        assert stop, "the other process was asked to stop"
         save_file({n: p.grad.clone() for n, p in trainable.items()}, sys.argv[1], {"loss": repr(loss)})
+    asked = lambda: accelerator.process_index == 1  # one process is asked, both must stop
+    for stopping in (
+        lambda: outer_gradient(accelerator, pipeline, trainable, streams.train, **step, asked=asked),
+        lambda: meta_validate(accelerator, pipeline, streams.val, 2, 0, asked),
+    ):
+        try:
+            stopping()
+        except Stopped:
+            continue
+        raise AssertionError(f"process {accelerator.process_index} went on")
 accelerator.end_training()
 """
 
@@ -259,11 +268,10 @@ def test_two_processes_have_the_gradient_of_one(tmp_path: Path, tiny_encoder_fol
         losses = [meta_loss(pipeline, streams.train.episode(i)) for i in range(4, 8)]
         plain = torch.autograd.grad(torch.stack(losses).mean(), list(trainable.values()))
         unused = nn.Parameter(torch.ones(3))
-        loss, stop = outer_gradient(
+        loss = outer_gradient(
             accelerator, pipeline, {**trainable, "unused": unused}, streams.train, step=1, meta_batch=4
         )
         one = {name: p.grad for name, p in trainable.items() if p.grad is not None}
-    assert not stop
     assert loss == pytest.approx(sum(x.item() for x in losses) / 4, abs=1e-6)
     assert unused.grad is not None
     assert torch.equal(unused.grad, torch.zeros(3))
