@@ -42,7 +42,6 @@ COMMON: dict[str, Any] = {
     "adapter": {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": "all-linear"},
     "top_layers": 1,  # of the three that are run
     "outer_lr": 2e-3,
-    "warmup": 10,
     "meta_batch": 4,
     "n_val_episodes": 2,
 }
