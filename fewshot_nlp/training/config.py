@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from fewshot_nlp.episode import Json
 from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.training.selection import Selection
 
 SAME_CORPUS = (
     frozenset({"hwu64", "liu54"}),
@@ -97,6 +98,7 @@ class MetaTrainConfig:
         sampler: how episodes are drawn.
         mixture: how often each source is drawn: "uniform", "size", "temperature", or a weight for each name.
         temperature: above 0; with ``mixture="temperature"``: 1 is "size", larger draws small sources more.
+        selection: curriculum, hard-task sampling, leakage guard, and the measure of the mixture's diversity.
         val_sources: data sets to draw meta-validation episodes from; none of them may be a source.
         val_class_fraction: share of each source's classes that is held out for meta-validation; in [0, 1).
         val_sampler: how meta-validation episodes are drawn; None: as for training.
@@ -140,6 +142,7 @@ class MetaTrainConfig:
     sampler: SamplerSettings = field(default_factory=SamplerSettings)
     mixture: Literal["uniform", "size", "temperature"] | dict[str, float] = "uniform"
     temperature: float | None = None
+    selection: Selection = field(default_factory=Selection)
     val_sources: tuple[Source, ...] = ()
     val_class_fraction: float = 0.0
     val_sampler: SamplerSettings | None = None

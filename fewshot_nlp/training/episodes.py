@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fewshot_nlp.episode import TaskDataset, canonical_json
+from fewshot_nlp.episode import Json, TaskDataset, canonical_json
 from fewshot_nlp.errors import FewShotError, logger
 from fewshot_nlp.sampling import SAMPLERS, Mixture, split_classes
 from fewshot_nlp.sources import card_names, load_card, load_rows, read_rows
 from fewshot_nlp.tasks import Task
 from fewshot_nlp.training.config import MetaTrainConfig, SamplerSettings, Source
+from fewshot_nlp.training.diversity import in_words, mixture_diversity
+from fewshot_nlp.training.leakage import without_leaks
+from fewshot_nlp.training.selection import SelectedTasks, stages
 
 SAMPLER_OF_TASK = {"ner": "n_way_k2k_shot", "classification": "n_way_k_shot"}
 
@@ -24,17 +27,20 @@ class Streams:
         train: training episodes.
         val: meta-validation episodes; None when there are none.
         fingerprints: SHA-256 of each source's rows, by name, so that a resumed run meets the same episodes.
+        diversity: of the training mixture; None where it was not to be measured.
     """
 
-    train: Mixture
+    train: SelectedTasks
     val: Mixture | None
     fingerprints: dict[str, str]
+    diversity: dict[str, Json] | None
 
 
 def make_streams(config: MetaTrainConfig, task: Task) -> Streams:
     """Reads the sources and puts samplers on them.
 
-    Rows whose input also is among the meta-validation rows are left out of the sources.
+    Rows whose input also is among the meta-validation rows are left out of the sources; with a leakage guard, those
+    that share n-grams with these or with the targets, too.
 
     Raises:
         FewShotError: a source of another task, one that weights to ship may not be trained on, too few rows
@@ -52,14 +58,62 @@ def make_streams(config: MetaTrainConfig, task: Task) -> Streams:
     elif val:
         seen = {canonical_json(example.inputs) for data in val.values() for example in data.examples}
         train = {name: _without(data, seen) for name, data in train.items()}
+    if config.selection.leakage_ngram is not None:
+        train = _guarded(config, task, train, val)
     fingerprints = {f"train.{name}": data.fingerprint for name, data in train.items()}
     fingerprints |= {f"val.{name}": data.fingerprint for name, data in val.items()}
     val_settings = config.val_sampler or config.sampler
+    weights = config.mixture
+    if isinstance(weights, dict):  # not of sources that the guard left out
+        out = {source.name for source in config.sources} - train.keys()
+        weights = {name: weight for name, weight in weights.items() if name not in out}
+    mixtures = stages(
+        config.selection.curriculum,
+        config.sampler,
+        list(train),
+        lambda settings: _mixture(train, settings, weights, config.temperature, config.seed, task.name),
+    )
+    stream = SelectedTasks(
+        mixtures, config.selection, meta_batch=config.meta_batch, outer_steps=config.outer_steps
+    )
     return Streams(
-        train=_mixture(train, config.sampler, config.mixture, config.temperature, config.seed, task.name),
+        train=stream,
+        diversity=_diversity(config.selection.diversity_rows, train, stream.shares(config.outer_steps)),
         val=_mixture(val, val_settings, "uniform", None, config.val_seed, task.name) if val else None,
         fingerprints=fingerprints,
     )
+
+
+def _guarded(
+    config: MetaTrainConfig, task: Task, train: Mapping[str, TaskDataset], val: Mapping[str, TaskDataset]
+) -> dict[str, TaskDataset]:
+    """The sources without what is too near the targets or, where they are other data sets, the val_sources."""
+    measured = {name: read_source(_measured_part(name), task).examples for name in config.targets}
+    if config.val_sources:
+        measured |= {name: data.examples for name, data in val.items()}
+    return without_leaks(
+        train,
+        measured,
+        n=config.selection.leakage_ngram or 1,
+        max_share=config.selection.leakage_max_share,
+        drop_sources=config.selection.leakage_drop_sources,
+    )
+
+
+def _measured_part(name: str) -> Source:
+    """All splits of a target but "train", unless it has no other."""
+    splits = [split for split in load_card(name).splits if split != "train"] if name in card_names() else []
+    return Source(name=name, split="+".join(splits) or "train")
+
+
+def _diversity(
+    rows: int, train: Mapping[str, TaskDataset], shares: Mapping[str, float]
+) -> dict[str, Json] | None:
+    if not rows:
+        return None
+    found = mixture_diversity(train, shares, rows)
+    logger.info("%s", in_words(found))
+    return found
 
 
 def read_source(source: Source, task: Task) -> TaskDataset:

@@ -139,6 +139,8 @@ class _Run:
             config.meta_batch, accelerator.num_processes, sum(p.numel() for p in self.trainable.values()),
         )  # fmt: skip
         ended = self._any([callback.on_start(self.journal.records) for callback in self.callbacks])
+        if self.step == 0 and self.streams.diversity:
+            self.journal.add({"step": 0, "diversity": self.streams.diversity})
         try:
             while not ended:
                 ended = self._validate_if_due(interruption.asked) or self.step == config.outer_steps
@@ -165,7 +167,7 @@ class _Run:
         config, began, rate = self.config, time.perf_counter(), learning_rate(self.config, self.step)
         self.pipeline.learner.progress = self.step / config.outer_steps
         try:
-            loss = outer_gradient(
+            losses = outer_gradient(
                 self.accelerator,
                 self.pipeline,
                 self.trainable,
@@ -176,6 +178,7 @@ class _Run:
                 seed=config.seed,
                 asked=asked,
             )
+            loss = sum(losses) / config.meta_batch
             limit = float("inf") if config.max_grad_norm is None else config.max_grad_norm
             norm = float(nn.utils.clip_grad_norm_(list(self.trainable.values()), limit))
             set_rate(self.optimiser, rate)
@@ -190,6 +193,8 @@ class _Run:
                 )
         except ScienceError as error:
             raise ScienceError(f"{error} {self._where()}") from error
+        shares = self.streams.train.shares(self.step)
+        self.streams.train.learn(self.step, losses)
         self.step += 1
         speed = config.meta_batch / (time.perf_counter() - began)
         record = {
@@ -200,6 +205,7 @@ class _Run:
             "meta_batch": config.meta_batch,
             "processes": self.accelerator.num_processes,
             "episodes_per_s": round(speed, 3),
+            **({"shares": shares} if self.streams.train.losses else {}),
         }
         self.journal.add(record)
         for callback in self.callbacks:
@@ -259,6 +265,10 @@ class _Run:
         if self.accelerator.is_main_process and self.saved_at != self.step:
             tensors = {f"parameter.{name}": p.detach() for name, p in self.trainable.items()}
             tensors |= {f"optimiser.{name}": t for name, t in optimiser_tensors(self.optimiser).items()}
+            tensors |= {
+                f"recent_loss.{name}": torch.tensor(x, dtype=torch.float64)
+                for name, x in self.streams.train.losses.items()
+            }
             checkpoint = Checkpoint(
                 step=self.step,
                 tensors=tensors,
@@ -297,6 +307,10 @@ class _Run:
             self.optimiser,
             {n.removeprefix(prefix): t for n, t in found.tensors.items() if n.startswith(prefix)},
         )
+        prefix = "recent_loss."
+        self.streams.train.losses = {
+            n.removeprefix(prefix): float(t) for n, t in found.tensors.items() if n.startswith(prefix)
+        }
         self.step = self.saved_at = found.step
         logger.info("Going on from the checkpoint after step %d in %s.", found.step, folder)
         return found.best

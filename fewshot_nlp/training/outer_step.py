@@ -58,7 +58,7 @@ def outer_gradient(
     label_smoothing: float = 0.0,
     seed: int = 0,
     asked: Callable[[], bool] = bool,
-) -> float:
+) -> list[float]:
     """Puts the gradient of the mean meta-loss of one meta-batch into ``.grad`` of every trainable parameter.
 
     The meta-batch of step s is the episodes s * meta_batch and on; of these, process r takes those whose
@@ -76,7 +76,7 @@ def outer_gradient(
         asked: whether this process was asked to stop; looked at before every episode.
 
     Returns:
-        The mean loss.
+        The loss of each of the meta-batch's episodes, in order.
 
     Raises:
         Stopped: in every process, when any of them was asked to stop; the gradient is of no use then.
@@ -85,7 +85,7 @@ def outer_gradient(
     """
     for parameter in trainable.values():
         parameter.grad = None
-    total, failure, stop = 0.0, "", False
+    losses, failure, stop = torch.zeros(meta_batch, dtype=torch.float64), "", False
     first = step * meta_batch
     for index in range(first, first + meta_batch):
         if index % accelerator.num_processes != accelerator.process_index:
@@ -100,7 +100,7 @@ def outer_gradient(
             except ScienceError as error:
                 failure = f"episode {episode.episode_id!r} of step {step}: {error}"
                 break
-        total += loss
+        losses[index - first] = loss
         bad = not_finite({name: p.grad for name, p in trainable.items() if p.grad is not None})
         if not isfinite(loss) or bad is not None:
             what = f"the gradient of {bad}" if bad is not None else "the loss, but no gradient,"
@@ -108,7 +108,7 @@ def outer_gradient(
             failure = f"{what} became NaN or infinite in {where} (loss {loss:g})"
             break
     grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in trainable.values()]
-    told = torch.tensor([nan if failure else total, float(stop)], dtype=torch.float64)
+    told = torch.cat([losses, torch.tensor([nan if failure else float(stop)], dtype=torch.float64)])
     flat = torch.cat([g.flatten().float() for g in grads])
     if accelerator.num_processes > 1:
         flat = accelerator.reduce(flat, "sum")
@@ -119,13 +119,13 @@ def outer_gradient(
             f"{pipeline.learner.name}: {failures[0].rstrip('.')}. Lower outer_lr or the learner's own rates, "
             "or set max_grad_norm."
         )
-    if bool(told[1]):
+    if bool(told[-1]):
         raise Stopped
     for parameter, grad in zip(
         trainable.values(), torch.split(flat, [g.numel() for g in grads]), strict=True
     ):
         parameter.grad = grad.view_as(parameter).to(parameter.dtype)
-    return float(told[0]) / meta_batch
+    return told[:-1].tolist()
 
 
 def _backward(

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 from training_runs import LORA, METRIC, SCRIPT, arguments_of, config_of, environment
@@ -46,10 +47,10 @@ pipeline = build_pipeline(config, accelerator.device)
 streams = make_streams(config, pipeline.task)
 with trainable_parameters(pipeline, config.train) as trainable:
     step = dict(step=1, meta_batch=config.meta_batch)
-    loss = outer_gradient(accelerator, pipeline, trainable, streams.train, **step)
+    losses = outer_gradient(accelerator, pipeline, trainable, streams.train, **step)
     if accelerator.is_main_process:
         assert accelerator.num_processes == 2, accelerator.num_processes
-        save_file({n: p.grad.clone() for n, p in trainable.items()}, sys.argv[1], {"loss": repr(loss)})
+        save_file({n: p.grad.clone() for n, p in trainable.items()}, sys.argv[1], {"losses": repr(losses)})
     asked = lambda: accelerator.process_index == 1  # one process is asked, both must stop
     for stopping in (
         lambda: outer_gradient(accelerator, pipeline, trainable, streams.train, **step, asked=asked),
@@ -260,6 +261,8 @@ def test_two_processes_have_the_gradient_of_one(tmp_path: Path, tiny_encoder_fol
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     two = load_file(tmp_path / "two.safetensors")
+    with safe_open(tmp_path / "two.safetensors", "pt") as file:
+        losses_of_two = json.loads(file.metadata()["losses"])
     accelerator = Accelerator()
     assert accelerator.num_processes == 1
     pipeline = build_pipeline(config, accelerator.device)
@@ -268,11 +271,12 @@ def test_two_processes_have_the_gradient_of_one(tmp_path: Path, tiny_encoder_fol
         losses = [meta_loss(pipeline, streams.train.episode(i)) for i in range(4, 8)]
         plain = torch.autograd.grad(torch.stack(losses).mean(), list(trainable.values()))
         unused = nn.Parameter(torch.ones(3))
-        loss = outer_gradient(
+        told = outer_gradient(
             accelerator, pipeline, {**trainable, "unused": unused}, streams.train, step=1, meta_batch=4
         )
         one = {name: p.grad for name, p in trainable.items() if p.grad is not None}
-    assert loss == pytest.approx(sum(x.item() for x in losses) / 4, abs=1e-6)
+    assert told == pytest.approx([x.item() for x in losses], abs=1e-6)
+    assert losses_of_two == pytest.approx(told, abs=1e-6)
     assert unused.grad is not None
     assert torch.equal(unused.grad, torch.zeros(3))
     assert two.keys() == one.keys()
