@@ -6,6 +6,7 @@ and norms see real tokens only; attention works on the windows of equal length t
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -19,11 +20,15 @@ PACKED = "fewshot_nlp_packed"
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Neighbouring windows of equal length in a packed row: tokens ``start`` to ``start + count * length``."""
+    """Neighbouring windows of equal length in a packed row."""
 
-    start: int
     count: int
     length: int
+
+    @property
+    def tokens(self) -> int:
+        """How long the run is."""
+        return self.count * self.length
 
 
 def chunks(lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:
@@ -42,16 +47,7 @@ def chunks(lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:
 
 def runs(lengths: Sequence[int]) -> list[Run]:
     """Runs of equal lengths in a sequence of window lengths."""
-    result: list[Run] = []
-    start = 0
-    for length in lengths:
-        last = result[-1] if result else None
-        if last is not None and last.length == length:
-            result[-1] = Run(last.start, last.count + 1, length)
-        else:
-            result.append(Run(start, 1, length))
-        start += length
-    return result
+    return [Run(len(list(windows)), length) for length, windows in groupby(lengths)]
 
 
 def plain_attention(
@@ -81,13 +77,11 @@ def packed_attention(
     """Attention inside each window of a packed row; the interface that transformers calls."""
     heads, dim = query.shape[1], query.shape[3]
     scale = dim**-0.5 if scaling is None else scaling
+    sizes = [run.tokens for run in packing]
     outputs = []
-    for run in packing:
-        stop = run.start + run.count * run.length
-        q, k, v = (
-            x[0, :, run.start : stop].reshape(heads, run.count, run.length, dim).transpose(0, 1)
-            for x in (query, key, value)
-        )
+    # One split instead of a slice for each run: the gradient of a slice is as long as the whole row.
+    for run, *parts in zip(packing, *(x[0].split(sizes, dim=1) for x in (query, key, value)), strict=True):
+        q, k, v = (x.reshape(heads, run.count, run.length, dim).transpose(0, 1) for x in parts)
         mask = None
         if sliding_window is not None and run.length > sliding_window:
             place = torch.arange(run.length, device=q.device)
@@ -96,7 +90,7 @@ def packed_attention(
             out = plain_attention(q, k, v, scale, mask, dropout)
         else:
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, dropout_p=dropout)
-        outputs.append(out.transpose(1, 2).reshape(run.count * run.length, heads, dim))
+        outputs.append(out.transpose(1, 2).reshape(run.tokens, heads, dim))
     return torch.cat(outputs)[None], None
 
 
