@@ -80,7 +80,7 @@ def packed_attention(
     sizes = [run.tokens for run in packing]
     outputs = []
     # One split instead of a slice for each run: the gradient of a slice is as long as the whole row.
-    for run, *parts in zip(packing, *(x[0].split(sizes, dim=1) for x in (query, key, value)), strict=True):
+    for run, *parts in zip(packing, *(torch.split(x[0], sizes, 1) for x in (query, key, value)), strict=True):
         q, k, v = (x.reshape(heads, run.count, run.length, dim).transpose(0, 1) for x in parts)
         mask = None
         if sliding_window is not None and run.length > sliding_window:
