@@ -9,13 +9,15 @@ mappings with "name", "split" and "licence"), ``license`` and ``language``.
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 from fewshot_nlp.backbone import Backbone
+from fewshot_nlp.pipeline import Pipeline
 from fewshot_nlp.sources import card_names, load_card
 from fewshot_nlp.storage import VERSION
 
@@ -28,12 +30,14 @@ class HubTask:
 
     Args:
         title: its name in words.
+        facade: name of the model class.
         pipeline_tag: the Hub's name for it.
         rows: labelled rows, as Python code.
         inputs: a list of inputs to predict on, as Python code.
     """
 
     title: str
+    facade: str
     pipeline_tag: str
     rows: str
     inputs: str
@@ -42,18 +46,21 @@ class HubTask:
 HUB_TASKS: Mapping[str, HubTask] = {
     "classification": HubTask(
         "text classification",
+        "FewShotClassifier",
         "text-classification",
         '[{"text": "I lost my card.", "label": "card"}, {"text": "Where is my money?", "label": "money"}]',
         '["I cannot find my card."]',
     ),
     "ner": HubTask(
         "named-entity recognition",
+        "FewShotNER",
         "token-classification",
         '[{"tokens": ["Give", "aspirin"], "ner_tags": ["O", "B-DRUG"]}]',
         '["Give 20 mg aspirin."]',
     ),
     "question_answering": HubTask(
         "question answering",
+        "FewShotQA",
         "question-answering",
         '[{"question": "Who pays?", "context": "The buyer pays.", '
         '"answers": {"text": ["The buyer"], "answer_start": [0]}}]',
@@ -61,12 +68,29 @@ HUB_TASKS: Mapping[str, HubTask] = {
     ),
     "translation": HubTask(
         "translation",
+        "FewShotTranslator",
         "translation",
         '[{"translation": {"de": "Guten Tag.", "en": "Good day."}}]',
         '["Guten Morgen."]',
     ),
 }
 """All that a card says of one task and not of another; a task that is not here has no tag and no example."""
+
+
+@dataclass(frozen=True)
+class Unadapted:
+    """What a card needs to know of a pipeline that is not adapted to any support set.
+
+    Args:
+        pipeline: task and learner.
+        extra: as for `save`.
+    """
+
+    pipeline: Pipeline
+    extra: Mapping[str, Any]
+    is_adapted: ClassVar[bool] = False
+    labels: ClassVar[Sequence[str]] = ()
+    descriptions: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -82,7 +106,7 @@ def model_card(model: Any, name: str) -> str:
     """The card in Markdown, with the Hub's metadata at its head.
 
     Args:
-        model: a `FewShotModel`.
+        model: a `FewShotModel`, or an `Unadapted` pipeline.
         name: "user/name", or the folder's name; the card's title, and what its code loads.
     """
     from huggingface_hub import ModelCard
@@ -98,7 +122,7 @@ def model_card(model: Any, name: str) -> str:
     environment.filters |= {"cell": _cell, "code": _code, "settings": _settings}
     body = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         name=name,
-        facade=type(model).__name__,
+        facade=hub_task.facade if hub_task else type(model).__name__,
         task=pipeline.task,
         hub_task=hub_task,
         title=hub_task.title if hub_task else pipeline.task.name.replace("_", " "),

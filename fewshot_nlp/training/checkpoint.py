@@ -23,7 +23,7 @@ from fewshot_nlp.errors import FewShotError, logger
 FORMAT = 1
 TENSORS = "tensors.safetensors"
 STATE = "state.json"
-FREE_KEYS = frozenset({"output_dir", "resume", "save_every", "keep_last", "patience"})
+FREE_KEYS = frozenset({"output_dir", "resume", "save_every", "keep_last", "patience", "trackers"})
 """Settings that a resumed run may change: they do not change what a step computes."""
 
 
@@ -137,7 +137,7 @@ def config_digest(config: Mapping[str, Json]) -> str:
 def _same_run(
     path: Path, checkpoint: Checkpoint, config: Mapping[str, Json], fingerprints: Mapping[str, str]
 ) -> None:
-    then, now = _flat(checkpoint.config), _flat(config)
+    then, now = flat(checkpoint.config), flat(config)
     for key in sorted(then | now):
         if key.split(".")[0] not in FREE_KEYS and then.get(key) != now.get(key):
             raise FewShotError(
@@ -149,12 +149,13 @@ def _same_run(
             raise FewShotError(f"{path}: the rows of {key} have changed since; name another output_dir.")
 
 
-def _flat(value: Json, prefix: str = "") -> dict[str, Json]:
+def flat(value: Json, prefix: str = "") -> dict[str, Json]:
+    """Nested settings as one mapping with dotted keys."""
     if isinstance(value, dict) and value:
         return {
             k: v
             for key, item in value.items()
-            for k, v in _flat(item, f"{prefix}.{key}" if prefix else key).items()
+            for k, v in flat(item, f"{prefix}.{key}" if prefix else key).items()
         }
     return {prefix: value}
 

@@ -15,6 +15,7 @@ SAME_CORPUS = (
     frozenset({"snips_intents", "snips_slots"}),
 )
 """Data sets whose rows come from one corpus: training on one of them shows the others."""
+TRACKERS = ("tensorboard", "trackio", "wandb", "mlflow")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +121,10 @@ class MetaTrainConfig:
         max_grad_norm: the outer gradient is scaled down to this norm; None for never.
         label_smoothing: share of the probability of the query's targets spread over all classes; in [0, 1).
         seed: of the episodes, the adapter's start and all else that is drawn at random.
-        output_dir: folder for ``best``, ``final``, ``checkpoints``, ``log.jsonl``; all processes must see it.
+        deterministic: take deterministic kernels only, and fail where there is none; on a CPU runs repeat anyway.
+        trackers: where else the figures go: "tensorboard", "trackio", "wandb", "mlflow"; their packages are needed.
+        output_dir: folder for ``best``, ``final``, ``checkpoints``, ``log.jsonl``, ``config.yaml``; all processes
+            must see it.
         save_every: outer steps between checkpoints, from 1.
         keep_last: how many checkpoints are kept, from 1; 2 survive a damaged newest one.
         resume: "auto" goes on from the newest whole checkpoint in ``output_dir``; "never" wants a new folder.
@@ -164,6 +168,8 @@ class MetaTrainConfig:
     max_grad_norm: float | None = 1.0
     label_smoothing: float = 0.0
     seed: int = 0
+    deterministic: bool = False
+    trackers: tuple[Literal["tensorboard", "trackio", "wandb", "mlflow"], ...] = ()
     save_every: int = 50
     keep_last: int = 2
     resume: Literal["auto", "never"] = "auto"
@@ -201,6 +207,9 @@ class MetaTrainConfig:
                 raise FewShotError(
                     f"{name} is {getattr(self, name)!r}, but must be one of: {', '.join(known)}."
                 )
+        odd = next((name for name in self.trackers if name not in TRACKERS), None)
+        if odd is not None:
+            raise FewShotError(f"trackers has {odd!r}, but must be of: {', '.join(TRACKERS)}.")
         if not self.sources:
             raise FewShotError("sources is empty; name at least one data set to draw episodes from.")
         if not self.output_dir:

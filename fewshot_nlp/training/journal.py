@@ -1,8 +1,13 @@
 """The log of a run: JSON lines, one an outer step and one a meta-validation."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.model_files import disk_failure
 
 
 class Journal:
@@ -13,6 +18,9 @@ class Journal:
         step: outer steps done; records of later steps, and a line cut short, are dropped. 0 drops all: the run
             begins anew.
         writes: whether this process writes; the others only keep the records.
+
+    Raises:
+        FewShotError: the disk is full or may not be written; so does `add`.
     """
 
     def __init__(self, path: Path, step: int, *, writes: bool) -> None:
@@ -25,12 +33,23 @@ class Journal:
                     self.records.append(record)
         if writes:
             part = path.with_name(path.name + ".part")
-            part.write_text("".join(json.dumps(r) + "\n" for r in self.records), encoding="utf-8")
-            part.replace(path)
+            with self._disk():
+                part.write_text("".join(json.dumps(r) + "\n" for r in self.records), encoding="utf-8")
+                part.replace(path)
 
     def add(self, record: dict[str, Any]) -> None:
         """Appends a record, which must have a ``step``."""
         self.records.append(record)
         if self._writes:
-            with self._path.open("a", encoding="utf-8") as file:
+            with self._disk(), self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
+
+    @contextmanager
+    def _disk(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise FewShotError(
+                f"{self._path} cannot be written: {disk_failure(error)}. Checkpoints stay; make room and "
+                "start the run again."
+            ) from error

@@ -1,5 +1,6 @@
 """The one outer loop: episodes, meta-loss, gradient over all processes, step, meta-validation, checkpoint."""
 
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -13,6 +14,7 @@ from accelerate.utils import gather_object  # type: ignore[import-untyped]
 from torch import nn
 
 from fewshot_nlp.errors import FewShotError, ScienceError, logger
+from fewshot_nlp.model_card import HUB_TASKS, Unadapted, model_card
 from fewshot_nlp.pipeline import Pipeline
 from fewshot_nlp.storage import save
 from fewshot_nlp.training.assembly import build_pipeline
@@ -26,12 +28,14 @@ from fewshot_nlp.training.optimiser import (
     Optimiser,
     learning_rate,
     make_optimiser,
-    optimiser_tensors,
-    restore_optimiser,
+    restore_state,
     set_rate,
+    state_tensors,
     trainable_parameters,
 )
 from fewshot_nlp.training.outer_step import not_finite, outer_gradient
+from fewshot_nlp.training.reproducible import deterministic_kernels, save_resolved
+from fewshot_nlp.training.trackers import Trackers, make_accelerator
 from fewshot_nlp.training.validation import meta_validate
 
 
@@ -52,9 +56,9 @@ def meta_train(config: MetaTrainConfig, callbacks: Sequence[Callback] = ()) -> M
     """Meta-trains a learner, on one process or on all that ``accelerate launch`` started.
 
     Writes into ``config.output_dir``: ``log.jsonl`` (loss, rate, gradient norm and episodes a second of every
-    outer step, and the meta-validations), ``checkpoints``, and the models ``best`` and ``final``, which
-    ``from_pretrained`` loads. A run that was stopped goes on from its last checkpoint; on one CPU process the
-    result has the same bits as that of an unbroken run.
+    outer step, and the meta-validations), ``config.yaml`` (all settings, with versions), ``checkpoints``, and the
+    models ``best`` and ``final``, each with a card, which ``from_pretrained`` loads. A run that was stopped goes
+    on from its last checkpoint; on one CPU process the result has the same bits as that of an unbroken run.
 
     Args:
         config: all settings.
@@ -65,11 +69,12 @@ def meta_train(config: MetaTrainConfig, callbacks: Sequence[Callback] = ()) -> M
             checkpoint of another configuration.
         ScienceError: a loss, gradient or parameter became NaN or infinite; the last checkpoint stays.
     """
-    accelerator = Accelerator()
+    accelerator = make_accelerator(config)
     _check_processes(config, accelerator)
     pipeline = build_pipeline(config, accelerator.device)
     streams = make_streams(config, pipeline.task)
     with ExitStack() as stack:
+        stack.enter_context(deterministic_kernels(config.deterministic, accelerator.device))
         trainable = stack.enter_context(trainable_parameters(pipeline, config.train))
         run = _Run(
             config,
@@ -87,6 +92,8 @@ def _own_callbacks(config: MetaTrainConfig, accelerator: Accelerator) -> list[Ca
     found: list[Callback] = [Progress(config, shown=accelerator.is_local_main_process)]
     if config.patience is not None:
         found.append(EarlyStopping(config.patience))
+    if config.trackers:
+        found.append(Trackers(accelerator, config))
     return found
 
 
@@ -125,9 +132,13 @@ class _Run:
                 self.folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise FewShotError(f"output_dir {self.folder} cannot be made: {error.strerror}.") from error
+            for left in self.folder.glob(".*.part*"):  # of a run that was killed while it saved a model
+                shutil.rmtree(left)
         accelerator.wait_for_everyone()
         stored = self._resume()
         self.journal = Journal(self.folder / "log.jsonl", self.step, writes=accelerator.is_main_process)
+        if accelerator.is_main_process:
+            save_resolved(config, self.folder)
         # A checkpoint that a signal made may be older than the meta-validation of its step.
         self.best = next((r for r in reversed(self.journal.records) if r.get("best")), stored)
 
@@ -258,14 +269,15 @@ class _Run:
                     "validation": validation,
                 }
             }
-            save(self.folder / name, self.pipeline, extra=extra)
+            files = {}
+            if self.pipeline.task.name in HUB_TASKS:
+                files["README.md"] = model_card(Unadapted(self.pipeline, extra), f"{self.folder.name}/{name}")
+            save(self.folder / name, self.pipeline, extra=extra, files=files)
         self.accelerator.wait_for_everyone()
 
     def _save_checkpoint(self) -> None:
         if self.accelerator.is_main_process and self.saved_at != self.step:
-            tensors = {f"parameter.{name}": p.detach() for name, p in self.trainable.items()}
-            tensors |= {f"optimiser.{name}": t for name, t in optimiser_tensors(self.optimiser).items()}
-            tensors |= {
+            tensors = state_tensors(self.trainable, self.optimiser) | {
                 f"recent_loss.{name}": torch.tensor(x, dtype=torch.float64)
                 for name, x in self.streams.train.losses.items()
             }
@@ -293,20 +305,7 @@ class _Run:
         found = load_newest(folder, self.config.to_json(), self.streams.fingerprints)
         if found is None:
             return None
-        names = {f"parameter.{name}": p for name, p in self.trainable.items()}
-        if names.keys() != {n for n in found.tensors if n.startswith("parameter.")}:
-            raise FewShotError(
-                f"The checkpoint in {folder} holds other parameters than this run trains; name another "
-                "output_dir."
-            )
-        with torch.no_grad():
-            for name, parameter in names.items():
-                parameter.copy_(found.tensors[name])
-        prefix = "optimiser."
-        restore_optimiser(
-            self.optimiser,
-            {n.removeprefix(prefix): t for n, t in found.tensors.items() if n.startswith(prefix)},
-        )
+        restore_state(self.trainable, self.optimiser, found.tensors)
         prefix = "recent_loss."
         self.streams.train.losses = {
             n.removeprefix(prefix): float(t) for n, t in found.tensors.items() if n.startswith(prefix)

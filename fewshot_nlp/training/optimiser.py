@@ -94,18 +94,33 @@ def set_rate(optimiser: Optimiser, rate: float) -> None:
         group["lr"] = rate
 
 
-def optimiser_tensors(optimiser: Optimiser) -> dict[str, Tensor]:
-    """The optimiser's state as tensors under the names ``<parameter number>.<what>``."""
+def state_tensors(trainable: Mapping[str, nn.Parameter], optimiser: Optimiser) -> dict[str, Tensor]:
+    """All that an outer step changes: ``parameter.<name>``, and ``optimiser.<parameter number>.<what>``."""
     state: dict[int, dict[str, Any]] = optimiser.state_dict()["state"]
-    return {
-        f"{i}.{key}": v for i, values in state.items() for key, v in values.items() if isinstance(v, Tensor)
+    moments = {f"{i}.{key}": value for i, values in state.items() for key, value in values.items()}
+    return {f"parameter.{name}": p.detach() for name, p in trainable.items()} | {
+        f"optimiser.{name}": value for name, value in moments.items() if isinstance(value, Tensor)
     }
 
 
-def restore_optimiser(optimiser: Optimiser, tensors: Mapping[str, Tensor]) -> None:
-    """Puts the state that `optimiser_tensors` gave into an optimiser of the same parameters."""
+def restore_state(
+    trainable: Mapping[str, nn.Parameter], optimiser: Optimiser, tensors: Mapping[str, Tensor]
+) -> None:
+    """Puts what `state_tensors` gave into parameters and optimiser of the same kind.
+
+    Raises:
+        FewShotError: the tensors are of other parameters.
+    """
+    parameters = {f"parameter.{name}": p for name, p in trainable.items()}
+    if parameters.keys() != {name for name in tensors if name.startswith("parameter.")}:
+        raise FewShotError(
+            "The checkpoint holds other parameters than this run trains; name another output_dir."
+        )
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(tensors[name])
     state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        number, _, key = name.partition(".")
-        state.setdefault(int(number), {})[key] = tensor
+    for name in sorted(name for name in tensors if name.startswith("optimiser.")):
+        _, number, key = name.split(".", 2)
+        state.setdefault(int(number), {})[key] = tensors[name]
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

@@ -8,7 +8,7 @@ from typing import Any
 from fewshot_nlp.training import MetaTrainConfig
 from fewshot_nlp.training.config import EncoderSettings, SamplerSettings, Source
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "recipes" / "meta_train.py"
 METRIC = "entity_f1_strict_iob2"
 LORA = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["query", "value"]}
