@@ -47,3 +47,23 @@ def arguments_of(config: MetaTrainConfig) -> list[str]:
 
 def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **more}
+
+
+def log_of(folder: Path) -> list[dict[str, Any]]:
+    """The whole lines of the log, without timings."""
+    path = folder / "log.jsonl"
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []
+    return [{k: v for k, v in json.loads(line).items() if k != "episodes_per_s"} for line in lines]
+
+
+def step_of(folder: Path) -> int:
+    """The last step in the log."""
+    return max((record["step"] for record in log_of(folder)), default=0)
+
+
+def assert_same_run(one: Path, two: Path) -> None:
+    """Models have the same bits, logs the same figures."""
+    for name in ("final", "best"):
+        first, second = (folder / name / "model.safetensors" for folder in (one, two))
+        assert first.read_bytes() == second.read_bytes(), name
+    assert log_of(one) == log_of(two)

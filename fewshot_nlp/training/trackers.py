@@ -1,6 +1,7 @@
 """The run's figures in TensorBoard, Trackio, Weights & Biases or MLflow, by way of accelerate."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,23 @@ from fewshot_nlp.training.callbacks import Callback, Record
 from fewshot_nlp.training.checkpoint import flat
 from fewshot_nlp.training.config import MetaTrainConfig
 
+SHARDING = ("FSDP", "DEEPSPEED", "MEGATRON_LM")
+
 
 def make_accelerator(config: MetaTrainConfig) -> Accelerator:
     """The accelerator, which knows the processes and the trackers.
 
     Raises:
-        FewShotError: a tracker's package is not installed.
+        FewShotError: a tracker's package is not installed, or the launcher wants to shard parameters.
     """
+    sharding = next(
+        (name for name in SHARDING if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true"), None
+    )
+    if sharding is not None:
+        raise FewShotError(
+            f"{sharding} shards parameters, but fast weights need whole ones and processes have different episodes; "
+            "launch with distributed_type MULTI_GPU (docs/scale.md says how large encoders fit)."
+        )
     installed = {str(tracker) for tracker in get_available_trackers()}
     missing = [name for name in config.trackers if name not in installed]
     if missing:

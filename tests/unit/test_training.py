@@ -9,7 +9,6 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -17,7 +16,7 @@ from accelerate import Accelerator
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
-from training_runs import LORA, METRIC, SCRIPT, arguments_of, config_of, environment
+from training_runs import LORA, METRIC, SCRIPT, arguments_of, assert_same_run, config_of, environment, log_of
 
 from fewshot_nlp import FewShotClassifier, FewShotError, FewShotNER
 from fewshot_nlp.errors import ScienceError
@@ -83,20 +82,6 @@ def wait_for_step(process: "subprocess.Popen[str]", folder: Path, step: int) -> 
     raise AssertionError(
         f"step {step} did not come: {process.communicate()[1] if process.poll() is not None else ''}"
     )
-
-
-def log_of(folder: Path) -> list[dict[str, Any]]:
-    """The log without timings."""
-    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != "episodes_per_s"} for line in lines]
-
-
-def assert_same_run(one: Path, two: Path) -> None:
-    for name in ("final", "best"):
-        assert (one / name / "model.safetensors").read_bytes() == (
-            two / name / "model.safetensors"
-        ).read_bytes()
-    assert log_of(one) == log_of(two)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from fewshot_nlp.training import MetaTrainConfig, meta_train, parse_config
 from fewshot_nlp.training.assembly import build_pipeline
 from fewshot_nlp.training.config import SamplerSettings, Source
 from fewshot_nlp.training.episodes import make_streams
-from fewshot_nlp.training.optimiser import learning_rate
+from fewshot_nlp.training.optimiser import learning_rate, make_optimiser, set_rate
 from fewshot_nlp.training.outer_step import SmoothedBatch, meta_loss
 
 
@@ -140,6 +140,31 @@ def test_label_smoothing_reaches_the_query_only(tmp_path: Path, tiny_encoder_fol
     assert torch.equal(smooth.loss(scores), batch.loss(scores, 0.3))
     assert not torch.equal(smooth.loss(scores), batch.loss(scores))
     assert float(meta_loss(pipeline, episode, 0.3)) != float(meta_loss(pipeline, episode))
+
+
+@pytest.mark.parametrize("kind", ["FSDP", "DEEPSPEED"])
+def test_sharded_parameters_are_refused(
+    kind: str, tmp_path: Path, tiny_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"ACCELERATE_USE_{kind}", "true")  # as accelerate launch says it
+    with pytest.raises(FewShotError, match=f"^{kind} shards parameters, .* MULTI_GPU"):
+        meta_train(config_of(tmp_path / "run", tiny_encoder_folder))
+    assert not (tmp_path / "run").exists()
+
+
+def test_momentum_of_sgd_is_a_setting(tmp_path: Path, tiny_encoder_folder: Path) -> None:
+    config = config_of(tmp_path, tiny_encoder_folder, optimiser="sgd", momentum=0.0, weight_decay=0.0)
+    start = torch.tensor([[1.0, 2.0]])
+    for momentum, expected in ((0.0, start - 0.3), (0.5, start - 0.35)):
+        parameter = torch.nn.Parameter(start.clone())
+        optimiser = make_optimiser(replace(config, momentum=momentum), {"weight": parameter})
+        for gradient in (1.0, 2.0):
+            parameter.grad = torch.full_like(parameter, gradient)
+            set_rate(optimiser, 0.1)
+            optimiser.step()
+        assert torch.allclose(parameter, expected)
+    with pytest.raises(FewShotError, match="momentum is 1"):
+        replace(config, momentum=1.0)
 
 
 def test_learning_rate_schedules(tmp_path: Path, tiny_encoder_folder: Path) -> None:

@@ -1,0 +1,51 @@
+"""Two processes on CPUs, started by the ready configuration: they really run, and a signal ends both of them."""
+
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from training_runs import ROOT, SCRIPT, arguments_of, assert_same_run, config_of, environment, log_of, step_of
+
+from fewshot_nlp.training import MetaTrainConfig
+
+LAUNCH = [
+    sys.executable, "-m", "accelerate.commands.launch",
+    "--config_file", str(ROOT / "recipes" / "accelerate" / "two_cpu_processes.yaml"), str(SCRIPT),
+]  # fmt: skip
+
+
+def start(config: MetaTrainConfig) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [*LAUNCH, *arguments_of(config)], env=environment(ACCELERATE_USE_CPU="true"), cwd=ROOT,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def finish(config: MetaTrainConfig) -> None:
+    process = start(config)
+    _, told = process.communicate(timeout=400)
+    assert process.returncode == 0, told[-3000:]
+    steps = [record for record in log_of(Path(config.output_dir)) if "train_loss" in record]
+    assert [record["processes"] for record in steps] == [2] * config.outer_steps
+
+
+def test_both_stop_at_a_signal_and_go_on_to_the_same_bits(tmp_path: Path, tiny_encoder_folder: Path) -> None:
+    config = config_of(
+        tmp_path / "stopped", tiny_encoder_folder, learner="maml", learner_config={"inner_steps": 1},
+        outer_steps=30, save_every=100, val_every=10,
+    )  # fmt: skip
+    process = start(config)
+    while process.poll() is None and step_of(tmp_path / "stopped") < 4:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, told = process.communicate(timeout=120)
+    assert "Stopped by a signal after" in told, told[-3000:]
+    [checkpoint] = (tmp_path / "stopped" / "checkpoints").iterdir()
+    assert checkpoint.name == f"step-{step_of(tmp_path / 'stopped'):07d}"
+    finish(config)
+    whole = replace(config, output_dir=str(tmp_path / "whole"))
+    finish(whole)
+    assert_same_run(tmp_path / "stopped", tmp_path / "whole")
