@@ -107,7 +107,9 @@ def config_of(
 ) -> MetaTrainConfig:
     steps = options.steps
     given = (
-        COMMON | SETUPS[setup] | {"outer_steps": steps, "val_every": steps, "save_every": steps, "seed": seed}
+        COMMON
+        | SETUPS[setup]
+        | {"outer_steps": steps, "val_every": steps, "save_every": steps, "warmup": steps // 6, "seed": seed}
     )
     base = MetaTrainConfig(**given, output_dir=str(folder))
     return replace(base, **VARIANTS[setup][variant])

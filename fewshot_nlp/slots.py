@@ -27,7 +27,7 @@ Normaliser = Literal["classes", "independent", "positions"]
 slots of one example (softmax over positions, as for the start of an answer)."""
 
 Targets = Int[Tensor, " n_slots"] | Float[Tensor, "n_slots n_classes"]
-"""Class numbers where classes exclude each other, else a 0/1 matrix."""
+"""Class numbers where classes exclude each other, else a 0/1 matrix; shares of classes where examples are mixed."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -205,6 +205,7 @@ class SlotBatch:
         """
         gold = self.gold.to(scores.device)
         if self.normaliser == "classes":
+            gold = gold if gold.dim() == 1 else gold.to(scores.dtype)  # mixed targets are shares of classes
             return F.cross_entropy(scores, gold, label_smoothing=label_smoothing)
         if self.normaliser == "independent":
             gold = gold.to(torch.promote_types(gold.dtype, scores.dtype))

@@ -6,7 +6,7 @@ meta-loss is the query's loss under the state fitted to the support set, differe
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar
 
@@ -97,6 +97,9 @@ class Learner(nn.Module, ABC):
     """Share of meta-training that is over, in [0, 1]: the outer loop sets it before each step, so that a meta-loss can
     change its form on the way. 1 outside of meta-training."""
 
+    disturb: Callable[[SlotBatch, Tensor], Tensor] | None = None
+    """What meta-training's regularisation does to a batch's features; None outside of it."""
+
     @abstractmethod
     def fit(self, support: SlotBatch, *, meta: bool = False) -> State:
         """The state adapted to a support set.
@@ -184,7 +187,7 @@ class Learner(nn.Module, ABC):
     def features(
         self, batch: SlotBatch, weights: Mapping[str, Tensor] | None = None, **options: Any
     ) -> Tensor:
-        """The encoder's features, checked to be finite."""
+        """The encoder's features, checked to be finite; see also `disturb`."""
         features = self.encoder.features(batch, weights, **options)
         if not torch.isfinite(features.sum()) and not torch.isfinite(features).all():
             rows = int((~torch.isfinite(features).all(dim=1)).sum())
@@ -192,7 +195,7 @@ class Learner(nn.Module, ABC):
                 f"{self.name}: the encoder gave NaN or infinite features for {rows} of {batch.n_slots} slots; "
                 "its weights are damaged, or dtype has too small a range (try float32)."
             )
-        return features
+        return features if self.disturb is None else self.disturb(batch, features)
 
 
 def fast_weights(state: State) -> dict[str, Tensor]:

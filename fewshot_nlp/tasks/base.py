@@ -67,6 +67,12 @@ class Task(ABC):
     def restrict(self, target: Json, labels: frozenset[str]) -> Json:
         """The target without all labels but the given ones."""
 
+    def rename(self, target: Json, names: Mapping[str, str]) -> Json:
+        """The target with other names for its labels; two labels may get the same one."""
+        if self.has_labels:
+            raise FewShotError(f"The task {self.name} cannot give its labels other names.")
+        return target
+
     @abstractmethod
     def collate(
         self,

@@ -82,6 +82,10 @@ class Classification(Task):
         """With several labels, those that are kept; a single label stays."""
         return [label for label in target if label in labels] if self.multi_label else target
 
+    def rename(self, target: Json, names: Mapping[str, str]) -> Json:
+        """The label, or the sorted labels, under their new names."""
+        return sorted({names[label] for label in target}) if self.multi_label else names[target]
+
     def collate(
         self,
         items: Sequence[Query],

@@ -113,6 +113,10 @@ class NER(Task):
         """Tags of other types become ``O``."""
         return [tag if tag[2:] in labels else "O" for tag in target]
 
+    def rename(self, target: Json, names: Mapping[str, str]) -> Json:
+        """The tags with other types."""
+        return [tag if tag == "O" else tag[:2] + names[tag[2:]] for tag in target]
+
     def classes(self, labels: Sequence[str]) -> tuple[str, ...]:
         """``O`` and the types, or ``O`` and the BIO tags of the types."""
         if self.scheme == "io":

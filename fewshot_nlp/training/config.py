@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from fewshot_nlp.episode import Json
 from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.training.augmentation import Augmentation
+from fewshot_nlp.training.regularisation import Regularisation
 from fewshot_nlp.training.selection import Selection
 
 SAME_CORPUS = (
@@ -120,6 +122,8 @@ class MetaTrainConfig:
         outer_steps: number of outer steps, from 1.
         max_grad_norm: the outer gradient is scaled down to this norm; None for never.
         label_smoothing: share of the probability of the query's targets spread over all classes; in [0, 1).
+        regularisation: dropout, labels dealt anew, names left out, the information penalty, mixed features.
+        augmentation: words left out, mentions and words replaced, paraphrases, joined labels.
         seed: of the episodes, the adapter's start and all else that is drawn at random.
         deterministic: take deterministic kernels only, and fail where there is none; on a CPU runs repeat anyway.
         trackers: where else the figures go: "tensorboard", "trackio", "wandb", "mlflow"; their packages are needed.
@@ -167,6 +171,8 @@ class MetaTrainConfig:
     outer_steps: int = 200
     max_grad_norm: float | None = 1.0
     label_smoothing: float = 0.0
+    regularisation: Regularisation = field(default_factory=Regularisation)
+    augmentation: Augmentation = field(default_factory=Augmentation)
     seed: int = 0
     deterministic: bool = False
     trackers: tuple[Literal["tensorboard", "trackio", "wandb", "mlflow"], ...] = ()
@@ -273,6 +279,8 @@ def parse_config(arguments: Sequence[str]) -> MetaTrainConfig:
 def _plain(value: Any) -> Json:
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
+    if callable(value):
+        return f"{value.__module__}:{value.__qualname__}"
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 

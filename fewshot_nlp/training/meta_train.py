@@ -34,6 +34,7 @@ from fewshot_nlp.training.optimiser import (
     trainable_parameters,
 )
 from fewshot_nlp.training.outer_step import not_finite, outer_gradient
+from fewshot_nlp.training.regularisation import make_regulariser
 from fewshot_nlp.training.reproducible import deterministic_kernels, save_resolved
 from fewshot_nlp.training.trackers import Trackers, make_accelerator
 from fewshot_nlp.training.validation import meta_validate
@@ -122,8 +123,11 @@ class _Run:
         callbacks: Sequence[Callback],
     ) -> None:
         self.config, self.accelerator, self.pipeline, self.streams = config, accelerator, pipeline, streams
-        self.trainable, self.callbacks = trainable, callbacks
-        self.optimiser: Optimiser = make_optimiser(config, trainable)
+        self.regulariser = make_regulariser(
+            config.regularisation, config.augmentation, pipeline, streams.train.episode(0)
+        )
+        self.trainable, self.callbacks = self.regulariser.parameters | dict(trainable), callbacks
+        self.optimiser: Optimiser = make_optimiser(config, self.trainable)
         self.folder = Path(config.output_dir).expanduser()
         self.step = 0
         self.saved_at = 0
@@ -186,6 +190,7 @@ class _Run:
                 step=self.step,
                 meta_batch=config.meta_batch,
                 label_smoothing=config.label_smoothing,
+                regulariser=self.regulariser,
                 seed=config.seed,
                 asked=asked,
             )

@@ -6,7 +6,6 @@ DistributedDataParallel reduces gradients; so they are summed here, explicitly, 
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from math import isfinite, nan
 
 import numpy as np
@@ -19,32 +18,35 @@ from fewshot_nlp.episode import Episode
 from fewshot_nlp.errors import FewShotError, ScienceError
 from fewshot_nlp.pipeline import Pipeline
 from fewshot_nlp.sampling import TaskSampler
-from fewshot_nlp.slots import SlotBatch
 from fewshot_nlp.training.interruption import Stopped
+from fewshot_nlp.training.regularisation import UNREGULARISED, Regulariser
 
 Trainable = Mapping[str, nn.Parameter]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class SmoothedBatch(SlotBatch):
-    """A batch whose loss smooths its targets, whoever asks for it."""
+def meta_loss(
+    pipeline: Pipeline,
+    episode: Episode,
+    label_smoothing: float = 0.0,
+    regulariser: Regulariser = UNREGULARISED,
+    seed: int = 0,
+) -> Tensor:
+    """The learner's meta-loss of one episode.
 
-    smoothing: float
-
-    def loss(self, scores: Tensor, label_smoothing: float = 0.0) -> Tensor:
-        """As `SlotBatch.loss`, with this batch's own smoothing."""
-        return super().loss(scores, self.smoothing)
-
-
-def meta_loss(pipeline: Pipeline, episode: Episode, label_smoothing: float = 0.0) -> Tensor:
-    """The learner's meta-loss of one episode."""
-    support = pipeline.support(episode.support, episode.label_names)
-    query = pipeline.task.collate(
+    Args:
+        pipeline: task and learner.
+        episode: what to learn from.
+        label_smoothing: as for `MetaTrainConfig`.
+        regulariser: changes the episode and the loss; it draws from torch's global generator.
+        seed: of what it changes in the episode.
+    """
+    task, settings = pipeline.task, regulariser.settings
+    episode = regulariser.changed(episode, task, seed)
+    support = settings.without_names(pipeline.support(episode.support, episode.label_names))
+    query = task.collate(
         episode.query, episode.label_names, pipeline.learner.encoder.tokenizer, with_targets=True
     )
-    if label_smoothing:
-        query = SmoothedBatch(**vars(query), smoothing=label_smoothing)
-    return pipeline.learner.meta_loss(support, query)
+    return regulariser.loss(pipeline.learner, support, settings.query(query, label_smoothing))
 
 
 def outer_gradient(
@@ -56,6 +58,7 @@ def outer_gradient(
     step: int,
     meta_batch: int,
     label_smoothing: float = 0.0,
+    regulariser: Regulariser = UNREGULARISED,
     seed: int = 0,
     asked: Callable[[], bool] = bool,
 ) -> list[float]:
@@ -72,7 +75,8 @@ def outer_gradient(
         step: number of the outer step.
         meta_batch: episodes in it, over all processes.
         label_smoothing: as for `MetaTrainConfig`.
-        seed: of what the learner draws from torch's global generator, which is left as it was.
+        regulariser: of episodes and losses.
+        seed: of what it changes, and of what is drawn from torch's global generator, which is left as it was.
         asked: whether this process was asked to stop; looked at before every episode.
 
     Returns:
@@ -94,9 +98,12 @@ def outer_gradient(
         if stop:
             break
         episode = stream.episode(index)
-        with own_random_numbers(episode_seed(seed, index), accelerator.device):
+        own_seed = episode_seed(seed, index)
+        with own_random_numbers(own_seed, accelerator.device):
             try:
-                loss = _backward(accelerator, pipeline, episode, meta_batch, label_smoothing)
+                with accelerator.autocast():
+                    meta = meta_loss(pipeline, episode, label_smoothing, regulariser, own_seed)
+                loss = _backward(accelerator, pipeline, meta, meta_batch)
             except ScienceError as error:
                 failure = f"episode {episode.episode_id!r} of step {step}: {error}"
                 break
@@ -128,11 +135,7 @@ def outer_gradient(
     return told[:-1].tolist()
 
 
-def _backward(
-    accelerator: Accelerator, pipeline: Pipeline, episode: Episode, meta_batch: int, label_smoothing: float
-) -> float:
-    with accelerator.autocast():
-        loss = meta_loss(pipeline, episode, label_smoothing)
+def _backward(accelerator: Accelerator, pipeline: Pipeline, loss: Tensor, meta_batch: int) -> float:
     if not loss.requires_grad:
         raise FewShotError(
             f"The meta-loss of the learner {pipeline.learner.name} does not depend on anything that is "

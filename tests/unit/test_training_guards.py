@@ -18,7 +18,8 @@ from fewshot_nlp.training.assembly import build_pipeline
 from fewshot_nlp.training.config import SamplerSettings, Source
 from fewshot_nlp.training.episodes import make_streams
 from fewshot_nlp.training.optimiser import learning_rate, make_optimiser, set_rate
-from fewshot_nlp.training.outer_step import SmoothedBatch, meta_loss
+from fewshot_nlp.training.outer_step import meta_loss
+from fewshot_nlp.training.regularisation import MetaQuery
 
 
 def test_unknown_keys_are_one_line_and_exit_code_2(tmp_path: Path) -> None:
@@ -136,7 +137,7 @@ def test_label_smoothing_reaches_the_query_only(tmp_path: Path, tiny_encoder_fol
     encoder = pipeline.learner.encoder
     batch = pipeline.task.collate(episode.query, episode.label_names, encoder.tokenizer, with_targets=True)
     scores = torch.linspace(-1, 1, batch.n_slots * batch.n_classes).view(batch.n_slots, batch.n_classes)
-    smooth = SmoothedBatch(**vars(batch), smoothing=0.3)
+    smooth = MetaQuery(**vars(batch), smoothing=0.3)
     assert torch.equal(smooth.loss(scores), batch.loss(scores, 0.3))
     assert not torch.equal(smooth.loss(scores), batch.loss(scores))
     assert float(meta_loss(pipeline, episode, 0.3)) != float(meta_loss(pipeline, episode))
