@@ -10,8 +10,10 @@ appended as soon as it is there; a run that is started again leaves out what the
 """
 
 import argparse
+import re
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,9 +27,11 @@ from fewshot_nlp.sampling import SAMPLERS, TaskSampler
 from fewshot_nlp.sources import load_rows
 from fewshot_nlp.storage import load
 from fewshot_nlp.training import MetaTrainConfig, meta_train
+from fewshot_nlp.training.augmentation import Augmentation
 from fewshot_nlp.training.config import EncoderSettings, SamplerSettings, Source
 from fewshot_nlp.training.episodes import SAMPLER_OF_TASK, make_streams
 from fewshot_nlp.training.outer_step import episode_seed, own_random_numbers
+from fewshot_nlp.training.regularisation import Regularisation
 
 RESULTS = Path(__file__).with_name("results") / "ablations.jsonl"
 BASELINE = "baseline"
@@ -89,15 +93,59 @@ MEASURED: dict[str, dict[str, Any]] = {
 }
 """The target's episodes; meta-validation episodes are drawn as the setup's training episodes."""
 
+
+def written_out(texts: Sequence[str], seed: int) -> list[str]:
+    """A stand-in for back-translation, without a model: short forms written out, politeness dropped."""
+    long = {"i'm": "i am", "what's": "what is", "can't": "cannot", "don't": "do not", "didn't": "did not",
+            "it's": "it is", "please": "", "could you": "can you", "would you": "can you"}  # fmt: skip
+    pattern = re.compile("|".join(map(re.escape, long)), re.IGNORECASE)
+    return [pattern.sub(lambda found: long[found[0].lower()], text).strip() or text for text in texts]
+
+
+def regularised(**settings: Any) -> dict[str, Any]:
+    return {"regularisation": Regularisation(**settings)}
+
+
+def augmented(**settings: Any) -> dict[str, Any]:
+    return {"augmentation": Augmentation(**settings)}
+
+
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "prototypes": {
         BASELINE: {},
         "label_smoothing": {"label_smoothing": 0.1},
-        "weight_decay": {"weight_decay": 0.1},
+        "weight_decay": {"weight_decay": 5.0},
+        "no_clipping": {"max_grad_norm": None},
+        "dropout": regularised(dropout="own"),
+        "label_shuffle": regularised(label_shuffle=0.3),
+        "name_dropout": regularised(name_dropout=0.5),
+        "information": regularised(information=1e-4),
+        "feature_mix": regularised(feature_mix=0.5),
+        "word_dropout": augmented(word_dropout=0.1),
+        "paraphrase": augmented(paraphrase=written_out, paraphrase_rate=0.5),
+        "merge_labels": augmented(merge_labels=0.3),
     },
-    "gradients": {BASELINE: {}},
-    "fixed_head": {BASELINE: {}},
-    "entities": {BASELINE: {}},
+    "gradients": {
+        BASELINE: {},
+        "dropout": regularised(dropout="own"),
+        "information": regularised(information=1e-4),
+    },
+    "fixed_head": {
+        BASELINE: {},
+        "label_shuffle": regularised(label_shuffle=1.0),
+        "information": regularised(information=1e-4),
+    },
+    "entities": {
+        BASELINE: {},
+        "dropout": regularised(dropout="own"),
+        "name_dropout": regularised(name_dropout=0.5),
+        "information": regularised(information=1e-4),
+        "feature_mix": regularised(feature_mix=0.5),
+        "word_dropout": augmented(word_dropout=0.1),
+        "mention_replacement": augmented(mention_replacement=0.5),
+        "token_replacement": augmented(token_replacement=0.1),
+        "merge_labels": augmented(merge_labels=0.3),
+    },
 }
 """For each setup the settings of `MetaTrainConfig` in which a variant differs."""
 
