@@ -3,13 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from math import isfinite
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from fewshot_nlp.episode import Json
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.training.augmentation import Augmentation
 from fewshot_nlp.training.regularisation import Regularisation
 from fewshot_nlp.training.selection import Selection
+
+Settings = TypeVar("Settings")
 
 SAME_CORPUS = (
     frozenset({"hwu64", "liu54"}),
@@ -261,19 +263,26 @@ def parse_config(arguments: Sequence[str]) -> MetaTrainConfig:
         >>> parse_config(["--task=ner", "--learner=maml", "--output_dir=out", sources]).meta_batch
         4
     """
+    return parse_as(MetaTrainConfig, arguments)
+
+
+def parse_as(kind: type[Settings], given: Sequence[str] | Mapping[str, Json]) -> Settings:
+    """Settings of some kind from a command line, or from JSON; errors as for `parse_config`."""
     import jsonargparse
 
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_argument("--config", action="config", help="YAML file with settings")
-    parser.add_class_arguments(MetaTrainConfig)
+    parser.add_class_arguments(kind)
     try:
-        parsed = parser.parse_args(list(arguments))
+        parsed = (
+            parser.parse_object(dict(given)) if isinstance(given, Mapping) else parser.parse_args(list(given))
+        )
         instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes  # renamed in 4.49
         values = dict(instantiate(parsed))
     except jsonargparse.ArgumentError as error:
         raise FewShotError(" ".join(str(error).split())) from error
     values.pop("config", None)
-    return MetaTrainConfig(**values)
+    return kind(**values)
 
 
 def _plain(value: Any) -> Json:

@@ -1,0 +1,25 @@
+"""Searches for hyperparameters from a YAML file; settings can be overridden: ``--config file.yaml --n_trials 40``."""
+
+import logging
+import sys
+
+from fewshot_nlp import FewShotError
+from fewshot_nlp.training.config import parse_as
+from fewshot_nlp.training.search import SearchConfig, search
+
+
+def main() -> int:
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    for noisy in ("httpx", "accelerate"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        result = search(parse_as(SearchConfig, sys.argv[1:]))
+    except FewShotError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    sys.stdout.write(f"{result.folder}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
