@@ -7,9 +7,12 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import launch_command_parser
 
 from fewshot_nlp import FewShotClassifier, FewShotNER
 from fewshot_nlp.sources import DATA_VARIABLE, load_card
@@ -25,45 +28,81 @@ EXPECTED = {
     "ner_maml",
     "ner_prototypical",
 }
+MACHINES = sorted((ROOT / "recipes" / "accelerate").glob("*.yaml"))
+EXPECTED_MACHINES = {  # processes, machines
+    "one_gpu": (1, 1),
+    "two_cpu_processes": (2, 1),
+    "eight_gpus": (8, 1),
+    "two_machines_of_eight": (16, 2),
+}
 MODELS = {"ner": FewShotNER, "classification": FewShotClassifier}
 KEPT_FOR_TARGETS = {"medical", "legal", "finance"}
 
 
+def first_command(path: Path) -> str:
+    """The command that a YAML opens with."""
+    return path.read_text().splitlines()[0].removeprefix("# ")
+
+
+README_COMMANDS = re.findall(
+    r"^.*accelerate launch .*$", (ROOT / "README.md").read_text(), flags=re.MULTILINE
+)
+COMMANDS = list(dict.fromkeys([*map(first_command, CONFIGS), *README_COMMANDS]))
+
+
 def test_no_recipe_is_missed() -> None:
     assert set(NAMES) >= EXPECTED
+    assert {path.stem for path in MACHINES} == set(EXPECTED_MACHINES)
+    assert all(first_command(path).endswith(f"--config recipes/configs/{path.name}") for path in CONFIGS)
+    assert first_command(ROOT / "recipes" / "accelerate" / "two_cpu_processes.yaml") in README_COMMANDS
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=NAMES)
-def test_launch_command_runs_two_outer_steps(path: Path, tmp_path: Path) -> None:
-    header = path.read_text().splitlines()[0]
-    words = shlex.split(header.removeprefix("#"))
-    variables = dict(word.split("=") for word in words[: words.index("accelerate")])
-    launch, *rest = words[words.index("accelerate") + 1 :]
-    assert launch == "launch"
-    assert rest[-2:] == ["--config", f"recipes/configs/{path.name}"]
+def launch(command: str, folder: Path) -> list[dict[str, Any]]:
+    """Runs a command as it is written, but for two outer steps into a folder; returns the log."""
+    config = parse_config(shlex.split(command.partition("recipes/meta_train.py")[2]))
     overrides = {
         "outer_steps": "2", "warmup": "0", "n_val_episodes": "2", "val_every": "2", "meta_batch": "2",
-        "output_dir": str(tmp_path / "run"),
+        "output_dir": str(folder),
     }  # fmt: skip
-    config = parse_config(["--config", str(path)])
     if not os.environ.get(DATA_VARIABLE):  # then on the package's own corpora
         own = [{"name": f"{domain}_{config.task}"} for domain in ("medical", "legal")]
         overrides |= {"sources": json.dumps(own[:1]), "val_sources": json.dumps(own[1:])}
-    command = [sys.executable, "-m", "accelerate.commands.launch", *rest]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
-        [*command, *(f"--{key}={value}" for key, value in overrides.items())],
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT), **variables}, capture_output=True, text=True,
-        timeout=500, check=False,
+        ["bash", "-c", f"{command} {shlex.join(f'--{k}={v}' for k, v in overrides.items())}"], cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PATH": path}, capture_output=True, text=True, timeout=500,
+        check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert [r["step"] for r in log if "train_loss" in r] == [1, 2]
     assert [r["step"] for r in log if "val_loss" in r] == [0, 2]
-    assert done.stdout.split()[-1] == str(tmp_path / "run" / "best")
-    for folder in ("best", "final"):
-        model = MODELS[config.task].from_pretrained(tmp_path / "run" / folder)
+    assert done.stdout.split()[-1] == str(folder / "best")
+    for name in ("best", "final"):
+        model = MODELS[config.task].from_pretrained(folder / name)
         assert model.pipeline.learner.name == config.learner
         assert model.extra["meta_training"]["config"]["learner"] == config.learner
+    return log
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: Path(command.split()[-1]).stem)
+def test_launch_command_runs_two_outer_steps(command: str, tmp_path: Path) -> None:
+    log = launch(command, tmp_path / "run")
+    processes = 2 if "two_cpu_processes" in command else 1
+    assert [r["processes"] for r in log if "train_loss" in r] == [processes] * 2
+
+
+@pytest.mark.parametrize("path", MACHINES, ids=[path.stem for path in MACHINES])
+def test_machines_are_described_as_accelerate_reads_them(path: Path) -> None:
+    """Those with more than one GPU cannot be started here; accelerate's own reader refuses unknown keys."""
+    told = load_config_from_file(str(path))
+    processes, machines = EXPECTED_MACHINES[path.stem]
+    assert (told.num_processes, told.num_machines) == (processes, machines)
+    command = shlex.split(first_command(path))
+    given = launch_command_parser().parse_args(command[command.index("launch") + 1 :])
+    assert given.config_file == str(path.relative_to(ROOT))
+    assert given.training_script == "recipes/meta_train.py"
+    assert parse_config(given.training_script_args).meta_batch % processes == 0
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=NAMES)
