@@ -19,6 +19,12 @@ def layer_name(parameter: str) -> str | None:
     return None if found is None else parameter[: found.end() - 1]
 
 
+def layer_number(parameter: str) -> int:
+    """The number of the layer that a parameter is in, from 0; 0 for one that is in no layer, such as an embedding."""
+    found = _LAYER.search(parameter)
+    return 0 if found is None else int(found[1])
+
+
 def default_adapter() -> Any:
     """LoRA (Hu et al. 2021) of rank 8 and alpha 16, without dropout, where PEFT puts it by default."""
     from peft import LoraConfig

@@ -24,8 +24,10 @@ from fewshot_nlp.backbone.batching import (
 )
 from fewshot_nlp.backbone.bundled import HUB_NAME, bundled_folder, resolve
 from fewshot_nlp.backbone.cache import FeatureCache
+from fewshot_nlp.backbone.frozen_layers import LayerStack, LowerLayers, frozen_depth
 from fewshot_nlp.backbone.loading import layer_numbers, load_model, text_hints
 from fewshot_nlp.backbone.pooling import join_spans, pool_spans
+from fewshot_nlp.backbone.spill import Spill
 from fewshot_nlp.errors import FewShotError, logger
 from fewshot_nlp.slots import SlotBatch
 from fewshot_nlp.windows import WindowTokenizer
@@ -75,6 +77,7 @@ class Encoder(Backbone):
         n_layers = model.config.num_hidden_layers
         self.layers = layer_numbers(layers, n_layers)
         self.cache: FeatureCache | None = None
+        self.lower: LowerLayers | None = None
         self.packed = self._try_packing()
 
     @classmethod
@@ -170,6 +173,40 @@ class Encoder(Backbone):
         finally:
             self.cache = outer
 
+    @contextmanager
+    def lower_layers_cached(
+        self, max_bytes: int = 512 * 2**20, folder: Path | None = None, max_file_bytes: int = 16 * 2**30
+    ) -> Iterator[FeatureCache | None]:
+        """Keeps, by text, what the layers below the lowest moving one give, while the block runs.
+
+        Passes with gradients or fast weights use it too: they begin at the lowest adapted layer. A model that trains
+        with dropout does not.
+
+        Args:
+            max_bytes: bound on the memory; the least recently used are dropped.
+            folder: keeps them in a file there as well, for what memory cannot hold and for later runs.
+            max_file_bytes: bound on that file.
+
+        Yields:
+            The cache; None for a model whose layers cannot be run apart, which is said in the log.
+        """
+        cache, before, depth = FeatureCache(max_bytes), self.lower, self._frozen_depth(None)
+        lower = LowerLayers(LayerStack(self.model), self._pass, self.packed, cache)
+        obstacle = lower.obstacle(self._trial_windows())
+        if obstacle is not None:
+            logger.info("%s keeps no activations: %s.", self.model.config.model_type, obstacle)
+        elif folder is not None and depth:
+            like = torch.empty(0, int(self.model.config.hidden_size), dtype=self.model.dtype)
+            name = f"{self.fingerprint[:16]}-layer{depth}"
+            cache.spill = Spill(folder, name, like, max_file_bytes)
+        self.lower = None if obstacle else lower
+        try:
+            yield None if obstacle else cache
+        finally:
+            self.lower = before
+            if cache.spill is not None:
+                cache.spill.close()
+
     def features(
         self,
         batch: SlotBatch,
@@ -247,6 +284,36 @@ class Encoder(Backbone):
         double_backward: bool = False,
     ) -> Float[Tensor, "n_tokens dimension"]:
         """Hidden states of all tokens of some windows, one window after the other, in one forward pass."""
+        depth = 0 if self.lower is None or self.model.training else self._frozen_depth(fast_weights)
+        if self.lower is None or not depth:
+            return self._pass(ids, types, fast_weights, double_backward)
+        with self._lock:
+            below = self.lower(ids, types, depth, self.device)
+            with self.lower.stack.above(depth, below):
+                return self._pass(ids, types, fast_weights, double_backward)
+
+    def _frozen_depth(self, fast_weights: Mapping[str, Tensor] | None) -> int:
+        """Number of layers below all that can move, and below those whose output is read."""
+        moving = (*self.adapter, *(fast_weights or ()))
+        return min(frozen_depth(self.model, moving, self.model.config.num_hidden_layers), *self.layers)
+
+    def _trial_windows(self) -> list[list[int]]:
+        """Some windows of different lengths, to compare ways of running the model on."""
+        limit = self.tokenizer.max_length
+        vocabulary = self.model.config.vocab_size
+        special = set(self.tokenizer.tokenizer.all_special_ids)
+        usual = [i for i in range(min(vocabulary, 4000)) if i not in special]
+        lengths = sorted({5, min(9, limit), min(160, limit)})
+        return [[usual[(7 * i + n) % len(usual)] for i in range(n)] for n in lengths]
+
+    def _pass(
+        self,
+        ids: Sequence[Sequence[int]],
+        types: Sequence[Sequence[int]] | None,
+        fast_weights: Mapping[str, Tensor] | None = None,
+        double_backward: bool = False,
+    ) -> Float[Tensor, "n_tokens dimension"]:
+        """One forward pass through the layers that are not left out."""
         lengths = [len(row) for row in ids]
         inputs: dict[str, Any] = {}
         if self.packed:
@@ -290,14 +357,7 @@ class Encoder(Backbone):
         """Turns packed attention on if the model then gives the same hidden states as with padding."""
         if self.model.config._attn_implementation != "sdpa":
             return False
-        limit = self.tokenizer.max_length
-        vocabulary = self.model.config.vocab_size
-        special = set(self.tokenizer.tokenizer.all_special_ids)
-        usual = [i for i in range(min(vocabulary, 4000)) if i not in special]
-        ids = [
-            [usual[(7 * i + n) % len(usual)] for i in range(n)]
-            for n in sorted({5, min(9, limit), min(160, limit)})
-        ]
+        ids = self._trial_windows()
         self.packed = False
         expected = self.hidden_states(ids)
         register_packed_attention()

@@ -1,0 +1,151 @@
+"""The layers below the lowest one that can move, run apart, so that their output can be kept by text."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from fewshot_nlp.backbone.adapters import layer_number
+from fewshot_nlp.backbone.cache import FeatureCache
+
+Windows = Sequence[Sequence[int]]
+
+
+class Pass(Protocol):
+    """One forward pass of an encoder."""
+
+    def __call__(self, ids: Windows, types: Windows | None) -> Tensor:
+        """Hidden states of all tokens of some windows."""
+
+
+class LayerStack:
+    """The stack of a model's layers, of which some can be left out of a forward pass.
+
+    A layer that is left out hands its input on. The layers stay where they are in the model, so that names of
+    parameters, hooks and attributes stay as they were.
+
+    Args:
+        model: a Hugging Face encoder.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        n_layers = model.config.num_hidden_layers  # type: ignore[union-attr]
+        stacks = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == n_layers]
+        self.layers: Sequence[nn.Module] = tuple(stacks[0]) if len(stacks) == 1 else ()
+
+    @contextmanager
+    def below(self, depth: int) -> Iterator[list[Tensor]]:
+        """In the block a pass runs the first ``depth`` layers only, and their output is put into the list."""
+        seen: list[Tensor] = []
+
+        def note(hidden: Tensor) -> Tensor:
+            seen.append(hidden)
+            return hidden
+
+        if depth == len(self.layers):
+            handle = self.layers[-1].register_forward_hook(lambda _m, _i, output: seen.append(output))
+            try:
+                yield seen
+            finally:
+                handle.remove()
+        else:
+            with self._left_out(range(depth, len(self.layers)), note):
+                yield seen
+
+    @contextmanager
+    def above(self, depth: int, hidden: Tensor) -> Iterator[None]:
+        """In the block a pass runs the layers from ``depth`` on, and ``hidden`` stands for the others' output."""
+        with self._left_out(range(depth), lambda _: hidden):
+            yield
+
+    @contextmanager
+    def _left_out(self, numbers: range, first: Callable[[Tensor], Tensor]) -> Iterator[None]:
+        """The layers with these numbers do nothing, but the first of them hands on ``first`` of its input."""
+
+        def instead(hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
+            return hidden_states
+
+        def instead_first(hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
+            return first(hidden_states)
+
+        chosen = [self.layers[i] for i in numbers]
+        try:
+            for layer in chosen:
+                layer.forward = instead_first if layer is chosen[0] else instead
+            yield
+        finally:
+            for layer in chosen:
+                layer.__dict__.pop("forward", None)
+
+
+class LowerLayers:
+    """What a model's lower layers give for a window, computed once.
+
+    On a CPU each window is run alone, so that what is kept has the same bits whatever else was in the batch in which
+    it was first met; a resumed run meets its windows in other batches.
+
+    Args:
+        stack: the model's layers.
+        run: its forward pass.
+        packed: whether that pass takes its windows one after the other in one row.
+        cache: keeps what was computed.
+    """
+
+    def __init__(self, stack: LayerStack, run: Pass, packed: bool, cache: FeatureCache) -> None:
+        self.stack, self.cache = stack, cache
+        self._run, self._packed = run, packed
+
+    @torch.no_grad()
+    def __call__(self, ids: Windows, types: Windows | None, depth: int, device: torch.device) -> Tensor:
+        """The output of the first ``depth`` layers, in the form in which the layer above them takes it."""
+        half = torch.is_autocast_enabled(device.type)
+        keys = [
+            np.array([depth, half, len(w), *w, *t], np.int32).tobytes()
+            for w, t in zip(ids, types or [()] * len(ids), strict=True)
+        ]
+        found = {key: value for key in dict.fromkeys(keys) if (value := self.cache.get(key)) is not None}
+        missing = list({key: i for i, key in enumerate(keys) if key not in found}.values())
+        groups = [[i] for i in missing] if device.type == "cpu" else [missing][: len(missing)]
+        for numbers in groups:
+            with self.stack.below(depth) as seen:
+                self._run([ids[i] for i in numbers], types and [types[i] for i in numbers])
+            lengths = [len(ids[i]) for i in numbers]
+            rows = torch.split(seen[0][0], lengths) if self._packed else seen[0]
+            for i, row, length in zip(numbers, rows, lengths, strict=True):
+                found[keys[i]] = row[:length].clone()
+                self.cache.put(keys[i], found[keys[i]])
+        below = [found[key].to(device) for key in keys]
+        return torch.cat(below)[None] if self._packed else pad_sequence(below, batch_first=True)
+
+    @torch.no_grad()
+    def obstacle(self, ids: Windows) -> str | None:
+        """Why this model's layers cannot be run apart, found by trying; None when they can."""
+        if not self.stack.layers:
+            return "its layers are not in one list"
+        depth = max(1, len(self.stack.layers) // 2)
+        try:
+            with self.stack.below(depth) as seen:
+                self._run(ids, None)
+            with self.stack.above(depth, seen[0]):
+                again = self._run(ids, None)
+        except (TypeError, ValueError, RuntimeError, IndexError) as refused:
+            return str(refused).split("\n")[0]
+        return (
+            None if torch.equal(again, self._run(ids, None)) else "run apart, its layers give something else"
+        )
+
+
+def frozen_depth(model: nn.Module, moving: Iterable[str], n_layers: int) -> int:
+    """How many of the first layers nothing moves in.
+
+    Args:
+        model: those of its parameters that require gradients move.
+        moving: names of further parameters that do.
+        n_layers: of the model; the result when nothing moves.
+    """
+    trained = (name for name, parameter in model.named_parameters() if parameter.requires_grad)
+    return min((layer_number(name) for name in (*moving, *trained)), default=n_layers)
