@@ -3,13 +3,15 @@
 import hashlib
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from fewshot_nlp.backbone.adapters import attach
 from fewshot_nlp.errors import FewShotError
@@ -42,6 +44,9 @@ class Backbone(ABC):
         self.adapter_config: Any = None
         self.top_layers: int | None = None
         self.trained = False  # whether the base weights were changed after loading
+        self.recomputes = False
+        """Keep no activations of a pass for its gradient, but run it again then (gradient checkpointing, Chen et al.
+        2016): the memory of inner loops of many steps for about a third more time."""
         self._lock = threading.RLock()
         self._fingerprint: str | None = None
 
@@ -139,3 +144,15 @@ class Backbone(ABC):
     def cached(self, max_bytes: int = 512 * 2**20) -> Iterator[Any]:
         """Keeps features by text while the block runs, where the backbone can."""
         yield None
+
+    @contextmanager
+    def lower_layers_cached(self, max_bytes: int = 512 * 2**20, folder: Path | None = None) -> Iterator[Any]:
+        """Keeps, by text, what the layers give that nothing moves in, while the block runs, where the backbone can."""
+        yield None
+
+    def _again(self, run: Callable[..., Tensor], *arguments: Any) -> Tensor:
+        """One pass, to be run again for its gradient where `recomputes` is set."""
+        if not (self.recomputes and torch.is_grad_enabled()):
+            return run(*arguments)
+        result: Tensor = checkpoint(run, *arguments, use_reentrant=False)
+        return result

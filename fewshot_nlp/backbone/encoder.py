@@ -264,7 +264,7 @@ class Encoder(Backbone):
             numbers = [windows[j] for j in chunk]
             ids = [batch.windows[i] for i in numbers]
             types = None if batch.types is None else [batch.types[i] for i in numbers]
-            hidden = self.hidden_states(ids, types, fast_weights, double_backward)
+            hidden = self._again(self.hidden_states, ids, types, fast_weights, double_backward)
             spans, offset = [], 0
             for i, window in zip(numbers, ids, strict=True):
                 chosen = np.arange(first_span[i], first_span[i + 1])

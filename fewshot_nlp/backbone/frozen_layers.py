@@ -36,6 +36,8 @@ class LayerStack:
         n_layers = model.config.num_hidden_layers  # type: ignore[union-attr]
         stacks = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == n_layers]
         self.layers: Sequence[nn.Module] = tuple(stacks[0]) if len(stacks) == 1 else ()
+        self.returned = 0
+        """Length of the tuple that a layer returns; 0 where it returns the hidden states alone."""
 
     @contextmanager
     def below(self, depth: int) -> Iterator[list[Tensor]]:
@@ -47,11 +49,8 @@ class LayerStack:
             return hidden
 
         if depth == len(self.layers):
-            handle = self.layers[-1].register_forward_hook(lambda _m, _i, output: seen.append(output))
-            try:
+            with self._outputs(seen):
                 yield seen
-            finally:
-                handle.remove()
         else:
             with self._left_out(range(depth, len(self.layers)), note):
                 yield seen
@@ -62,15 +61,34 @@ class LayerStack:
         with self._left_out(range(depth), lambda _: hidden):
             yield
 
+    def note_form(self, run: Callable[[], Any]) -> None:
+        """Notes in what form the layers return their output, by one pass."""
+        with self._outputs([]):
+            run()
+
+    @contextmanager
+    def _outputs(self, seen: list[Tensor]) -> Iterator[None]:
+        """The last layer's output is put into a list."""
+
+        def note(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            self.returned = len(output) if isinstance(output, tuple) else 0
+            seen.append(output[0] if self.returned else output)
+
+        handle = self.layers[-1].register_forward_hook(note)
+        try:
+            yield
+        finally:
+            handle.remove()
+
     @contextmanager
     def _left_out(self, numbers: range, first: Callable[[Tensor], Tensor]) -> Iterator[None]:
         """The layers with these numbers do nothing, but the first of them hands on ``first`` of its input."""
 
-        def instead(hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
-            return hidden_states
+        def instead(hidden_states: Tensor, *_: Any, **__: Any) -> Any:
+            return (hidden_states, *[None] * (self.returned - 1)) if self.returned else hidden_states
 
-        def instead_first(hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
-            return first(hidden_states)
+        def instead_first(hidden_states: Tensor, *_: Any, **__: Any) -> Any:
+            return instead(first(hidden_states))
 
         chosen = [self.layers[i] for i in numbers]
         try:
@@ -127,6 +145,7 @@ class LowerLayers:
         if not self.stack.layers:
             return "its layers are not in one list"
         depth = max(1, len(self.stack.layers) // 2)
+        self.stack.note_form(lambda: self._run(ids, None))
         try:
             with self.stack.below(depth) as seen:
                 self._run(ids, None)

@@ -141,9 +141,8 @@ class Seq2Seq(Backbone):
             place = torch.full((len(batch.windows),), -1)
             place[chunk] = torch.arange(len(chunk))
             chosen = torch.nonzero(place[window_of] >= 0)[:, 0]
-            hidden = self._hidden(
-                [sources[i] for i in chunk], [batch.windows[i] for i in chunk], fast_weights, double_backward
-            )
+            texts, windows = [sources[i] for i in chunk], [batch.windows[i] for i in chunk]
+            hidden = self._again(self._hidden, texts, windows, fast_weights, double_backward)
             spans = batch.spans[chosen.numpy()]
             rows.append(hidden[place[window_of[chosen]], torch.from_numpy(spans[:, 2])])
             order.append(torch.from_numpy(spans[:, 0]))

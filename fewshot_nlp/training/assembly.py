@@ -20,6 +20,7 @@ from fewshot_nlp.training.config import EncoderSettings, MetaTrainConfig
 def build_pipeline(config: MetaTrainConfig, device: torch.device) -> Pipeline:
     """Task and learner of a configuration, before any training."""
     encoder = _backbone(config)
+    encoder.recomputes = config.gradient_checkpointing
     if config.adapter is not None:
         adapter = make_adapter(config.adapter)
         encoder.attach(adapter, config.top_layers, config.seed)

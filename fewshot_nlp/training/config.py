@@ -126,6 +126,11 @@ class MetaTrainConfig:
         label_smoothing: share of the probability of the query's targets spread over all classes; in [0, 1).
         regularisation: dropout, labels dealt anew, names left out, the information penalty, mixed features.
         augmentation: words left out, mentions and words replaced, paraphrases, joined labels.
+        cache_mb: mebibytes of memory that keep what the layers below the adapter gave for a text, so that a text met
+            again costs less; from 0: keep nothing.
+        cache_folder: folder that keeps them on disk too, for later runs and for more texts than memory holds.
+        gradient_checkpointing: keep no activations of the encoder's passes, but run them again for their gradient:
+            less memory, for inner loops of many steps; more time.
         seed: of the episodes, the adapter's start and all else that is drawn at random.
         deterministic: take deterministic kernels only, and fail where there is none; on a CPU runs repeat anyway.
         trackers: where else the figures go: "tensorboard", "trackio", "wandb", "mlflow"; their packages are needed.
@@ -175,6 +180,9 @@ class MetaTrainConfig:
     label_smoothing: float = 0.0
     regularisation: Regularisation = field(default_factory=Regularisation)
     augmentation: Augmentation = field(default_factory=Augmentation)
+    cache_mb: int = 512
+    cache_folder: str | None = None
+    gradient_checkpointing: bool = False
     seed: int = 0
     deterministic: bool = False
     trackers: tuple[Literal["tensorboard", "trackio", "wandb", "mlflow"], ...] = ()
@@ -185,7 +193,7 @@ class MetaTrainConfig:
     def __post_init__(self) -> None:
         for name in ("n_val_episodes", "val_every", "meta_batch", "outer_steps", "save_every", "keep_last"):
             _whole(name, getattr(self, name), 2 if name == "n_val_episodes" else 1)
-        for name in ("val_seed", "warmup", "seed"):
+        for name in ("val_seed", "warmup", "seed", "cache_mb"):
             _whole(name, getattr(self, name), 0)
         for name in ("top_layers", "patience"):
             if getattr(self, name) is not None:

@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,7 @@ def meta_train(config: MetaTrainConfig, callbacks: Sequence[Callback] = ()) -> M
     with ExitStack() as stack:
         stack.enter_context(deterministic_kernels(config.deterministic, accelerator.device))
         trainable = stack.enter_context(trainable_parameters(pipeline, config.train))
+        stack.enter_context(_lower_layers_cached(config, pipeline))
         run = _Run(
             config,
             accelerator,
@@ -87,6 +88,13 @@ def meta_train(config: MetaTrainConfig, callbacks: Sequence[Callback] = ()) -> M
         )
         history = run.go(stack.enter_context(Interruption()))
     return MetaTrainResult(folder=run.folder / ("final" if streams.val is None else "best"), history=history)
+
+
+def _lower_layers_cached(config: MetaTrainConfig, pipeline: Pipeline) -> AbstractContextManager[Any]:
+    if not config.cache_mb:
+        return nullcontext()
+    folder = None if config.cache_folder is None else Path(config.cache_folder).expanduser()
+    return pipeline.learner.encoder.lower_layers_cached(config.cache_mb * 2**20, folder)
 
 
 def _own_callbacks(config: MetaTrainConfig, accelerator: Accelerator) -> list[Callback]:

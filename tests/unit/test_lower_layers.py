@@ -1,0 +1,168 @@
+"""Activations of the layers that nothing moves in: equal to a plain pass, bounded, kept on disk, never stale."""
+
+import pytest
+import torch
+from peft import LoraConfig
+from test_encoder import FAMILIES, make, texts_batch, tokenizer  # noqa: F401 - a fixture
+
+from fewshot_nlp.backbone.cache import FeatureCache
+from fewshot_nlp.backbone.spill import Spill
+from fewshot_nlp.errors import FewShotError
+
+TEXTS = ["the bank lost my card", "aspirin", "pay the judge", "aspirin"]
+
+
+def adapted(family, tokenizer, **options):  # noqa: F811
+    encoder = make(family, tokenizer, **options)
+    encoder.attach(LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False), top_layers=1)
+    return encoder
+
+
+def gradient(encoder, batch):
+    weights = {name: p.detach().clone().requires_grad_() for name, p in encoder.adapter.items()}
+    features = encoder.features(batch, weights, double_backward=True)
+    grads = torch.autograd.grad(features.square().sum(), list(weights.values()))
+    return torch.cat([features.flatten(), *[g.flatten() for g in grads]]).detach()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_features_and_gradients_are_those_of_a_whole_pass(family, tokenizer):  # noqa: F811
+    encoder = adapted(family, tokenizer)
+    batch = texts_batch(encoder, TEXTS)
+    expected = gradient(encoder, batch)
+    with encoder.lower_layers_cached() as cache:
+        first, again = gradient(encoder, batch), gradient(encoder, batch)
+    assert cache is not None
+    assert (cache.hits, cache.misses) == (3, 3)  # of 4 texts two are one
+    torch.testing.assert_close(first, expected, rtol=1e-4, atol=1e-4)  # rounding: sums in another order
+    assert torch.equal(first, again)
+
+
+def test_what_is_kept_does_not_depend_on_the_batch(tokenizer):  # noqa: F811
+    encoder = adapted("bert", tokenizer)
+    with encoder.lower_layers_cached():
+        expected = encoder.features(texts_batch(encoder, TEXTS[:1]))
+    with encoder.lower_layers_cached():
+        encoder.features(texts_batch(encoder, TEXTS))
+        assert torch.equal(encoder.features(texts_batch(encoder, TEXTS[:1])), expected)
+
+
+def test_lower_layers_run_once_for_a_text(tokenizer):  # noqa: F811
+    encoder = adapted("bert", tokenizer)
+    batch = texts_batch(encoder, TEXTS)
+    runs = []
+    plain = encoder.model.encoder.layer[0].attention
+    plain.register_forward_hook(lambda *_: runs.append(1))
+    with encoder.lower_layers_cached():
+        runs.clear()
+        for _ in range(3):
+            encoder.features(batch)
+    assert len(runs) == 3  # texts
+
+
+def test_moved_layers_are_never_kept(tokenizer):  # noqa: F811
+    encoder = adapted("bert", tokenizer)
+    batch = texts_batch(encoder, TEXTS)
+    with encoder.lower_layers_cached(), torch.no_grad():
+        before = encoder.features(batch)
+        next(iter(encoder.adapter.values())).add_(1.0)
+        assert not torch.equal(encoder.features(batch), before)
+        base = dict(encoder.model.named_parameters())["encoder.layer.0.output.LayerNorm.bias"]
+        fast = {"encoder.layer.0.output.LayerNorm.bias": base + 1.0}
+        assert not torch.allclose(encoder.features(batch, fast), encoder.features(batch))
+
+
+def test_a_lower_layer_that_is_read_is_not_left_out(tokenizer):  # noqa: F811
+    encoder = adapted("bert", tokenizer, layers=(1, -1))
+    batch = texts_batch(encoder, TEXTS)
+    expected = encoder.features(batch)
+    with encoder.lower_layers_cached():
+        torch.testing.assert_close(encoder.features(batch), expected)
+
+
+def test_memory_is_bounded_and_the_file_has_the_rest(tokenizer, tmp_path):  # noqa: F811
+    encoder = adapted("bert", tokenizer)
+    batch = texts_batch(encoder, TEXTS)
+    with encoder.lower_layers_cached(1500, tmp_path) as cache:
+        first = encoder.features(batch)
+        assert cache.bytes <= 1500
+        assert torch.equal(encoder.features(batch), first)
+        assert cache.misses == 3
+    with encoder.lower_layers_cached(10**6, tmp_path) as cache:  # a later run
+        assert torch.equal(encoder.features(batch), first)
+        assert cache.misses == 0
+
+
+def test_files_of_other_weights_are_not_read(tokenizer, tmp_path):  # noqa: F811
+    encoder = adapted("bert", tokenizer)
+    batch = texts_batch(encoder, TEXTS)
+    with encoder.lower_layers_cached(10**6, tmp_path):
+        encoder.features(batch)
+    other = make("bert", tokenizer)
+    with torch.no_grad():
+        next(other.model.parameters()).add_(0.1)
+    other.attach(LoraConfig(r=2, target_modules="all-linear"), top_layers=1)
+    with other.lower_layers_cached(10**6, tmp_path) as cache:
+        other.features(batch)
+    assert cache.misses == 3
+
+
+def test_recomputed_passes_have_the_same_second_order_gradient(tokenizer):  # noqa: F811
+    encoder = adapted("bert", tokenizer)
+    batch = texts_batch(encoder, TEXTS)
+
+    def meta_gradient():
+        weights = {name: p.detach().clone().requires_grad_() for name, p in encoder.adapter.items()}
+        inner = encoder.features(batch, weights, double_backward=True).square().sum()
+        steps = torch.autograd.grad(inner, list(weights.values()), create_graph=True)
+        moved = {n: w - 0.01 * g for (n, w), g in zip(weights.items(), steps, strict=True)}
+        outer = encoder.features(batch, moved, double_backward=True).square().sum()
+        return torch.cat([g.flatten() for g in torch.autograd.grad(outer, list(weights.values()))])
+
+    expected = meta_gradient()
+    passes = []
+    encoder.model.encoder.layer[0].register_forward_hook(lambda *_: passes.append(1))
+    encoder.recomputes = True
+    torch.testing.assert_close(meta_gradient(), expected, rtol=1e-4, atol=1e-4)
+    assert len(passes) > 2
+
+
+class TestSpill:
+    def test_a_record_cut_short_and_a_damaged_value_count_as_not_there(self, tmp_path):
+        rows = torch.arange(6.0).view(3, 2)
+        spill = Spill(tmp_path, "x", rows, 10**6)
+        for key in (b"a", b"b", b"c"):
+            spill.put(key, rows)
+        spill.close()
+        (index,) = tmp_path.glob("*.index")
+        index.write_bytes(index.read_bytes()[:-5])
+        (data,) = tmp_path.glob("*.rows")
+        data.write_bytes(b"\xff" + data.read_bytes()[1:])
+        spill = Spill(tmp_path, "x", rows, 10**6)
+        assert spill.get(b"a") is None
+        assert torch.equal(spill.get(b"b"), rows)
+        assert spill.get(b"c") is None
+        spill.put(b"c", rows + 1)
+        assert torch.equal(spill.get(b"c"), rows + 1)
+
+    def test_one_process_writes_and_others_read(self, tmp_path):
+        rows = torch.ones(1, 2)
+        first = Spill(tmp_path, "x", rows, 10**6)
+        first.put(b"a", rows)
+        second = Spill(tmp_path, "x", rows, 10**6)
+        second.put(b"b", rows)
+        assert torch.equal(second.get(b"a"), rows)
+        assert second.get(b"b") is None
+
+    def test_a_full_file_is_said_once_and_nothing_is_lost(self, tmp_path, caplog):
+        rows = torch.ones(2, 2)
+        cache = FeatureCache(10**6, Spill(tmp_path, "x", rows, 20))
+        for key in (b"a", b"b", b"c"):
+            cache.put(key, rows)
+        assert torch.equal(cache.get(b"c"), rows)
+        assert caplog.text.count("20 bytes") == 1
+
+    def test_a_file_in_place_of_the_folder_is_refused(self, tmp_path):
+        (tmp_path / "taken").write_text("")
+        with pytest.raises(FewShotError, match="cannot hold cached activations"):
+            Spill(tmp_path / "taken", "x", torch.ones(1, 2), 10)
