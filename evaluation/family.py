@@ -48,7 +48,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "classification": {
         "sources": sources("clinc150", "hwu64", "stackoverflow20", "scicite", "csabstruct"),
         "val_sources": sources("snips_intents", split="validation"),
-        "targets": ("medical_abstracts", "unfair_tos", "cfpb_complaints"),
+        "targets": ("hallmarks_of_cancer", "unfair_tos", "fomc_stance"),
         "sampler": SamplerSettings(n_way=5, k_shot=(1, 2), n_query=1),
         "measured": {"n_way": 5, "k_shot": 5, "n_query": 4},
     },
@@ -58,14 +58,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "val_sources": sources("crossner_politics", split="validation"),
         "targets": ("bc5cdr", "inlegalner", "sec_filings_fin"),
         "sampler": SamplerSettings(n_way=3, k_shot=(1, 2), n_query=4, options={"query": "rows"}),
-        "measured": {"n_way": None, "k_shot": 5, "n_query": 10, "query": "rows"},
+        "measured": {"n_way": None, "k_shot": 5, "n_query": 5, "query": "rows"},
     },
     "question_answering": {
         "sources": sources("squadshifts_newwiki", "squadshifts_reddit", "squadshifts_amazon"),
         "val_sources": sources("squad_v1", split="validation"),
         "targets": ("sleep_qa", "policy_qa", "tatqa_spans"),
         "sampler": SamplerSettings(k_shot=3, n_query=2),
-        "measured": {"k_shot": 5, "n_query": 8},
+        "measured": {"k_shot": 5, "n_query": 5},
     },
     "translation": {
         "sources": sources("tatoeba_de_en", "multi30k_de_en", "bcontrast_chat_de_en"),
