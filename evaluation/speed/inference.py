@@ -1,12 +1,14 @@
 """Adapting and predicting beside the encoder's bare forward pass and sentence-transformers.
 
-    OMP_NUM_THREADS=1 FEWSHOT_NLP_DATA=... python evaluation/speed/inference.py
+    OMP_NUM_THREADS=1 FEWSHOT_NLP_DATA=... python evaluation/speed/inference.py [PART ...]
 
-Needs `pip install sentence-transformers`. Prints the table of evaluation/results/speed.md.
+Without a part (see `PARTS`) all are run; `classifying` needs `pip install sentence-transformers`. Prints the tables of
+evaluation/results/speed.md.
 """
 
 import subprocess
 import sys
+from functools import partial
 from typing import Any
 
 import torch
@@ -75,6 +77,7 @@ def tagging() -> None:
     texts = [" ".join(r["tokens"]) for r in load_rows("bc5cdr", "test")[:300]]
     task, encoder = ner.pipeline.task, ner.pipeline.learner.encoder
 
+    @torch.no_grad()
     def bare() -> Any:
         queries = [task.query(t) for t in texts]
         windows = encoder.tokenizer.words([q.inputs["tokens"] for q in queries])
@@ -89,30 +92,27 @@ def tagging() -> None:
     print(f"\npredict beyond tokenising and forward pass: {100 * (ratio(ours, base) - 1):.1f} % (goal 5 %)")
 
 
-def answering() -> None:
+def answering(name: str, n: int) -> None:
     qa = FewShotQA.from_pretrained()
     encoder, task = qa.pipeline.learner.encoder, qa.pipeline.task
-    for name, n in (("squad_v1", 120), ("covid_qa", 30)):
-        rows = load_rows(name, "test")[:n]
-        queries = [task.query(row) for row in rows]
+    rows = load_rows(name, "test")[:n]
+    queries = [task.query(row) for row in rows]
+    texts = [[q.inputs[side] for q in queries] for side in ("question", "context")]
+    n_windows = len(encoder.tokenizer.texts(*texts).ids)
 
-        def bare(queries: Any = queries) -> Any:
-            texts = [[q.inputs[side] for q in queries] for side in ("question", "context")]
-            windows = encoder.tokenizer.texts(*texts)
-            for chunk in chunks([len(row) for row in windows.ids], encoder.token_budget):
-                types = None if windows.types is None else [windows.types[i] for i in chunk]
-                encoder.hidden_states([windows.ids[i] for i in chunk], types)
+    @torch.no_grad()
+    def bare() -> Any:
+        windows = encoder.tokenizer.texts(*texts)
+        for chunk in chunks([len(row) for row in windows.ids], encoder.token_budget):
+            types = None if windows.types is None else [windows.types[i] for i in chunk]
+            encoder.hidden_states([windows.ids[i] for i in chunk], types)
 
-        seconds = interleaved(
-            {"tokenising and forward pass": bare, "predict": lambda rows=rows: qa.predict(rows)}
-        )
-        base, ours = seconds.values()
-        print(f"\n### Question answering: predict, {n} questions of {name}\n")
-        print(HEAD)
-        print("\n".join(line(name, values) for name, values in seconds.items()))
-        print(
-            f"\npredict beyond tokenising and forward pass: {100 * (ratio(ours, base) - 1):.1f} % (goal 10 %)"
-        )
+    seconds = interleaved({"tokenising and forward pass": bare, "predict": lambda: qa.predict(rows)})
+    base, ours = seconds.values()
+    print(f"\n### Question answering: predict, {n} questions of {name} ({n_windows} windows)\n")
+    print(HEAD)
+    print("\n".join(line(name, values) for name, values in seconds.items()))
+    print(f"\npredict beyond tokenising and forward pass: {100 * (ratio(ours, base) - 1):.1f} % (goal 10 %)")
 
 
 def importing() -> None:
@@ -127,14 +127,21 @@ def importing() -> None:
     print("\n".join(line(name, values) for name, values in seconds.items()))
 
 
+PARTS = {
+    "importing": importing,
+    "adapting": adapting,
+    "classifying": classifying,
+    "tagging": tagging,
+    "answering": partial(answering, "squad_v1", 120),
+    "answering_long": partial(answering, "covid_qa", 30),
+}
+
+
 def main() -> None:
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, one thread, medians of 7 interleaved repeats")
-    importing()
-    adapting()
-    classifying()
-    tagging()
-    answering()
+    for name in sys.argv[1:] or PARTS:
+        PARTS[name]()
 
 
 if __name__ == "__main__":
