@@ -9,6 +9,7 @@ from fewshot_nlp.backbone import BACKBONES
 from fewshot_nlp.demo.section import Section, Shown
 from fewshot_nlp.episode import Episode, TaskDataset, canonical_json
 from fewshot_nlp.evaluator import evaluate_episodes, mean_and_interval
+from fewshot_nlp.models.base import FewShotModel
 from fewshot_nlp.pipeline import TaskModel
 from fewshot_nlp.sources import load_card, load_rows
 from fewshot_nlp.storage import new_pipeline
@@ -72,14 +73,14 @@ def run_domain(section: Section, domain: str, seeds: Sequence[int], encoder: str
     model.adapt([section.row(example) for example in draws[0].support])
     seconds = time.perf_counter() - begin
     shown = section.show(model, list(section.inputs[domain]))
+    scores = {DEFAULT: default_score(section, model, draws, seeds[0])}
 
     layers = {} if section.layers is None else {"layers": section.layers}
     plain = BACKBONES[task.backbone].from_pretrained(encoder, **layers)
-    methods = {DEFAULT: model.pipeline} | {
+    methods = {
         label: new_pipeline(task.name, base.task_config, plain, base.learner, {"label_names": 0.0})
         for label, base in section.baselines.items()
     }
-    scores = {}
     with plain.cached():  # the baselines read the same features
         for label, pipeline in methods.items():
             report = evaluate_episodes(pipeline, draws, seed=seeds[0])
@@ -88,7 +89,7 @@ def run_domain(section: Section, domain: str, seeds: Sequence[int], encoder: str
             )
     unadapted = model.pipeline.unadapted()
     if unadapted is not None:
-        scores[NO_EXAMPLE] = no_example(unadapted, data, draws)
+        scores[NO_EXAMPLE] = no_example(unadapted, draws)
     rows = [len(draw.query) for draw in draws]
     return DomainResult(
         domain=domain,
@@ -122,14 +123,28 @@ def held_out(section: Section, data: TaskDataset, seed: int) -> Episode:
     )
 
 
-def no_example(model: TaskModel, data: TaskDataset, draws: Sequence[Episode]) -> Score:
+def default_score(section: Section, model: FewShotModel, draws: Sequence[Episode], seed: int) -> Score:
+    """Scores of the default; the model is adapted to the first draw already, and adapting may be a training."""
+    metric, rows = model.pipeline.task.primary_metric, [section.row(example) for example in draws[0].query]
+    with model.pipeline.learner.encoder.cached():
+        first = model.evaluate(rows)[metric]
+        others = evaluate_episodes(model.pipeline, draws[1:], seed=seed).per_episode
+    return _score([first, *(float(scores[metric]) for scores in others)])
+
+
+def no_example(model: TaskModel, draws: Sequence[Episode]) -> Score:
     """Scores of a model before any example, on the same held-out rows; each row is predicted once."""
     task = model.pipeline.task
-    found = model.predict([example.query for example in data.examples])
-    target = {canonical_json(e.inputs): p["target"] for e, p in zip(data.examples, found, strict=True)}
+    queries = {canonical_json(query.inputs): query for draw in draws for query in draw.queries}
+    found = zip(queries, model.predict(list(queries.values())), strict=True)
+    target = {inputs: prediction["target"] for inputs, prediction in found}
     each = [
         task.metrics(draw.targets, [target[canonical_json(q.inputs)] for q in draw.queries], draw.label_names)
         for draw in draws
     ]
-    mean, half = mean_and_interval([scores[task.primary_metric] for scores in each])
+    return _score([scores[task.primary_metric] for scores in each])
+
+
+def _score(values: Sequence[float]) -> Score:
+    mean, half = mean_and_interval(values)
     return Score(mean=mean, half=cast(float, half))
