@@ -53,14 +53,16 @@ class PairTokenizer:
 
     def targets(self, texts: Sequence[str], language: str | None = None) -> list[list[int]]:
         """Token ids of translations, each with the end token, without what the decoder begins with."""
-        self._code(language, "target")
-        rows = [[*row, self.end] for row in self.bare_targets(texts)]
+        rows = [[*row, self.end] for row in self.bare_targets(texts, language)]
         self._check(rows, texts, "target", len(self.prefix(language)))
         return rows
 
-    def bare_targets(self, texts: Sequence[str]) -> list[list[int]]:
+    def bare_targets(self, texts: Sequence[str], language: str | None = None) -> list[list[int]]:
         """Token ids of target texts without any special token."""
+        code = self._code(language, "target")
         with self._lock:
+            if code is not None:
+                self.tokenizer.tgt_lang = code  # M2M100 looks it up even where it is not asked to write it
             return (
                 self.tokenizer(text_target=list(texts), add_special_tokens=False, verbose=False)["input_ids"]
                 if texts

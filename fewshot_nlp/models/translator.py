@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.metrics.translation import paired_bootstrap, signatures
 from fewshot_nlp.models.base import FewShotModel
+from fewshot_nlp.tasks.translation import checked_glossary
 
 
 class FewShotTranslator(FewShotModel):
@@ -46,7 +47,7 @@ class FewShotTranslator(FewShotModel):
         if glossary:
             task = self.pipeline.task
             own: Any = task.options["glossary"]
-            task = type(task)(**{**task.options, "glossary": {**own, **glossary}})
+            task = type(task)(**{**task.options, "glossary": {**own, **checked_glossary(glossary)}})
             model = replace(model, pipeline=replace(self.pipeline, task=task))
         return [p["target"] for p in self._predict(texts, model)]
 

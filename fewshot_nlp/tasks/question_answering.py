@@ -234,9 +234,13 @@ def _targets(
         if not item.target["text"]:
             targets[low] = 1.0
         for tokens in _tokens_of(item.target, characters[low : low + count]):
-            if len(tokens):
-                targets[low + tokens[0], 0] = 1.0
-                targets[low + tokens[-1], 1] = 1.0
+            if not len(tokens):
+                raise FewShotError(
+                    f"an answer to {item.inputs['question'][:40]!r} is {item.target['text']!a}, of which the "
+                    "tokenizer reads nothing; leave such answers out."
+                )
+            targets[low + tokens[0], 0] = 1.0
+            targets[low + tokens[-1], 1] = 1.0
     return targets
 
 

@@ -20,6 +20,22 @@ DEMAND_BONUS = 3.0
 """Added to the log-probability of a glossary term's first token."""
 
 
+def checked_glossary(glossary: Any) -> dict[str, str]:
+    """Terms and the words for them.
+
+    Raises:
+        FewShotError: no mapping, or one of something else than texts.
+    """
+    if not isinstance(glossary, Mapping):
+        raise FewShotError(
+            f"glossary is {glossary!r}, but must map terms to words, e.g. {{'Darlehen': 'loan'}}."
+        )
+    return {
+        need_text(term, "glossary term"): need_text(words, f"glossary entry of {term}")
+        for term, words in glossary.items()
+    }
+
+
 @TASKS.register("translation")
 class Translation(Task):
     """Rows as in `datasets`: ``{"translation": {"de": str, "en": str}}``.
@@ -61,10 +77,7 @@ class Translation(Task):
         self.source, self.target = source, target
         self.source_code, self.target_code = source_code, target_code
         self.num_beams, self.length_penalty = num_beams, float(length_penalty)
-        self.glossary = {
-            need_text(term, "glossary term"): need_text(words, f"glossary entry of {term}")
-            for term, words in (glossary or {}).items()
-        }
+        self.glossary = checked_glossary(glossary or {})
 
     @classmethod
     def of_languages(cls, languages: Sequence[str]) -> Self:
@@ -163,7 +176,8 @@ class Translation(Task):
             found = [set(self._terms().findall(item.inputs["text"])) for item in batch.items]
             wanted = [[words for term, words in self.glossary.items() if term in terms] for terms in found]
             flat = [words for row in wanted for words in row]
-            spelled = dict(zip(flat, tokenizer.bare_targets(flat), strict=True))
+            language = self.target_code or self.target
+            spelled = dict(zip(flat, tokenizer.bare_targets(flat, language), strict=True))
             self._check_spelling(spelled, tokenizer)
             demands = [[spelled[words] for words in row] for row in wanted]
             options |= {"demands": demands, "demand_bonus": DEMAND_BONUS}

@@ -73,6 +73,12 @@ class M2M100Tokenizer(Words):
     lang_code_to_token = {"de": "__de__", "en": "__en__"}  # noqa: RUF012
     lang_code_to_id = {"de": 4, "en": 5}  # noqa: RUF012 - not the ids of its tokens
     src_lang = "en"
+    tgt_lang = None
+
+    def __call__(self, texts: Any = None, text_target: Any = None, **more: Any) -> Any:
+        if text_target is not None:
+            self.get_lang_id(self.tgt_lang)  # as the real one, though it is not to be written
+        return super().__call__(texts, text_target, **more)
 
     def get_lang_id(self, code: str) -> int:
         return self.codes[code]

@@ -157,6 +157,27 @@ def test_only_windows_around_the_targets_are_learned_from(encoder):
     assert (near.spans[near.spans[:, 0] == 0][:, 1] == 0).all()
 
 
+@pytest.mark.parametrize("place", [0, 70, 149])
+def test_a_stretch_about_the_answer_is_cut_out_of_its_window(encoder, place):
+    context = long_row(150, place)["context"]
+    near = collate(encoder, [long_row(150, place), row()]).around_targets()
+    first = [
+        near.around_targets(6, seed).select(near.around_targets(6, seed).groups == 0) for seed in range(9)
+    ]
+    texts = set()
+    for cut in first:
+        text = " ".join(context[a:b] for a, b in cut.offsets)
+        assert text in context
+        assert text.split().count("aspirin") == 1
+        assert len(text.split()) == 6
+        [start, end] = cut.target_matrix.argmax(0)
+        assert context[cut.offsets[start, 0] : cut.offsets[end, 1]] == "aspirin"
+        read = [cut.windows[window][token] for _, window, token, _ in cut.spans]
+        assert encoder.tokenizer.tokenizer.decode(read) == text
+        texts.add(text)
+    assert (len(texts) > 1) == (place == 70)  # at the edge of a text there is but one
+
+
 def test_where_every_slot_has_a_class_no_window_is_left_out(encoder):
     ner = TASKS.get("ner")()
     examples = ner.examples([{"tokens": ["court"] * 150, "ner_tags": ["O"] * 149 + ["B-X"]}])
@@ -561,6 +582,13 @@ def test_bad_rows_are_refused_in_one_line(bad, message):
     with pytest.raises(FewShotError, match=message) as error:
         TASK.examples([bad])
     assert "\n" not in str(error.value)
+
+
+def test_an_answer_without_any_token_is_refused(encoder):
+    with pytest.raises(
+        FewShotError, match=r"an answer to 'how much' is .*\\u200b.*, of which the tokenizer reads"
+    ):
+        collate(encoder, [row("a\u200b", ["\u200b"], [1])])
 
 
 def test_a_text_alone_is_no_query():

@@ -330,7 +330,7 @@ class TestGlossary:
         with pytest.raises(FewShotError, match="cannot spell the glossary's '銀行'"):
             load().predict(["knab"], glossary={"knab": "銀行"})
 
-    @pytest.mark.parametrize("glossary", [{"": "x"}, {"x": " "}, {"x": 3}])
+    @pytest.mark.parametrize("glossary", [{"": "x"}, {"x": " "}, {"x": 3}, ["knab"]])
     def test_bad_entries(self, load: Any, glossary: Any) -> None:
         with pytest.raises(FewShotError, match="glossary"):
             load().predict(["knab"], glossary=glossary)
