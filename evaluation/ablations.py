@@ -23,13 +23,13 @@ from records import append_record, earlier_records, read_records
 
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.evaluator import mean_and_interval
-from fewshot_nlp.sampling import SAMPLERS, TaskSampler
+from fewshot_nlp.sampling import SAMPLERS, TaskSampler, usual_sampler
 from fewshot_nlp.sources import load_rows
 from fewshot_nlp.storage import load
 from fewshot_nlp.training import MetaTrainConfig, meta_train
 from fewshot_nlp.training.augmentation import Augmentation
 from fewshot_nlp.training.config import EncoderSettings, SamplerSettings, Source
-from fewshot_nlp.training.episodes import SAMPLER_OF_TASK, make_streams
+from fewshot_nlp.training.episodes import make_streams
 from fewshot_nlp.training.outer_step import episode_seed, own_random_numbers
 from fewshot_nlp.training.regularisation import Regularisation
 
@@ -190,7 +190,7 @@ def one(setup: str, variant: str, options: argparse.Namespace, seed: int) -> dic
         val = make_streams(base, pipeline.task).val
         assert val is not None
         data = pipeline.task.dataset(load_rows(config.targets[0], "test"), config.targets[0])
-        target = SAMPLERS.get(SAMPLER_OF_TASK[config.task])(data, seed=0, **MEASURED[setup])
+        target = SAMPLERS.get(usual_sampler(config.task))(data, seed=0, **MEASURED[setup])
         losses = [r["train_loss"] for r in result.history if "train_loss" in r]
         return {
             "metric": pipeline.task.primary_metric,

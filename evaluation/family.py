@@ -26,13 +26,12 @@ from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.evaluator import evaluate_episodes, mean_and_interval
 from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.pipeline import Pipeline
-from fewshot_nlp.sampling import SAMPLERS
+from fewshot_nlp.sampling import SAMPLERS, usual_sampler
 from fewshot_nlp.sources import load_card, load_rows
 from fewshot_nlp.storage import load
 from fewshot_nlp.training import MetaTrainConfig, meta_train
 from fewshot_nlp.training.assembly import build_pipeline
 from fewshot_nlp.training.config import EncoderSettings, SamplerSettings, Source
-from fewshot_nlp.training.episodes import SAMPLER_OF_TASK
 
 RESULTS = Path(__file__).with_name("results") / "family.jsonl"
 DOMAINS = ("medical", "legal", "finance")
@@ -102,7 +101,7 @@ def config_of(task: str, learner: str, options: argparse.Namespace, folder: Path
 def target_episodes(task: str, name: str, pipeline: Pipeline, seed: int, n_episodes: int) -> Any:
     card, knobs = load_card(name), dict(SETTINGS[task]["measured"])
     data = pipeline.task.dataset(load_rows(name, "test"), name, group_column=card.group_column)
-    kind = SAMPLER_OF_TASK.get(task, "k_shot")
+    kind = usual_sampler(task)
     if knobs.get("n_way") is not None and len(data.label_names) < knobs["n_way"]:
         knobs["n_way"] = None
     sampler = SAMPLERS.get(kind)(data, n_episodes=n_episodes, seed=seed, **knobs)

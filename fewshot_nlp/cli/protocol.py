@@ -10,8 +10,6 @@ if TYPE_CHECKING:
     from fewshot_nlp.sampling import TaskSampler
     from fewshot_nlp.sources import DatasetCard
 
-SAMPLER_OF_TASK = {"classification": "n_way_k_shot", "ner": "n_way_k2k_shot"}
-"""What is usual in the literature; tasks without labels take ``k_shot``."""
 USUAL_WAYS = 5
 """Labels in an episode of classification, where nothing else is asked for."""
 
@@ -67,7 +65,7 @@ def make_sampler(card: "DatasetCard", protocol: Protocol) -> "TaskSampler":
     Raises:
         FewShotError: the rows cannot be had, or the data has too few examples for the protocol.
     """
-    from fewshot_nlp.sampling import SAMPLERS
+    from fewshot_nlp.sampling import SAMPLERS, usual_sampler
     from fewshot_nlp.sources import load_rows
     from fewshot_nlp.tasks import TASKS
 
@@ -85,7 +83,7 @@ def make_sampler(card: "DatasetCard", protocol: Protocol) -> "TaskSampler":
         knobs |= {"n_way": protocol.n_way, "labels": protocol.labels}
     elif protocol.n_way is not None or protocol.labels is not None:
         raise FewShotError(f"{card.name} is for {card.task}, without labels; leave --n-way and --label out.")
-    name = SAMPLER_OF_TASK.get(card.task, "k_shot")
+    name = usual_sampler(card.task)
     make = SAMPLERS.get(name)
     known = [key for key in signature(make).parameters if key not in ("dataset", *knobs)]
     for option in protocol.options:

@@ -8,15 +8,13 @@ from typing import Any
 
 from fewshot_nlp.episode import Json, TaskDataset, canonical_json
 from fewshot_nlp.errors import FewShotError, logger
-from fewshot_nlp.sampling import SAMPLERS, Mixture, split_classes
+from fewshot_nlp.sampling import SAMPLERS, Mixture, split_classes, usual_sampler
 from fewshot_nlp.sources import card_names, load_card, load_rows, read_rows
 from fewshot_nlp.tasks import Task
 from fewshot_nlp.training.config import MetaTrainConfig, SamplerSettings, Source
 from fewshot_nlp.training.diversity import in_words, mixture_diversity
 from fewshot_nlp.training.leakage import without_leaks
 from fewshot_nlp.training.selection import SelectedTasks, stages
-
-SAMPLER_OF_TASK = {"ner": "n_way_k2k_shot", "classification": "n_way_k_shot"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,7 +214,7 @@ def _mixture(
 
 
 def _sampler(dataset: TaskDataset, settings: SamplerSettings, k: int, seed: int, task_name: str) -> Any:
-    name = settings.name or SAMPLER_OF_TASK.get(task_name, "k_shot")
+    name = settings.name or usual_sampler(task_name)
     make = SAMPLERS.get(name)
     knobs = [knob for knob in inspect.signature(make).parameters if knob != "dataset"]
     unknown = next((option for option in settings.options if option not in knobs), None)
