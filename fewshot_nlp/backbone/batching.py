@@ -60,6 +60,17 @@ def plain_attention(
     return F.dropout(logits.softmax(-1), dropout, training=dropout > 0) @ v
 
 
+def fused_attention(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None, dropout: float
+) -> Tensor:
+    """Torch's own; on a processor gradients run through it in float32: in bfloat16 its backward pass is slow there."""
+    if q.device.type != "cpu" or q.dtype != torch.bfloat16 or not q.requires_grad:
+        return F.scaled_dot_product_attention(q, k, v, mask, dropout, scale=scale)
+    with torch.autocast("cpu", enabled=False):
+        parts = q.float(), k.float(), v.float()
+        return F.scaled_dot_product_attention(*parts, mask, dropout, scale=scale).to(q.dtype)
+
+
 def packed_attention(
     module: torch.nn.Module,
     query: Float[Tensor, "1 heads n_tokens head_dim"],
@@ -89,7 +100,7 @@ def packed_attention(
         if double_backward:
             out = plain_attention(q, k, v, scale, mask, dropout)
         else:
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, dropout_p=dropout)
+            out = fused_attention(q, k, v, scale, mask, dropout)
         outputs.append(out.transpose(1, 2).reshape(run.tokens, heads, dim))
     return torch.cat(outputs)[None], None
 
