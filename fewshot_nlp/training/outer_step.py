@@ -99,7 +99,7 @@ def outer_gradient(
             break
         episode = stream.episode(index)
         own_seed = episode_seed(seed, index)
-        with own_random_numbers(own_seed, accelerator.device):
+        with own_random_numbers(own_seed, accelerator.device), regulariser.dropping(pipeline.learner.encoder):
             try:
                 with accelerator.autocast():
                     meta = meta_loss(pipeline, episode, label_smoothing, regulariser, own_seed)

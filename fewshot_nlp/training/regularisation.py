@@ -211,13 +211,31 @@ class Regulariser:
         The penalty is on features by the meta-parameters, before any of them is adapted, as in the paper: one more
         forward pass of the query.
         """
-        with _dropping(learner.encoder.model, self.settings.dropout):
+        with self.dropping(learner.encoder):
             with self._disturbing(learner):
                 loss = learner.meta_loss(support, query)
             if self.bottleneck is None:
                 return loss
             penalty = self.bottleneck.penalty(learner.features(query))
         return loss + self.settings.information * penalty
+
+    @contextmanager
+    def dropping(self, encoder: Backbone) -> Iterator[None]:
+        """The encoder's dropout at work in the block; to be held over a backward pass that runs layers again."""
+        if not self.settings.dropout:
+            yield
+            return
+        model, rate = encoder.model, self.settings.dropout
+        before, mode = [(layer, layer.p) for layer in _dropout_layers(model)], model.training
+        model.train()
+        try:
+            for layer, own in before:
+                layer.p = own if rate == "own" else float(rate)
+            yield
+        finally:
+            model.train(mode)
+            for layer, own in before:
+                layer.p = own
 
     @contextmanager
     def _disturbing(self, learner: Learner) -> Iterator[None]:
@@ -265,21 +283,3 @@ def make_regulariser(
 
 def _dropout_layers(model: nn.Module) -> list[nn.Dropout]:
     return [layer for layer in model.modules() if isinstance(layer, nn.Dropout)]
-
-
-@contextmanager
-def _dropping(model: nn.Module, dropout: float | Literal["own"]) -> Iterator[None]:
-    """The model's dropout layers at work in the block."""
-    if not dropout:
-        yield
-        return
-    before = [(layer, layer.p) for layer in _dropout_layers(model)]
-    model.train()
-    try:
-        for layer, own in before:
-            layer.p = own if dropout == "own" else float(dropout)
-        yield
-    finally:
-        model.eval()
-        for layer, own in before:
-            layer.p = own
