@@ -28,15 +28,18 @@ DOMAINS = ["openehr_de_en", "mozilla_legal_de_en", "d365_finance_de_en"]
 GENERAL = "flores101_de_en"
 OTHERS = ["tatoeba_de_en", "multi30k_de_en", "cc_legal_de_en", "d365_business_de_en", "wmt_news_de_en"]
 RESULTS = Path(__file__).with_name("results") / "translation.jsonl"
-MEMORY = FewShotTranslator.default_learner_config
+MEMORY = FewShotTranslator.memory_config
 METHODS: dict[str, dict[str, Any]] = {
     "none": {},
     "default": {},
     "adaptive": {"learner": "nearest_neighbour", "learner_config": {**MEMORY, "mixing": "adaptive"}},
     "fixed": {"learner": "nearest_neighbour", "learner_config": {**MEMORY, "mixing": "fixed"}},
     "prototypical": {"learner": "prototypical", "learner_config": {"metric": "euclidean"}},
-    "fine_tune": {"learner": "fine_tune", "learner_config": {"lr": 2e-3, "steps": 100}},
-    "fine_tune_all": {"learner": "fine_tune", "learner_config": {"lr": 3e-4, "steps": 100, "scope": "all"}},
+    "fine_tune": {"learner": "fine_tune", "learner_config": {"lr": 5e-3, "steps": 50, "bfloat16": None}},
+    "fine_tune_all": {
+        "learner": "fine_tune",
+        "learner_config": {**FewShotTranslator.bundled_learner_config, "reach": 1.0, "bfloat16": None},
+    },
     "maml": {"learner": "maml"},
 }
 KEYS = ("data", "method", "k_shot", "seed", "split", "limit", "num_beams")

@@ -1,7 +1,7 @@
 """Tokenising sources and targets of a sequence-to-sequence model, with language codes where it has them."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fewshot_nlp.errors import FewShotError
@@ -15,10 +15,19 @@ class PairTokenizer:
         max_length: tokens that a side may have, special tokens included.
         start: token that the decoder begins with.
         n_classes: tokens that the model predicts; may be more than the tokenizer has, by padding.
+        instructions: what some models were trained to read before a text, by direction ("en_to_de").
     """
 
-    def __init__(self, tokenizer: Any, max_length: int, start: int, n_classes: int) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        max_length: int,
+        start: int,
+        n_classes: int,
+        instructions: Mapping[str, str] | None = None,
+    ) -> None:
         self.tokenizer = tokenizer
+        self.instructions = dict(instructions or {})
         self.max_length = max_length
         self.start = start
         self.end = int(tokenizer.eos_token_id)

@@ -14,7 +14,7 @@ from fewshot_nlp import FewShotTranslator
 from fewshot_nlp.sources import load_rows
 
 N_KEYS = 100_000
-CONFIG = FewShotTranslator.default_learner_config
+CONFIG = FewShotTranslator.memory_config
 
 
 def memory(search: str, n_keys: int, num_beams: int) -> FewShotTranslator:
@@ -56,7 +56,7 @@ def decoding(num_beams: int, n_texts: int = 64) -> None:
 
 
 def adapting(n_pairs: int = 300) -> None:
-    mt = FewShotTranslator.from_pretrained()
+    mt = FewShotTranslator.from_pretrained(learner="nearest_neighbour", learner_config=CONFIG)
     examples = mt.pipeline.task.examples(load_rows("openehr_de_en", "train")[:n_pairs])
     encoder, task = mt.pipeline.learner.encoder, mt.pipeline.task
 

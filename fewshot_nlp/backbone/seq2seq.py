@@ -62,7 +62,9 @@ class Seq2Seq(Backbone):
         start = model.config.decoder_start_token_id if start is None else start
         if start is None:
             start = tokenizer.bos_token_id
-        self.tokenizer = PairTokenizer(tokenizer, max_length or limit, int(start), self.n_classes)
+        self.tokenizer = PairTokenizer(
+            tokenizer, max_length or limit, int(start), self.n_classes, instructions_of(model.config)
+        )
         self.token_budget = token_budget
         self._parts = _Parts(model)
         self._check_head()
@@ -193,7 +195,7 @@ class Seq2Seq(Backbone):
         fast_weights: Mapping[str, Tensor] | None = None,
         *,
         num_beams: int = 4,
-        length_penalty: float = 1.0,
+        length_penalty: float | None = None,
         max_ratio: float = 2.0,
         demands: Sequence[Sequence[Sequence[int]]] | None = None,
         demand_bonus: float = 0.0,
@@ -205,7 +207,7 @@ class Seq2Seq(Backbone):
             score: what turns features and the model's own log-probabilities into those to decode by.
             fast_weights: values used instead of the parameters of the same names.
             num_beams: beams; 1 is greedy.
-            length_penalty: as in transformers: scores are divided by the length to this power.
+            length_penalty: as in transformers: scores are divided by the length to this power; None takes the model's.
             max_ratio: tokens of an output at most, as a multiple of its source's (and 10 more).
             demands: for each window the token sequences that its output must hold.
             demand_bonus: added to the log-probability of what would begin or go on with such a sequence.
@@ -246,7 +248,7 @@ class Seq2Seq(Backbone):
         fast_weights: Mapping[str, Tensor] | None,
         processors: list[Any],
         num_beams: int,
-        length_penalty: float,
+        length_penalty: float | None,
         limit: int,
     ) -> list[list[int]]:
         from transformers import GenerationConfig, LogitsProcessorList
@@ -260,7 +262,7 @@ class Seq2Seq(Backbone):
             bad_words_ids=getattr(own, "bad_words_ids", None),
             max_new_tokens=limit,
             num_beams=num_beams,
-            length_penalty=length_penalty,
+            length_penalty=getattr(own, "length_penalty", None) if length_penalty is None else length_penalty,
             early_stopping=num_beams > 1,
             do_sample=False,
         )
@@ -324,6 +326,16 @@ class _Parts(nn.Module):
     def generate(self, **inputs: Any) -> Tensor:
         ids: Tensor = self.model.generate(**inputs)
         return ids
+
+
+def instructions_of(config: Any) -> dict[str, str]:
+    """What a model (T5) reads before a text to translate, by direction ("en_to_de"), as its files say."""
+    tasks = getattr(config, "task_specific_params", None) or {}
+    return {
+        name.removeprefix("translation_"): settings["prefix"]
+        for name, settings in tasks.items()
+        if name.startswith("translation_") and "prefix" in settings
+    }
 
 
 def _need_sources(batch: SlotBatch) -> Sequence[Sequence[int]]:

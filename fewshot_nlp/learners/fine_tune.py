@@ -34,7 +34,7 @@ from fewshot_nlp.learners.base import (
 )
 from fewshot_nlp.learners.heads import LearnedHead, linear_scores
 from fewshot_nlp.learners.inner_loop import fast_bfloat16, need_adapter
-from fewshot_nlp.learners.part_of_the_way import part_of_the_way
+from fewshot_nlp.learners.part_of_the_way import between, part_of_the_way
 from fewshot_nlp.learners.start import examples_of, moving, on_sphere, prototype_start
 from fewshot_nlp.slots import SlotBatch
 
@@ -70,6 +70,7 @@ class FineTuneConfig(LearnerConfig):
         folds: from 2 on, the weights go only part of the way from the start to where training led, perhaps none of
             it: as far as lowers the loss of held-out examples in so many folds surely (by a standard error; Wortsman
             et al. 2022, Robust fine-tuning of zero-shot models). It doubles the time; 0 goes all the way.
+        reach: the most of the way that is gone from the start to where training led, in [0, 1]: less forgets less.
         bfloat16: compute the encoder in bfloat16 while training, which some processors do twice as fast; None does so
             where the processor has instructions for it.
     """
@@ -92,6 +93,7 @@ class FineTuneConfig(LearnerConfig):
     unfreeze: float = 0.0
     l2_sp: float = 0.0
     folds: int = 0
+    reach: float = 1.0
     bfloat16: bool | None = False
 
     def __post_init__(self) -> None:
@@ -114,6 +116,7 @@ class FineTuneConfig(LearnerConfig):
         check(self, "unfreeze", 0, 1)
         check(self, "l2_sp", 0, 1e6)
         check(self, "folds", 0, 20)
+        check(self, "reach", 0, 1)
 
 
 @LEARNERS.register("fine_tune")
@@ -149,9 +152,9 @@ class FineTune(Learner):
             return state
         if self.config.folds > 1:
             return part_of_the_way(
-                state, examples, self._train, self._training_scores, self.config.folds, self.config.seed
+                state, examples, self._reached, self._training_scores, self.config.folds, self.config.seed
             )
-        return self._train(state, examples)
+        return self._reached(state, examples, 1.0)
 
     def score(
         self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
@@ -186,6 +189,10 @@ class FineTune(Learner):
         with torch.autocast(device.type, torch.bfloat16, enabled=enabled):
             features = self.features(batch, fast_weights(state))
         return self.scores_of(state, features, batch)
+
+    def _reached(self, start: State, examples: SlotBatch, share: float) -> State:
+        """Where training with a share of the steps led, as far as it may go."""
+        return between(start, self._train(start, examples, share), self.config.reach)
 
     @torch.enable_grad()
     def _train(self, start: State, examples: SlotBatch, share: float = 1.0) -> State:

@@ -18,6 +18,8 @@ SHARES = (0.0, 0.5, 1.0)
 """Of the way from the start to the end of training."""
 TEMPERATURES = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8)
 ENOUGH_HELD_OUT = 48
+AT_ONCE = 8
+"""Examples that are scored at once: a vocabulary of scores for each slot is large."""
 
 Train = Callable[[State, SlotBatch, float], State]
 Score = Callable[[State, SlotBatch], Tensor]
@@ -61,13 +63,16 @@ def _losses(
 
     It is about where in a text the targets are, not whether they are: that is for the task to calibrate.
     """
-    scores = [score(state, examples) for state in states]
-    masks = [(examples.groups == g) & examples.has_place for g in torch.unique(examples.groups)]
-    parts = [(examples.select(mask), mask.to(scores[0].device)) for mask in masks]
-    return torch.tensor(
-        [[[float(part.loss(s[mask] / t)) for t in TEMPERATURES] for s in scores] for part, mask in parts],
-        dtype=torch.float64,
-    )
+    losses = []
+    for few in torch.unique(examples.groups).split(AT_ONCE):
+        some = examples.select(torch.isin(examples.groups, few))
+        scores = [score(state, some) for state in states]
+        masks = [(some.groups == group) & some.has_place for group in few]
+        losses += [
+            [[float(some.select(mask).loss(s[mask.to(s.device)] / t)) for t in TEMPERATURES] for s in scores]
+            for mask in masks
+        ]
+    return torch.tensor(losses, dtype=torch.float64)
 
 
 def between(start: State, end: State, share: float) -> State:

@@ -44,6 +44,8 @@ class FewShotModel:
     default_task_config: ClassVar[dict[str, Any]] = {}
     default_encoder: ClassVar[dict[str, Any]] = {}
     """Learner settings, task options and encoder options that go with the default learner."""
+    bundled_learner_config: ClassVar[dict[str, Any]] = {}
+    """Further learner settings for the model that ships, which is smaller than others."""
     start: ClassVar[Path | None] = None
     """Folder of the meta-trained model that ships with the package, where there is one for the task."""
 
@@ -119,7 +121,8 @@ class FewShotModel:
             return model
         if learner is None:
             learner = cls.default_learner
-            learner_config = {**cls.default_learner_config, **(learner_config or {})}
+            bundled = cls.bundled_learner_config if name is None else {}
+            learner_config = {**cls.default_learner_config, **bundled, **(learner_config or {})}
             task_config = {**cls.default_task_config, **(task_config or {})}
             encoder_options = {**cls.default_encoder, **encoder_options}
         backbone = BACKBONES[TASKS.get(cls.task_name).backbone]

@@ -24,13 +24,21 @@ class FewShotTranslator(FewShotModel):
     """
 
     task_name = "translation"
-    default_learner = "nearest_neighbour"
-    default_learner_config: ClassVar[dict[str, Any]] = {
+    default_learner = "fine_tune"
+    default_learner_config: ClassVar[dict[str, Any]] = {"epochs": 5, "folds": 3, "bfloat16": None}
+    bundled_learner_config: ClassVar[dict[str, Any]] = {
+        "scope": "all",
+        "lr": 1e-3,
+        "steps": 50,
+        "reach": 0.75,
+    }
+    memory_config: ClassVar[dict[str, Any]] = {
         "k": 8,
         "metric": "euclidean",
         "temperature": None,
         "half": True,
     }
+    """Settings for ``learner="nearest_neighbour"``, which is kNN-MT."""
 
     def predict(self, texts: Iterable[str], *, glossary: Mapping[str, str] | None = None) -> list[str]:
         """The translation of each text.

@@ -47,8 +47,11 @@ class Translation(Task):
             ("deu_Latn", "de_DE").
         target_code: the same for the target language.
         num_beams: beams of the search, from 1 (greedy).
-        length_penalty: scores are divided by the length to this power; above 1 favours long translations.
+        length_penalty: scores are divided by the length to this power; above 1 favours long translations. None takes
+            the model's own.
         glossary: terms of the source language to the words that must then be in the translation.
+        prefix: put before every text (T5: "translate German to English: "). None takes the model's own for these
+            languages, where its files have one.
     """
 
     name = "translation"
@@ -65,19 +68,25 @@ class Translation(Task):
         source_code: str | None = None,
         target_code: str | None = None,
         num_beams: int = 4,
-        length_penalty: float = 1.0,
+        length_penalty: float | None = None,
         glossary: Mapping[str, str] | None = None,
+        prefix: str | None = None,
     ) -> None:
         if isinstance(num_beams, bool) or not isinstance(num_beams, int) or not 1 <= num_beams <= 64:
             raise FewShotError(f"num_beams is {num_beams!r}, but must be a whole number from 1 to 64.")
-        if not isinstance(length_penalty, int | float) or not -5 <= length_penalty <= 5:
+        if length_penalty is not None and (
+            not isinstance(length_penalty, int | float) or not -5 <= length_penalty <= 5
+        ):
             raise FewShotError(f"length_penalty is {length_penalty!r}, but must be a number from -5 to 5.")
         if source is not None and source == target:
             raise FewShotError(f"Source and target are both {source!r}; they must differ.")
         self.source, self.target = source, target
         self.source_code, self.target_code = source_code, target_code
-        self.num_beams, self.length_penalty = num_beams, float(length_penalty)
+        self.num_beams, self.length_penalty = num_beams, length_penalty
         self.glossary = checked_glossary(glossary or {})
+        if prefix is not None and not isinstance(prefix, str):
+            raise FewShotError(f"prefix is {prefix!r}, but must be a text.")
+        self.prefix = prefix
 
     @classmethod
     def of_languages(cls, languages: Sequence[str]) -> Self:
@@ -121,6 +130,8 @@ class Translation(Task):
                 *given,
             )
         self.source, self.target = given
+        if self.prefix is None:
+            self.prefix = tokenizer.instructions.get(f"{given[0]}_to_{given[1]}", "")
 
     def check_conflicts(self, examples: Sequence[Example]) -> None:
         """Nothing: a text may have several translations."""
@@ -158,7 +169,7 @@ class Translation(Task):
             items=tuple(items),
             windows=[[*prefix, *row[:-1]] for row in rows],
             types=None,
-            sources=tokenizer.sources(texts, codes[0]),
+            sources=tokenizer.sources([(self.prefix or "") + text for text in texts], codes[0]),
             spans=np.stack([np.arange(len(owner)), owner, place, place + 1], axis=1).astype(np.int64),
             groups=torch.from_numpy(owner),
             classes=tokenizer.classes,

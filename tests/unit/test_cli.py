@@ -423,10 +423,12 @@ class TestDemo:
     ) -> None:
         from conftest import make_tiny_encoder
 
-        from fewshot_nlp import FewShotQA
+        from fewshot_nlp import FewShotQA, FewShotTranslator
         from fewshot_nlp.demo import run_demo
 
         monkeypatch.setattr(FewShotQA, "default_learner_config", {"steps": 2, "batch_size": 2})
+        monkeypatch.setattr(FewShotTranslator, "default_learner_config", {"folds": 0})
+        monkeypatch.setattr(FewShotTranslator, "bundled_learner_config", {"steps": 2, "batch_size": 2})
 
         encoder = make_tiny_encoder(
             tmp_path / "tiny", window=256

@@ -159,3 +159,14 @@ def test_bad_settings_are_refused_in_one_line(config, message):
     with pytest.raises(FewShotError, match=message) as caught:
         LEARNERS.get("fine_tune").config_class.from_dict(config)
     assert "\n" not in str(caught.value)
+
+
+def test_reach_is_the_share_of_the_way_that_is_gone(encoder):
+    support = support_of(encoder)
+    start, half, whole = (
+        FineTune(encoder, FineTuneConfig(scope="all", steps=3, lr=1e-3, reach=reach)).adapt(support).state
+        for reach in (0.0, 0.5, 1.0)
+    )
+    assert any(not torch.equal(start[name], whole[name]) for name in whole)
+    for name in whole:
+        torch.testing.assert_close(half[name], (start[name] + whole[name]) / 2)

@@ -3,7 +3,10 @@
 from typing import Any
 
 import pytest
+from transformers import PretrainedConfig
 
+from fewshot_nlp.backbone.seq2seq import instructions_of
+from fewshot_nlp.episode import Query
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.pairs import PairTokenizer
 from fewshot_nlp.tasks.translation import Translation
@@ -146,3 +149,20 @@ def test_directions() -> None:
     tokenizer.tokenizer.source_lang, tokenizer.tokenizer.target_lang = "de", "en"
     assert tokenizer.directions == ("de", "en")
     assert pairs(NllbTokenizer).directions == (None, None)
+
+
+def test_the_instruction_of_a_model_stands_before_every_text() -> None:
+    params = {"translation_en_to_de": {"prefix": "translate English to German: "}, "summarization": {}}
+    told = instructions_of(PretrainedConfig(task_specific_params=params))
+    tokenizer = PairTokenizer(T5Tokenizer(), 12, 0, 30, told)
+    items = [Query({"text": "hello"})]
+
+    def words_read(**options: str) -> int:
+        task = Translation(**options)
+        task.settle(tokenizer)
+        return len(task.collate(items, (), tokenizer, with_targets=False).sources[0]) - 1
+
+    assert words_read(source="en", target="de") == 5
+    assert words_read(source="de", target="en") == 1
+    assert words_read(source="de", target="en", prefix="into English: ") == 3
+    assert words_read(source="en", target="de", prefix="") == 1

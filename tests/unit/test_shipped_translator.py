@@ -13,12 +13,13 @@ MEDICAL = load_rows("medical_translation")
 
 @pytest.fixture(scope="module")
 def mt() -> FewShotTranslator:
-    return FewShotTranslator.from_pretrained(task_config={"num_beams": 1})
+    return FewShotTranslator.from_pretrained(learner_config={"epochs": 2}, task_config={"num_beams": 1})
 
 
 def test_it_says_its_direction_and_translates_before_any_example(mt: FewShotTranslator) -> None:
     assert (mt.pipeline.task.source, mt.pipeline.task.target) == ("de", "en")
-    assert mt.pipeline.learner.name == "nearest_neighbour"
+    assert mt.pipeline.learner.name == "fine_tune"
+    assert mt.pipeline.learner.config.scope == "all"
     assert not mt.is_adapted
     good = mt.predict(["Guten Morgen!", "Ich habe keine Zeit."])
     assert "morning" in good[0].lower()
@@ -41,3 +42,9 @@ def test_its_files_are_those_that_load_without_running_code() -> None:
     names = {path.name for path in translation_folder().iterdir()}
     assert {"config.json", "model.safetensors", "source.spm", "target.spm", "vocab.json"} <= names
     assert not [name for name in names if name.endswith((".bin", ".pt", ".pkl"))]
+
+
+def test_a_model_that_is_named_keeps_its_weights_and_gets_an_adapter() -> None:
+    named = FewShotTranslator.from_pretrained(translation_folder())
+    assert named.pipeline.learner.config.scope == "adapter"
+    assert named.pipeline.learner.config.folds > 1

@@ -273,6 +273,27 @@ class TestDecoding:
         one, four = (load(beams=b, **config).adapt(ROWS).predict(rows) for b in (1, 4))
         assert one == four == [r["translation"]["en"] for r in ROWS]
 
+    def test_the_length_penalty_is_the_model_s_own_unless_one_is_given(
+        self, tiny_translator_folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen = []
+        for option in (None, 0.5):
+            mt = FewShotTranslator.from_pretrained(
+                tiny_translator_folder, task_config={"length_penalty": option}
+            )
+            model = mt.pipeline.learner.encoder.model
+            model.generation_config.length_penalty = 2.0
+            generate = model.generate
+            monkeypatch.setattr(
+                model,
+                "generate",
+                lambda generate=generate, **given: (
+                    seen.append(given["generation_config"].length_penalty) or generate(**given)
+                ),
+            )
+            mt.predict(TEXTS[:1])
+        assert seen == [2.0, 0.5]
+
     @pytest.mark.parametrize("beams", [1, 3])
     def test_a_model_that_never_ends_is_stopped(self, load: Any, beams: int) -> None:
         mt = load(beams=beams)
