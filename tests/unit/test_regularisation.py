@@ -139,6 +139,17 @@ def test_dropout_is_over_after_the_loss(tmp_path: Path, tiny_encoder_folder: Pat
     assert rates == {0.1}
 
 
+def test_layers_that_are_run_again_drop_the_same(tmp_path: Path, tiny_encoder_folder: Path) -> None:
+    config = texts_of(
+        tmp_path, tiny_encoder_folder, learner="maml", learner_config={"inner_steps": 2},
+        regularisation=Regularisation(dropout=0.3),
+    )  # fmt: skip
+    loss, kept = gradient(config)
+    again, recomputed = gradient(replace(config, gradient_checkpointing=True))
+    assert again == pytest.approx(loss, rel=1e-6)
+    assert all(torch.allclose(kept[name], recomputed[name], atol=1e-6) for name in kept)
+
+
 def test_second_order_gradient_is_exact_for_the_masks_drawn(
     tmp_path: Path, tiny_encoder_folder: Path
 ) -> None:
