@@ -226,26 +226,36 @@ def run(options: argparse.Namespace) -> None:
                 print(*fixed, *(f"{m:.4f}" for m in means), record["train_seconds"], flush=True)
 
 
+HEADER = """Each row is the baseline but for one setting, `VARIANTS` in `evaluation/ablations.py`, which made this page
+(`python evaluation/ablations.py run`, then `table`). Behind a value is the half-width of its 95 % interval over
+episodes; differences to the baseline are paired by episode and seed, and one whose interval holds 0 shows nothing. For
+losses less is better. These are few outer steps of a small adapter: in a long run a knob can do something else.
+"""
+
+
 def table(path: Path) -> str:
     """One table a setup: means and paired differences, each with the half-width of its 95 % interval."""
     records = read_records(path)
-    lines: list[str] = []
+    lines = ["# Ablations", "", *HEADER.splitlines(), ""]
     for setup in dict.fromkeys(r["setup"] for r in records):
         mine = [r for r in records if r["setup"] == setup]
         variants = {name: {r["seed"]: r for r in mine if r["variant"] == name} for name in
                     dict.fromkeys(r["variant"] for r in mine)}  # fmt: skip
         first = mine[0]
         seeds = ", ".join(str(s) for s in sorted(variants[BASELINE]))
+        given = SETUPS[setup]
         lines += [
             f"## {setup}",
             "",
+            f"`{given['learner']}` on {', '.join(source.name for source in given['sources'])}; "
             f"{first['steps']} outer steps of 4 episodes; {first['n_episodes']} meta-validation episodes and "
             f"{first['n_episodes']} target episodes ({first['target_data']}, {first['metric']}); seeds {seeds}. "
-            "Differences to the baseline are paired by episode and seed.",
+            "Episodes for meta-validation come from "
+            f"{', '.join(source.name for source in given['val_sources'])}.",
             "",
             "| variant | training loss | val. loss | difference | val. metric | difference | target loss | difference "
-            "| target metric | difference | s |",
-            "|---" * 11 + "|",
+            "| target metric | difference |",
+            "|---" * 10 + "|",
         ]
         for name, runs in variants.items():
             lines.append(row(name, runs, variants[BASELINE]))
@@ -263,8 +273,7 @@ def row(name: str, runs: dict[int, dict[str, Any]], baseline: dict[int, dict[str
             cells.append(shown(values))
             differences = [a - b for a, b in zip(values, base, strict=True)]
             cells.append("" if name == BASELINE else shown(differences, "+"))
-    seconds = sum(runs[s]["train_seconds"] for s in seeds) / len(seeds)
-    return "| " + " | ".join([*cells, f"{seconds:.0f}"]) + " |"
+    return "| " + " | ".join(cells) + " |"
 
 
 def shown(values: list[float], sign: str = "") -> str:
