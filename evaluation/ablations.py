@@ -10,6 +10,7 @@ appended as soon as it is there; a run that is started again leaves out what the
 """
 
 import argparse
+import json
 import re
 import tempfile
 import time
@@ -30,15 +31,24 @@ from fewshot_nlp.sampling import SAMPLERS, TaskSampler, usual_sampler
 from fewshot_nlp.sources import load_rows
 from fewshot_nlp.storage import load
 from fewshot_nlp.tasks import TASKS
-from fewshot_nlp.training import MetaTrainConfig, meta_train
+from fewshot_nlp.training import MetaTrainConfig, MetaTrainResult, meta_train
 from fewshot_nlp.training.augmentation import Augmentation
 from fewshot_nlp.training.config import EncoderSettings, SamplerSettings, Source
 from fewshot_nlp.training.episodes import make_streams
 from fewshot_nlp.training.outer_step import episode_seed, own_random_numbers
 from fewshot_nlp.training.regularisation import Regularisation
+from fewshot_nlp.training.search import SearchConfig, search
+from fewshot_nlp.training.selection import Selection
 
 RESULTS = Path(__file__).with_name("results") / "ablations.jsonl"
-BASELINE = "baseline"
+BASELINE, SEARCH = "baseline", "search"
+SPACE: dict[str, dict[str, Any]] = {
+    "outer_lr": {"low": 3e-4, "high": 1e-2, "log": True},
+    "adapter.r": {"choices": [4, 8, 16]},
+    "learner_config.temperature": {"low": 0.03, "high": 0.3, "log": True},
+    "label_smoothing": {"low": 0.0, "high": 0.2},
+}
+"""What `SEARCH` moves: the best of eight trials by meta-validation, of which the last model is measured."""
 KEYS = ("setup", "variant", "steps", "n_episodes", "seed")
 
 
@@ -106,6 +116,10 @@ def regularised(**settings: Any) -> dict[str, Any]:
     return {"regularisation": Regularisation(**settings)}
 
 
+def selected(**settings: Any) -> dict[str, Any]:
+    return {"selection": Selection(**settings)}
+
+
 def augmented(**settings: Any) -> dict[str, Any]:
     return {"augmentation": Augmentation(**settings)}
 
@@ -124,6 +138,12 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "word_dropout": augmented(word_dropout=0.1),
         "paraphrase": augmented(paraphrase=written_out, paraphrase_rate=0.5),
         "merge_labels": augmented(merge_labels=0.3),
+        "curriculum_n_way": selected(curriculum="n_way"),
+        "curriculum_k_shot": selected(curriculum="k_shot"),
+        "curriculum_sources": selected(curriculum="sources"),
+        "hard_tasks": selected(hard_temperature=0.3),
+        "leakage_guard": selected(leakage_ngram=8),
+        SEARCH: {},
     },
     "gradients": {
         BASELINE: {},
@@ -191,12 +211,31 @@ def measured(pipeline: Pipeline, given: list[Episode]) -> dict[str, list[float]]
     return scores
 
 
+def searched(config: MetaTrainConfig) -> MetaTrainResult:
+    """The best of eight trials, on 20 meta-validation episodes; it sees no target."""
+    base = Path(config.output_dir).with_name("base.yaml")
+    base.write_text(json.dumps(config.to_json()))  # JSON is YAML
+    settings = {"n_val_episodes": 20, "val_every": -(-config.outer_steps // 3)}
+    found = search(
+        SearchConfig(
+            base=str(base),
+            output_dir=config.output_dir,
+            space=SPACE,
+            settings=settings,
+            n_trials=8,
+            startup_trials=4,
+        )
+    )
+    print(found.values, found.figure, flush=True)
+    return MetaTrainResult(folder=found.folder, history=read_records(found.folder.with_name("log.jsonl")))
+
+
 def one(setup: str, variant: str, options: argparse.Namespace, seed: int) -> dict[str, Any]:
     """Meta-trains a variant and measures the model after the last step."""
     with tempfile.TemporaryDirectory() as scratch:
         config = config_of(setup, variant, options, seed, Path(scratch) / "run")
         began = time.perf_counter()
-        result = meta_train(config)
+        result = searched(config) if variant == SEARCH else meta_train(config)
         seconds = round(time.perf_counter() - began, 1)
         pipeline = load(result.folder.with_name("final")).pipeline
     losses = [r["train_loss"] for r in result.history if "train_loss" in r]

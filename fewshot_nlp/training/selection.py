@@ -43,7 +43,7 @@ class Selection:
         FewShotError: naming a value out of its range.
     """
 
-    diversity_rows: int = 200
+    diversity_rows: int = 1000
     curriculum: Literal["none", "n_way", "k_shot", "sources"] = "none"
     curriculum_share: float = 0.5
     hard_temperature: float | None = None
