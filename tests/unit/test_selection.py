@@ -132,6 +132,17 @@ class TestHardTasks:
         weights = stream.weights(1)
         assert weights["legal_ner/1"] == pytest.approx(0.1 * 0.25 + 0.9 * 0.5 * 0.7310586)
 
+    def test_another_order_of_summing_does_not_change_the_draw(
+        self, tmp_path: Path, tiny_encoder_folder: Path
+    ) -> None:
+        stream = streams_of(tmp_path, tiny_encoder_folder, selection=HARD).train
+        drawn = []
+        for error in (0.0, 1e-12):
+            stream.losses = {"medical_ner": 0.5, "legal_ner": 0.51 + error}
+            drawn.append([stream.episode(i).episode_id for i in range(100)])
+        assert drawn[0] == drawn[1]
+        assert len(set(drawn[0])) > 90
+
     def test_killed_and_resumed_is_bit_identical(self, tmp_path: Path, tiny_encoder_folder: Path) -> None:
         def config(name: str, selection: Selection) -> MetaTrainConfig:
             changes: dict[str, Any] = {"outer_steps": 30, "save_every": 7, "val_every": 10}
