@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
@@ -48,12 +48,19 @@ class Ours:
         first_order: leave second derivatives out.
         steps: inner steps.
         bfloat16: autocast, as accelerate's mixed precision does.
+        encoder: another than the bundled one.
     """
 
     def __init__(
-        self, top_layers: int | None, first_order: bool, steps: int = STEPS, bfloat16: bool = False
+        self,
+        top_layers: int | None,
+        first_order: bool,
+        steps: int = STEPS,
+        *,
+        bfloat16: bool = False,
+        encoder: Encoder | None = None,
     ) -> None:
-        self.encoder = Encoder.from_pretrained()
+        self.encoder = encoder or Encoder.from_pretrained()
         self.encoder.attach(default_adapter(), top_layers)
         start_values(self.encoder.adapter)
         config = {
@@ -71,10 +78,19 @@ class Ours:
 
     def gradient(self, episode: Episode) -> Gradient:
         """The gradient of the query's loss in the adapter's start values."""
-        with torch.autocast("cpu", torch.bfloat16) if self.bfloat16 else nullcontext():
+        with self._precision():
             loss = meta_loss(self.pipeline, episode)
         names, values = zip(*self.encoder.adapter.items(), strict=True)
         return dict(zip(names, torch.autograd.grad(loss, values), strict=True))
+
+    def meet(self, episode: Episode) -> None:
+        """Shows the cache the episode's texts."""
+        batch = self.pipeline.queries([*episode.support, *episode.query], episode.label_names)
+        with torch.no_grad(), self._precision():
+            self.encoder.features(batch)
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        return torch.autocast("cpu", torch.bfloat16) if self.bfloat16 else nullcontext()
 
 
 class Learn2Learn(nn.Module):

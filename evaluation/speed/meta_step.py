@@ -1,113 +1,147 @@
 """Time of one meta-gradient beside learn2learn's: MiniLM, 5-way 5-shot, 25 queries, 5 inner steps, one thread.
 
-    OMP_NUM_THREADS=1 FEWSHOT_NLP_DATA=... PEER/bin/python evaluation/speed/meta_step.py
+    export OMP_NUM_THREADS=1 PYTHONPATH=evaluation FEWSHOT_NLP_DATA=...
+    PEER/bin/python evaluation/speed/meta_step.py run --out evaluation/results/meta_step.jsonl
+    python evaluation/speed/meta_step.py table --out evaluation/results/meta_step.jsonl
 
-PEER is an environment with this package and learn2learn; evaluation/results/speed.md tells how it was made. Before
-anything is timed, both sides' gradients of three episodes are compared, and a difference over 1e-5 ends the run. A turn
-is three episodes, tokenising included, and each turn takes three others. The cache is warm: it has met the episodes'
-texts, as in a long run, which draws its rows again and again.
+PEER is an environment with this package and learn2learn; evaluation/results/speed.md tells how it was made. A turn is
+two episodes, tokenising included, which the alternatives take one after the other; each turn has episodes of its own.
+Both sides' meta-gradients are compared before anything is timed, and in every timed episode: a difference over 1e-5
+ends the run. The cache is warm: it has met the texts, as in a long run, which draws its rows again and again. A
+record an alternative and turn is appended as soon as it is there; a run that is started again goes on.
 """
 
 import argparse
 import os
-import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from contextlib import ExitStack
-from itertools import cycle
+from pathlib import Path
+from typing import Any
 
 import torch
 from meta_sides import Gradient, Learn2Learn, Ours, banking, disagreement
+from records import append_record, earlier_records, read_records
 
 from fewshot_nlp.episode import Episode
 
-TURN = 3
-SETTINGS = {
-    "LoRA in 6 layers, second order": (None, False, {"this package": 1.4, "bf16": 1.4}),
-    "top 2 layers, second order": (2, False, {"this package": 1.8, "cache": 2.3, "cache, bf16": 1.4}),
-    "top 2 layers, first order": (2, True, {"this package": 2.0, "cache": 3.1, "cache, bf16": 1.4}),
+TURN = 2
+BOUND = 1e-5
+PEER = "learn2learn"
+SETTINGS: Mapping[str, tuple[int | None, bool]] = {
+    "LoRA in 6 layers, second order": (None, False),
+    "top 2 layers, second order": (2, False),
+    "top 2 layers, first order": (2, True),
 }
-Clocks = tuple[float, float]
-Side = Callable[[Episode], Gradient]
+GOALS = {
+    ("LoRA in 6 layers, second order", "plain"): 1.4,
+    ("top 2 layers, second order", "plain"): 1.8,
+    ("top 2 layers, second order", "cache"): 2.3,
+    ("top 2 layers, first order", "plain"): 2.0,
+    ("top 2 layers, first order", "cache"): 3.1,
+}
+GOAL_BFLOAT16 = 1.4
+Side = Ours | Learn2Learn
 
 
-def timed(side: Side, episodes: list[Episode]) -> Clocks:
-    """Milliseconds an episode, of processor and of wall-clock time."""
-    cpu, wall = time.process_time(), time.perf_counter()
-    for episode in episodes:
-        side(episode)
-    each = 1e3 / len(episodes)
-    return (time.process_time() - cpu) * each, (time.perf_counter() - wall) * each
-
-
-def sides(stack: ExitStack, top: int | None, first_order: bool, names: list[str]) -> dict[str, Side]:
-    """learn2learn and the variants of this package, by name."""
-    chosen: dict[str, Side] = {"learn2learn": Learn2Learn(top, first_order).gradient}
-    for name in names:
-        ours = Ours(top, first_order, bfloat16="bf16" in name)
+def sides(stack: ExitStack, top: int | None, first_order: bool) -> dict[str, Side]:
+    """learn2learn and the variants of this package, by name; with LoRA in all layers there is nothing to cache."""
+    chosen: dict[str, Side] = {PEER: Learn2Learn(top, first_order)}
+    for name in ("plain", "plain, bf16", "cache", "cache, bf16")[: 2 if top is None else 4]:
+        chosen[name] = ours = Ours(top, first_order, bfloat16="bf16" in name)
         if "cache" in name:
             stack.enter_context(ours.encoder.lower_layers_cached())
-        chosen[name] = ours.gradient
     return chosen
 
 
-def compare(chosen: dict[str, Side], episodes: list[Episode]) -> dict[str, tuple[float, float]]:
-    """Greatest relative difference from learn2learn's gradient and least cosine with it."""
-    found: dict[str, tuple[float, float]] = {}
-    for episode in episodes:
-        expected = chosen["learn2learn"](episode)
-        for name, side in chosen.items():
-            error, cosine = disagreement(expected, side(episode))
-            worst = found.get(name, (0.0, 1.0))
-            found[name] = (max(error, worst[0]), min(cosine, worst[1]))
-            if not ("bf16" in name or error <= 1e-5):
-                raise SystemExit(f"{name}: the meta-gradient of {episode.episode_id} differs by {error:.1e}.")
+def agreement(name: str, gradient: Gradient, expected: Gradient) -> tuple[float, float]:
+    """Relative difference and cosine of a gradient and learn2learn's; too large a difference is an error."""
+    error, cosine = disagreement(expected, gradient)
+    if "bf16" not in name and error > BOUND:
+        raise SystemExit(f"{name}: the meta-gradient differs from learn2learn's by {error:.1e}.")
+    return error, cosine
+
+
+def timed(side: Side, episodes: list[Episode]) -> tuple[list[Gradient], float, float]:
+    """Gradients, and milliseconds an episode: of processor and of wall-clock time."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    gradients = [side.gradient(episode) for episode in episodes]
+    each = 1e3 / len(episodes)
+    return gradients, (time.process_time() - cpu) * each, (time.perf_counter() - wall) * each
+
+
+def turn(chosen: Mapping[str, Side], episodes: list[Episode]) -> dict[str, dict[str, float]]:
+    """Times and agreement of all alternatives on some episodes, by name."""
+    found, expected = {}, list[Gradient]()
+    for name, side in chosen.items():
+        if isinstance(side, Ours) and "cache" in name:
+            for episode in episodes:
+                side.meet(episode)
+        gradients, cpu, wall = timed(side, episodes)
+        expected = expected or gradients
+        pairs = [agreement(name, g, e) for g, e in zip(gradients, expected, strict=True)]
+        errors, cosines = zip(*pairs, strict=True)
+        found[name] = {"cpu": cpu, "wall": wall, "error": max(errors), "cosine": min(cosines)}
     return found
 
 
-def setting(name: str, repeats: int, episodes: list[Episode]) -> None:
-    """Compares, times and prints the rows of one setting."""
-    top, first_order, goals = SETTINGS[name]
-    with ExitStack() as stack:
-        chosen = sides(stack, top, first_order, list(goals))
-        found = compare(chosen, episodes[:TURN])
-        for variant, side in chosen.items():
-            for episode in episodes if "cache" in variant else []:
-                side(episode)  # the cache meets all texts
-        turns = cycle([episodes[i : i + TURN] for i in range(0, len(episodes), TURN)])
-        clocks: dict[str, list[Clocks]] = {variant: [] for variant in chosen}
-        for turn in (next(turns) for _ in range(repeats)):
-            for variant, side in chosen.items():
-                clocks[variant].append(timed(side, turn))
-    for variant, values in clocks.items():
-        base = {"bf16": "this package", "cache, bf16": "cache"}.get(variant, "learn2learn")
-        pairs = list(zip(clocks[base], values, strict=True))
-        cpu, wall = ([b[i] / v[i] for b, v in pairs] for i in (0, 1))
-        times = [statistics.median(v[i] for v in values) for i in (0, 1)]
-        over = f"{base}: {statistics.median(cpu):.2f} ({min(cpu):.2f} to {max(cpu):.2f})"
-        print(
-            f"| {name}: {variant} | {times[0]:.0f} | {times[1]:.0f} | {over} | {statistics.median(wall):.2f} "
-            f"| {goals.get(variant, '')} | {found[variant][0]:.1e} | {found[variant][1]:.6f} |",
-            flush=True,
-        )
+def run(out: Path, turns: int) -> None:
+    """Appends what is missing."""
+    torch.set_num_threads(1)
+    done = {(r["setting"], r["turn"]) for r in earlier_records(out)}
+    episodes = banking(TURN * (turns + 1))
+    for setting, (top, first_order) in SETTINGS.items():
+        missing = [n for n in range(turns) if (setting, n) not in done]
+        with ExitStack() as stack:
+            chosen = sides(stack, top, first_order) if missing else {}
+            turn(chosen, episodes[-1:])  # warms up
+            for n in missing:
+                found = turn(chosen, episodes[TURN * n : TURN * (n + 1)])
+                load = round(os.getloadavg()[0], 1)
+                append_record(
+                    out,
+                    {"setting": setting, "turn": n, "load": load, "torch": torch.__version__, "found": found},
+                )
+
+
+def table(out: Path) -> None:
+    """Prints the records as a table."""
+    records = read_records(out)
+    print(
+        "| setting | processor ms | wall ms | ratio (range) | wall ratio | goal | gradient differs by | cosine |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    for setting in SETTINGS:
+        found = [r["found"] for r in records if r["setting"] == setting]
+        for name in found[0] if found else ():
+            print(row(setting, name, found))
+
+
+def row(setting: str, name: str, found: list[dict[str, Any]]) -> str:
+    """One alternative: medians, and the paired ratios to learn2learn; those of bf16 to the same without it."""
+    base = name.removesuffix(", bf16") if "bf16" in name else PEER
+    ratios = {c: [f[base][c] / f[name][c] for f in found] for c in ("cpu", "wall")}
+    middle = {c: statistics.median(f[name][c] for f in found) for c in ("cpu", "wall")}
+    goal = GOAL_BFLOAT16 if "bf16" in name else GOALS.get((setting, name), "")
+    cpu = ratios["cpu"]
+    return (
+        f"| {setting}: {name} | {middle['cpu']:.0f} | {middle['wall']:.0f} | "
+        f"{statistics.median(cpu):.2f} ({min(cpu):.2f} to {max(cpu):.2f}) over {base} | "
+        f"{statistics.median(ratios['wall']):.2f} | {goal} | {max(f[name]['error'] for f in found):.1e} | "
+        f"{min(f[name]['cosine'] for f in found):.6f} |"
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--settings", nargs="*", default=list(SETTINGS))
+    parser.add_argument("what", choices=["run", "table"])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--turns", type=int, default=5)
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    episodes = banking(TURN * arguments.repeats)
-    print(f"{platform.machine()}, torch {torch.__version__}, one thread, load {os.getloadavg()[0]:.1f}")
-    print(
-        "| setting | processor ms | wall ms | ratio over (range) | wall ratio | goal | gradient differs by | cosine |"
-    )
-    print("|---|---|---|---|---|---|---|---|")
-    for name in arguments.settings:
-        setting(name, arguments.repeats, episodes)
-    print(f"load at the end {os.getloadavg()[0]:.1f}")
+    if arguments.what == "run":
+        run(arguments.out, arguments.turns)
+    table(arguments.out)
 
 
 if __name__ == "__main__":
