@@ -5,7 +5,7 @@
     python evaluation/speed/meta_step.py table --out evaluation/results/meta_step.jsonl
 
 PEER is an environment with this package and learn2learn; evaluation/results/speed.md tells how it was made. A turn is
-two episodes, tokenising included, which the alternatives take one after the other; each turn has episodes of its own.
+a few episodes, tokenising included, which the alternatives take one after the other; each turn has its own.
 Both sides' meta-gradients are compared before anything is timed, and in every timed episode: a difference over 1e-5
 ends the run. The cache is warm: it has met the texts, as in a long run, which draws its rows again and again. A
 record an alternative and turn is appended as soon as it is there; a run that is started again goes on.
@@ -26,7 +26,6 @@ from records import append_record, earlier_records, read_records
 
 from fewshot_nlp.episode import Episode
 
-TURN = 2
 BOUND = 1e-5
 PEER = "learn2learn"
 SETTINGS: Mapping[str, tuple[int | None, bool]] = {
@@ -86,23 +85,25 @@ def turn(chosen: Mapping[str, Side], episodes: list[Episode]) -> dict[str, dict[
     return found
 
 
-def run(out: Path, turns: int) -> None:
+def run(out: Path, turns: int, size: int) -> None:
     """Appends what is missing."""
     torch.set_num_threads(1)
     done = {(r["setting"], r["turn"]) for r in earlier_records(out)}
-    episodes = banking(TURN * (turns + 1))
+    episodes = banking(size * (turns + 1))
     for setting, (top, first_order) in SETTINGS.items():
         missing = [n for n in range(turns) if (setting, n) not in done]
         with ExitStack() as stack:
             chosen = sides(stack, top, first_order) if missing else {}
             turn(chosen, episodes[-1:])  # warms up
             for n in missing:
-                found = turn(chosen, episodes[TURN * n : TURN * (n + 1)])
-                load = round(os.getloadavg()[0], 1)
-                append_record(
-                    out,
-                    {"setting": setting, "turn": n, "load": load, "torch": torch.__version__, "found": found},
-                )
+                found = turn(chosen, episodes[size * n : size * (n + 1)])
+                about = {
+                    "setting": setting,
+                    "turn": n,
+                    "episodes": size,
+                    "load": round(os.getloadavg()[0], 1),
+                }
+                append_record(out, {**about, "torch": torch.__version__, "found": found})
 
 
 def table(out: Path) -> None:
@@ -138,9 +139,10 @@ def main() -> None:
     parser.add_argument("what", choices=["run", "table"])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--episodes", type=int, default=2, help="in a turn")
     arguments = parser.parse_args()
     if arguments.what == "run":
-        run(arguments.out, arguments.turns)
+        run(arguments.out, arguments.turns, arguments.episodes)
     table(arguments.out)
 
 
