@@ -20,7 +20,7 @@ from records import append_record, earlier_records, read_records
 from fewshot_nlp import FewShotClassifier
 from fewshot_nlp.backbone.cache import FeatureCache
 from fewshot_nlp.evaluator import mean_and_interval
-from fewshot_nlp.metrics.calibration import classification_calibration
+from fewshot_nlp.metrics.calibration import classification_calibration, risk_coverage_curve
 from fewshot_nlp.sources import load_rows
 from fewshot_nlp.tasks.base import readable
 
@@ -32,7 +32,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "stacked_probe": {"learner": "stacked_probe"},
     "prototypical": {"learner": "prototypical", **LAST},
 }
-METRICS = ("accuracy", "ece_15_bins", "aurc", "brier")
+METRICS = ("accuracy", "ece_15_bins", "brier", "aurc", "risk_at_25", "risk_at_50", "risk_at_75")
 
 
 def described(
@@ -50,7 +50,10 @@ def described(
     probabilities = np.stack([p["probabilities"] for p in adapted.predict([e.query for e in test])])
     gold = np.array([adapted.labels.index(e.target) for e in test])
     scores = classification_calibration(probabilities, gold)
-    scores["accuracy"] = float((probabilities.argmax(axis=1) == gold).mean())
+    right = probabilities.argmax(axis=1) == gold
+    scores["accuracy"] = float(right.mean())
+    _, risk = risk_coverage_curve(probabilities.max(axis=1), right)
+    scores |= {f"risk_at_{share}": float(risk[len(risk) * share // 100 - 1]) for share in (25, 50, 75)}
     return {"n_support": len(support), "n_test": len(test), "seconds": round(seconds, 3), **scores}
 
 
