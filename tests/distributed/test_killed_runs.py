@@ -10,6 +10,8 @@ from pathlib import Path
 from training_runs import assert_same_run, config_of, step_of
 
 from fewshot_nlp.training import meta_train
+from fewshot_nlp.training.regularisation import Regularisation
+from fewshot_nlp.training.selection import Selection
 
 KILLS = 20
 STEPS = 60
@@ -33,7 +35,8 @@ def test_killed_at_random_moments_and_resumed(tmp_path: Path, tiny_encoder_folde
     folder = tmp_path / "killed"
     config = config_of(
         folder, tiny_encoder_folder, learner="maml", learner_config={"inner_steps": 2}, meta_batch=1,
-        outer_steps=STEPS, save_every=2, val_every=5,
+        outer_steps=STEPS, save_every=2, val_every=5, selection=Selection(hard_temperature=0.1),
+        regularisation=Regularisation(dropout=0.1, information=0.01),
     )  # fmt: skip
     context = multiprocessing.get_context("forkserver")  # real processes that need not import torch each time
     context.set_forkserver_preload(list(PRELOADED))
