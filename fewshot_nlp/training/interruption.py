@@ -1,9 +1,13 @@
 """SIGTERM and SIGINT: finish the episode, give up the unfinished outer step, save, and only then exit."""
 
+import os
 import signal
 import threading
 from types import FrameType, TracebackType
 from typing import Any
+
+LAUNCHED = "ACCELERATE_MIXED_PRECISION"
+"""A variable that every kind of `accelerate launch` sets."""
 
 
 class Stopped(Exception):  # noqa: N818 - no error: it is raised in every process when any was asked to stop
@@ -13,11 +17,13 @@ class Stopped(Exception):  # noqa: N818 - no error: it is raised in every proces
 class Interruption:
     """While the block runs, the first signal is noted; a second one acts as it always did.
 
-    Outside of the main thread, where Python sets no handlers, signals act as they always did.
+    Outside of the main thread, where Python sets no handlers, signals act as they always did. With one process,
+    ``accelerate launch`` dies of a signal without passing it on; that it is gone counts as a signal.
     """
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self._launcher = os.getppid() if LAUNCHED in os.environ else None
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "Interruption":
@@ -32,8 +38,8 @@ class Interruption:
         self._restore()
 
     def asked(self) -> bool:
-        """Whether a signal came."""
-        return self.signal is not None
+        """Whether a signal came, or the launcher is gone."""
+        return self.signal is not None or self._launcher not in (None, os.getppid())
 
     def leave(self) -> None:
         """Ends the process as the signal would have: `KeyboardInterrupt`, or exit code 143."""

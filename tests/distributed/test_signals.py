@@ -12,6 +12,7 @@ from training_runs import assert_same_run, config_of
 
 from fewshot_nlp.learners.maml import MAML
 from fewshot_nlp.training import meta_train, validation
+from fewshot_nlp.training.interruption import LAUNCHED, Interruption
 
 
 def signalled(
@@ -67,3 +68,14 @@ def test_signal_gives_up_the_work_in_hand(
     whole = replace(config, output_dir=str(tmp_path / "whole"))
     meta_train(whole)
     assert_same_run(tmp_path / "stopped", tmp_path / "whole")
+
+
+def test_a_launcher_that_is_gone_counts_as_a_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(LAUNCHED, raising=False)
+    alone = Interruption()
+    monkeypatch.setenv(LAUNCHED, "no")
+    launched = Interruption()
+    assert not launched.asked()
+    monkeypatch.setattr(os, "getppid", lambda: 1)
+    assert launched.asked()
+    assert not alone.asked(), "a run that was started from a shell goes on when the shell is closed"
