@@ -25,7 +25,7 @@ from fewshot_nlp.episode import Episode
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.evaluator import evaluate_episodes, mean_and_interval
 from fewshot_nlp.learners import LEARNERS
-from fewshot_nlp.pipeline import Pipeline
+from fewshot_nlp.pipeline import Pipeline, TaskModel
 from fewshot_nlp.sampling import SAMPLERS, usual_sampler
 from fewshot_nlp.sources import load_card, load_rows
 from fewshot_nlp.storage import load
@@ -35,7 +35,8 @@ from fewshot_nlp.training.config import EncoderSettings, SamplerSettings, Source
 
 RESULTS = Path(__file__).with_name("results") / "family.jsonl"
 DOMAINS = ("medical", "legal", "finance")
-BASELINE = "linear_probe"
+UNADAPTED = "unadapted"
+"""The model as it is, before any example: what a learner of translation is compared with."""
 ADAPTER = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": "all-linear"}
 
 
@@ -119,13 +120,29 @@ def adaptation(pipeline: Pipeline, episodes: Sequence[Episode]) -> tuple[float, 
     return statistics.median(seconds), statistics.median(sizes)
 
 
+class Unadapted(Pipeline):
+    """A pipeline that takes nothing from a support set."""
+
+    __slots__ = ()
+
+    def adapt(self, *_: Any, **__: Any) -> TaskModel:
+        """The model as it is."""
+        model = self.unadapted()
+        assert model is not None
+        return model
+
+
 def cell(task: str, learner: str, options: argparse.Namespace) -> dict[str, Any]:
     """Meta-trains where that is possible, and measures on every target."""
     with tempfile.TemporaryDirectory() as scratch:
-        config = config_of(task, learner, options, Path(scratch) / "run")
+        frozen = learner == UNADAPTED
+        config = config_of(task, "maml" if frozen else learner, options, Path(scratch) / "run")
         pipeline = build_pipeline(config, torch.device("cpu"))
         pipeline.learner._check_prior()
-        record: dict[str, Any] = {"meta_trained": options.episodes > 0 and pipeline.learner.meta_learns}
+        if frozen:
+            pipeline = Unadapted(pipeline.task, pipeline.learner)
+        trains = options.episodes > 0 and pipeline.learner.meta_learns and not frozen
+        record: dict[str, Any] = {"meta_trained": trains}
         if record["meta_trained"]:
             began = time.perf_counter()
             result = meta_train(config)
@@ -159,7 +176,7 @@ def run(options: argparse.Namespace) -> None:
     records = earlier_records(out)
     done = {tuple(r[k] for k in keys) for r in records}
     for task in options.tasks:
-        for learner in options.learners or LEARNERS.names():
+        for learner in options.learners or [*LEARNERS.names(), *[UNADAPTED] * (task == "translation")]:
             fixed = (task, learner, options.episodes, options.target_episodes, options.seed)
             if fixed in done:
                 continue
@@ -188,13 +205,14 @@ def table(path: Path) -> str:
             f"{first[DOMAINS[0]]['metric']}; 5-shot, {budget}, seed {first['seed']}.",
             "",
         ]
+        baseline = UNADAPTED if task == "translation" else "linear_probe"
         lines.append(
             "| learner | "
             + " | ".join(names)
-            + f" | against {BASELINE} | meta-validation loss | adapt, s | bytes a task |"
+            + f" | against {baseline} | meta-validation loss | adapt, s | bytes a task |"
         )
         lines.append("|---" * (len(names) + 5) + "|")
-        base = next((r for r in shown if r["learner"] == BASELINE), None)
+        base = next((r for r in shown if r["learner"] == baseline), None)
         for r in sorted(shown, key=lambda r: -sum(r[d]["mean"] for d in DOMAINS)):
             cells = [
                 f"{r[d]['mean']:.3f}" + ("" if r[d]["ci95"] is None else f" ± {r[d]['ci95']:.3f}")
@@ -206,9 +224,10 @@ def table(path: Path) -> str:
                 + " | ".join(cells)
                 + f" | {verdict(r, base)} | {loss} | {r['adapt_seconds']:.3f} | {r['bytes']:,.0f} |"
             )
-        for r in mine:
-            if "refused" in r:
-                lines.append(f"\n`{r['learner']}` refuses: {r['refused']}")
+        reasons = {r["learner"]: r["refused"].removeprefix(r["learner"]) for r in mine if "refused" in r}
+        for reason in dict.fromkeys(reasons.values()):
+            names = [f"`{learner}`" for learner, said in reasons.items() if said == reason]
+            lines.append(f'\nRefused by {", ".join(names)}: "it{reason}"')
         lines.append("")
     return "\n".join(lines)
 
