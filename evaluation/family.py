@@ -196,6 +196,8 @@ def table(path: Path) -> str:
     for task in dict.fromkeys(r["task"] for r in records):
         mine = [r for r in records if r["task"] == task]
         shown = [r for r in mine if "refused" not in r]
+        if not shown:
+            continue
         first = shown[0]
         budget = f"{first['episodes']} meta-training episodes, {first['target_episodes']} target episodes"
         names = [f"{d} ({first[d]['data']})" for d in DOMAINS]

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from fewshot_nlp.backbone.adapters import attach
-from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.backbone.batching import PACKED
+from fewshot_nlp.errors import FewShotError, logger
 from fewshot_nlp.slots import SlotBatch
 
 
@@ -48,6 +49,7 @@ class Backbone(ABC):
         """Keep no activations of a pass for its gradient, but run it again then (gradient checkpointing, Chen et al.
         2016): the memory of inner loops of many steps for about a third more time."""
         self._lock = threading.RLock()
+        self._told_of_attention = False
         self._fingerprint: str | None = None
 
     @property
@@ -149,6 +151,24 @@ class Backbone(ABC):
     def lower_layers_cached(self, max_bytes: int = 512 * 2**20, folder: Path | None = None) -> Iterator[Any]:
         """Keeps, by text, what the layers give that nothing moves in, while the block runs, where the backbone can."""
         yield None
+
+    def _second_order(self) -> None:
+        """To be called before a pass that will be differentiated twice: says once that its attention is another one.
+
+        Raises:
+            FewShotError: attention that is neither written out nor replaced by one that is.
+        """
+        kind = str(self.model.config._attn_implementation)
+        if kind not in ("eager", "sdpa", PACKED):
+            raise FewShotError(
+                f"The model was loaded with attn_implementation={kind!r}, which has no second derivative; leave it out "
+                "or take 'eager', or set first_order in the learner's settings."
+            )
+        if kind != "eager" and not self._told_of_attention:
+            self._told_of_attention = True
+            logger.info(
+                "Second derivatives are asked for: attention is written out, since the fused one has none."
+            )
 
     def _again(self, run: Callable[..., Tensor], *arguments: Any) -> Tensor:
         """One pass, to be run again for its gradient where `recomputes` is set."""

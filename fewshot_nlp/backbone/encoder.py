@@ -221,6 +221,8 @@ class Encoder(Backbone):
             fast_weights: values used instead of the parameters of the same names.
             double_backward: choose attention that can be differentiated twice (fused kernels cannot).
         """
+        if double_backward:
+            self._second_order()
         trains = torch.is_grad_enabled() and any(p.requires_grad for p in self.model.parameters())
         if self.cache is not None and not fast_weights and not trains:
             vectors = self._cached_spans(batch)

@@ -135,6 +135,8 @@ class Seq2Seq(Backbone):
         double_backward: bool = False,
     ) -> Float[Tensor, "n_slots dimension"]:
         """The decoder's last hidden state at each slot, its window given as what was decoded so far."""
+        if double_backward:
+            self._second_order()
         sources = _need_sources(batch)
         lengths = [max(len(s), len(w)) for s, w in zip(sources, batch.windows, strict=True)]
         window_of = torch.from_numpy(batch.spans[:, 1])

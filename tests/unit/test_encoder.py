@@ -246,3 +246,15 @@ def test_the_bundled_encoder_gives_the_features_of_a_plain_forward_pass():
         expected = plain(**ids).last_hidden_state[0].mean(0)
     got = encoder.features(texts_batch(encoder, ["x", text, "a longer text " * 30]))[1]
     np.testing.assert_allclose(got.numpy(), expected.numpy(), atol=1e-5)
+
+
+def test_second_order_says_that_attention_is_written_out_and_refuses_what_cannot_be(tokenizer, caplog):
+    encoder = make("bert", tokenizer)
+    batch = texts_batch(encoder, ["aspirin"])
+    caplog.set_level("INFO", "fewshot_nlp")
+    for _ in range(2):
+        encoder.features(batch, double_backward=True)
+    assert caplog.text.count("attention is written out") == 1
+    encoder.model.config._attn_implementation = "flash_attention_2"
+    with pytest.raises(FewShotError, match="attn_implementation='flash_attention_2', which has no second"):
+        encoder.features(batch, double_backward=True)
