@@ -27,14 +27,14 @@ SIZES = {"6 x 384": None, "6 x 768": (6, 768), "12 x 768": (12, 768), "24 x 1024
 """Layers and width."""
 
 KINDS: list[dict[str, Any]] = [
-    {"top": 2, "first": True},
     {"top": 2, "first": False},
+    {"top": 2, "first": True},
     {"top": None, "first": False},
 ]
 GRID: list[dict[str, Any]] = [
     *({"size": size, **kind} for kind in KINDS for size in SIZES),
-    *({"size": "6 x 384", **KINDS[1], "k": k} for k in (1, 10)),
-    *({"size": "6 x 384", **KINDS[1], "steps": steps} for steps in (1, 10)),
+    *({"size": "6 x 384", **KINDS[0], "k": k} for k in (1, 10)),
+    *({"size": "6 x 384", **KINDS[0], "steps": steps} for steps in (1, 10)),
 ]
 
 
