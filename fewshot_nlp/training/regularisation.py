@@ -1,7 +1,7 @@
 """What keeps meta-training from learning its tasks by heart: dropout, other labels, an information penalty, mixing.
 
-Papers: Yin, Tucker, Zhou, Levine, Finn 2020, Meta-Learning without Memorization (MR-MAML on activations, equation 4;
-labels shuffled in each task, section 6); Rajendran, Irpan, Jang 2020, Meta-Learning Requires Meta-Augmentation; Yao et
+Papers: Yin, Tucker, Zhou, Levine, Finn 2020, Meta-Learning without Memorization (MR-MAML on activations, section 4.1;
+labels shuffled in each task); Rajendran, Irpan, Jang 2020, Meta-Learning Requires Meta-Augmentation; Yao et
 al. 2021, Improving Generalization in Meta-learning via Task Augmentation (MetaMix), after Verma et al. 2019, Manifold
 Mixup; Alemi et al. 2017, Deep Variational Information Bottleneck.
 All of it acts on an episode's text or at one place that every learner's features pass, `Learner.features`, and only
