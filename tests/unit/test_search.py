@@ -22,6 +22,7 @@ from fewshot_nlp.training.config import MetaTrainConfig, parse_as
 from fewshot_nlp.training.proposals import proposing_sampler
 from fewshot_nlp.training.search import SearchConfig, search
 
+RECIPES = sorted((ROOT / "recipes" / "search").glob("*.yaml"))
 SPACE: dict[str, Any] = {
     "outer_lr": {"low": 1e-4, "high": 1e-1, "log": True},
     "adapter.r": {"choices": [2, 4]},
@@ -238,12 +239,13 @@ def test_without_optuna_the_remedy_is_told(
         search(search_of(tmp_path, tiny_encoder_folder))
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "recipes" / "search").glob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
 def test_recipes_of_searches_fit_their_base(
     path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(module, "meta_train", Runs())
+    assert "classification_prototypical" in {recipe.stem for recipe in RECIPES}
     header = path.read_text().splitlines()[0]
     assert f"recipes/search.py --config recipes/search/{path.name}" in header
     arguments = ["--config", str(path), "--n_trials=2", f"--output_dir={tmp_path}"]
