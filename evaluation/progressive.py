@@ -29,7 +29,7 @@ from fewshot_nlp.sources import load_rows
 
 SEQUENCES = {
     "ner": ["wikigold", "bc5cdr", "inlegalner", "sec_filings_fin"],
-    "classification": ["trec6", "medical_abstracts", "unfair_tos", "fomc_stance"],
+    "classification": ["trec6", "hallmarks_of_cancer", "unfair_tos", "fomc_stance"],
 }
 METHODS: dict[str, dict[str, Any]] = {
     "lateral": {"learner": "progressive"},

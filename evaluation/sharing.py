@@ -21,7 +21,7 @@ from fewshot_nlp.evaluator import mean_and_interval
 from fewshot_nlp.sources import load_rows
 
 RESULTS = Path(__file__).with_name("results") / "sharing.jsonl"
-SETS = {"bc5cdr": "ner", "sec_filings_fin": "ner", "medical_abstracts": "classification"}
+SETS = {"bc5cdr": "ner", "sec_filings_fin": "ner", "unfair_tos": "classification"}
 STEPS = {"steps": 40, "start": "linear_probe"}
 
 

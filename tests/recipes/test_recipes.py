@@ -14,7 +14,7 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
 
-from fewshot_nlp import FewShotClassifier, FewShotNER
+from fewshot_nlp import FewShotClassifier, FewShotNER, FewShotQA, FewShotTranslator
 from fewshot_nlp.sources import DATA_VARIABLE, load_card
 from fewshot_nlp.training import parse_config
 
@@ -22,11 +22,22 @@ ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "recipes" / "configs").glob("*.yaml"))
 NAMES = [path.stem for path in CONFIGS]
 EXPECTED = {
+    "classification_amortized",
+    "classification_bayesian",
     "classification_maml",
+    "classification_matching",
     "classification_prototypical",
+    "classification_reptile",
+    "classification_ridge",
     "ner_fine_tune",
+    "ner_initializer",
     "ner_maml",
+    "ner_memory_augmented",
+    "ner_meta_sgd",
     "ner_prototypical",
+    "question_answering_maml",
+    "translation_learned_optimizer",
+    "translation_reptile",
 }
 MACHINES = sorted((ROOT / "recipes" / "accelerate").glob("*.yaml"))
 EXPECTED_MACHINES = {  # processes, machines
@@ -35,7 +46,12 @@ EXPECTED_MACHINES = {  # processes, machines
     "eight_gpus": (8, 1),
     "two_machines_of_eight": (16, 2),
 }
-MODELS = {"ner": FewShotNER, "classification": FewShotClassifier}
+MODELS = {
+    "ner": FewShotNER,
+    "classification": FewShotClassifier,
+    "question_answering": FewShotQA,
+    "translation": FewShotTranslator,
+}
 KEPT_FOR_TARGETS = {"medical", "legal", "finance"}
 
 
