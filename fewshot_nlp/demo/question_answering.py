@@ -8,7 +8,7 @@ from fewshot_nlp.episode import Example, TaskDataset
 from fewshot_nlp.models import FewShotQA
 from fewshot_nlp.sampling import KShot
 
-N_SUPPORT = 16
+N_SUPPORT = 10
 INPUTS = {
     "medical": [
         (

@@ -8,7 +8,7 @@ from fewshot_nlp.episode import Example, TaskDataset
 from fewshot_nlp.models import FewShotTranslator
 from fewshot_nlp.sampling import KShot
 
-N_SUPPORT = 48
+N_SUPPORT = 32
 INPUTS = {
     "medical": [
         "Die Patientin nimmt täglich zwei Tabletten gegen Bluthochdruck.",
@@ -52,6 +52,6 @@ TRANSLATION = Section(
     baselines={},
     note="chrF2 of sacrebleu, over the held-out rows of a support set together, from 0 to 100. The small model that "
     "ships with the package, trained on the support pairs as far as held-out ones say that it helps.",
-    most_seeds=3,
+    most_seeds=2,  # each trains anew
     best=100.0,
 )
