@@ -36,8 +36,8 @@ EXPECTED = {
     "ner_meta_sgd",
     "ner_prototypical",
     "question_answering_maml",
-    "translation_learned_optimizer",
-    "translation_reptile",
+    "question_answering_prototypical",
+    "translation_maml",
 }
 MACHINES = sorted((ROOT / "recipes" / "accelerate").glob("*.yaml"))
 EXPECTED_MACHINES = {  # processes, machines
