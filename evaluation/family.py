@@ -79,7 +79,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 def config_of(task: str, learner: str, options: argparse.Namespace, folder: Path) -> MetaTrainConfig:
     given = {key: value for key, value in SETTINGS[task].items() if key != "measured"}
-    steps = options.episodes // 4
+    steps = max(1, options.episodes // 4)
     return MetaTrainConfig(
         task=task,
         learner=learner,
@@ -199,7 +199,8 @@ def table(path: Path) -> str:
         if not shown:
             continue
         first = shown[0]
-        budget = f"{first['episodes']} meta-training episodes, {first['target_episodes']} target episodes"
+        most = max(r["episodes"] for r in shown)
+        budget = f"{most} meta-training episodes, {first['target_episodes']} target episodes"
         names = [f"{d} ({first[d]['data']})" for d in DOMAINS]
         lines += [
             f"## {task}",
@@ -214,7 +215,7 @@ def table(path: Path) -> str:
             + f" | against {baseline} | meta-validation loss | adapt, s | bytes a task |"
         )
         lines.append("|---" * (len(names) + 5) + "|")
-        base = next((r for r in shown if r["learner"] == baseline), None)
+        base = next((r for r in sorted(shown, key=_is_trained) if r["learner"] == baseline), None)
         for r in sorted(shown, key=lambda r: -sum(r[d]["mean"] for d in DOMAINS)):
             cells = [
                 f"{r[d]['mean']:.3f}" + ("" if r[d]["ci95"] is None else f" ± {r[d]['ci95']:.3f}")
@@ -222,7 +223,7 @@ def table(path: Path) -> str:
             ]
             loss = f"{r['val_loss'][0]:.3f} -> {min(r['val_loss']):.3f}" if "val_loss" in r else "not trained"
             lines.append(
-                f"| `{r['learner']}` | "
+                f"| `{r['learner']}`{' before meta-training' if r['episodes'] == 0 else ''} | "
                 + " | ".join(cells)
                 + f" | {verdict(r, base)} | {loss} | {r['adapt_seconds']:.3f} | {r['bytes']:,.0f} |"
             )
@@ -232,6 +233,10 @@ def table(path: Path) -> str:
             lines.append(f'\nRefused by {", ".join(names)}: "it{reason}"')
         lines.append("")
     return "\n".join(lines)
+
+
+def _is_trained(record: dict[str, Any]) -> bool:
+    return bool(record["meta_trained"])
 
 
 def verdict(record: dict[str, Any], base: dict[str, Any] | None) -> str:
