@@ -47,10 +47,11 @@ def sources(*names: str, split: str = "train") -> tuple[Source, ...]:
 HEADER = """# Every learner on every task
 
 Made by `evaluation/family.py` (which says how), from `family.jsonl`. Learners have their default settings; a LoRA
-adapter in the top two layers (translation: in all) and the learner's own parameters are meta-trained on general sources,
-and the model with the least meta-validation loss is measured on three target sets. Means and 95 % intervals are over the
-same episodes for all; "level" means that the paired difference to the baseline before any meta-training has an interval
-that holds 0. Seconds are processor time on one thread of a busy machine, with nothing computed before.
+adapter in the top two layers (translation: in all) and the learner's own parameters are meta-trained on general
+sources, and the model with the least meta-validation loss is measured on three target sets. Means and 95 %
+intervals are over the same episodes for all; "level" means that the paired difference to the baseline before any
+meta-training has an interval that holds 0. Seconds are processor time on one thread of a busy machine, with nothing
+computed before.
 """
 
 SETTINGS: dict[str, dict[str, Any]] = {
