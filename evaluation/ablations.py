@@ -138,6 +138,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "word_dropout": augmented(word_dropout=0.1),
         "paraphrase": augmented(paraphrase=written_out, paraphrase_rate=0.5),
         "merge_labels": augmented(merge_labels=0.3),
+        "temperature_mixing": {"mixture": "temperature", "temperature": 3.0},
         "curriculum_n_way": selected(curriculum="n_way"),
         "curriculum_k_shot": selected(curriculum="k_shot"),
         "curriculum_sources": selected(curriculum="sources"),
