@@ -35,6 +35,7 @@ EXPECTED = {
     "ner_memory_augmented",
     "ner_meta_sgd",
     "ner_prototypical",
+    "question_answering_maml",
     "question_answering_prototypical",
     "translation_maml",
 }
