@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeVar
 
 from fewshot_nlp.episode import Json
 from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.sampling.base import whole
 from fewshot_nlp.training.augmentation import Augmentation
 from fewshot_nlp.training.regularisation import Regularisation
 from fewshot_nlp.training.selection import Selection
@@ -63,14 +64,14 @@ class SamplerSettings:
 
     def __post_init__(self) -> None:
         if self.n_way is not None:
-            _whole("sampler.n_way", self.n_way, 1)
-        _whole("sampler.n_query", self.n_query, 1)
+            whole("sampler.n_way", self.n_way, 1)
+        whole("sampler.n_query", self.n_query, 1)
         if not self.k_shots or len(set(self.k_shots)) < len(self.k_shots):
             raise FewShotError(
                 f"sampler.k_shot is {self.k_shot}, but must be a number, or different numbers."
             )
         for k in self.k_shots:
-            _whole("sampler.k_shot", k, 1)
+            whole("sampler.k_shot", k, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,12 +193,12 @@ class MetaTrainConfig:
 
     def __post_init__(self) -> None:
         for name in ("n_val_episodes", "val_every", "meta_batch", "outer_steps", "save_every", "keep_last"):
-            _whole(name, getattr(self, name), 2 if name == "n_val_episodes" else 1)
+            whole(name, getattr(self, name), 2 if name == "n_val_episodes" else 1)
         for name in ("val_seed", "warmup", "seed", "cache_mb"):
-            _whole(name, getattr(self, name), 0)
+            whole(name, getattr(self, name), 0)
         for name in ("top_layers", "patience"):
             if getattr(self, name) is not None:
-                _whole(name, getattr(self, name), 1)
+                whole(name, getattr(self, name), 1)
         if self.patience is not None and not (self.val_sources or self.val_class_fraction):
             raise FewShotError(
                 f"patience is {self.patience} meta-validations, but there are none; give val_sources or "
@@ -299,11 +300,6 @@ def _plain(value: Any) -> Json:
     if callable(value):
         return f"{value.__module__}:{value.__qualname__}"
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _whole(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise FewShotError(f"{name} is {value!r}, but must be a whole number of at least {least}.")
 
 
 def _number(name: str, value: object, low: float, high: float, *, open_low: bool = False) -> None:
