@@ -192,7 +192,8 @@ class Encoder(Backbone):
         """
         cache, before, depth = FeatureCache(max_bytes), self.lower, self._frozen_depth(None)
         lower = LowerLayers(LayerStack(self.model), self._pass, self.packed, cache)
-        obstacle = lower.obstacle(self._trial_windows())
+        with self._lock:  # layers are left out meanwhile
+            obstacle = lower.obstacle(self._trial_windows())
         if obstacle is not None:
             logger.info("%s keeps no activations: %s.", self.model.config.model_type, obstacle)
         elif folder is not None and depth:

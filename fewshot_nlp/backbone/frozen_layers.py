@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from fewshot_nlp.backbone.adapters import layer_number
 from fewshot_nlp.backbone.cache import FeatureCache
+from fewshot_nlp.model_files import first_line
 
 Windows = Sequence[Sequence[int]]
 
@@ -127,7 +128,8 @@ class LowerLayers:
         ]
         found = {key: value for key in dict.fromkeys(keys) if (value := self.cache.get(key)) is not None}
         missing = list({key: i for i, key in enumerate(keys) if key not in found}.values())
-        groups = [[i] for i in missing] if device.type == "cpu" else [missing][: len(missing)]
+        alone = device.type == "cpu"
+        groups = [[i] for i in missing] if alone or not missing else [missing]
         for numbers in groups:
             with self.stack.below(depth) as seen:
                 self._run([ids[i] for i in numbers], types and [types[i] for i in numbers])
@@ -152,7 +154,7 @@ class LowerLayers:
             with self.stack.above(depth, seen[0]):
                 again = self._run(ids, None)
         except (TypeError, ValueError, RuntimeError, IndexError) as refused:
-            return str(refused).split("\n")[0]
+            return first_line(refused)
         return (
             None if torch.equal(again, self._run(ids, None)) else "run apart, its layers give something else"
         )
