@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fewshot_nlp.memory.correction import Correction
+
 
 class KeyValueReader(nn.Module):
     """Attention over keys.
@@ -21,11 +23,9 @@ class KeyValueReader(nn.Module):
 
     def __init__(self, dimension: int, hops: int, sharpness: float = 20.0) -> None:
         super().__init__()
-        self.metric = nn.Linear(dimension, dimension, bias=False)
-        self.hops = nn.ModuleList(nn.Linear(dimension, dimension, bias=False) for _ in range(hops - 1))
+        self.metric = Correction(dimension, dimension, bias=False)
+        self.hops = nn.ModuleList(Correction(dimension, dimension, bias=False) for _ in range(hops - 1))
         self.log_sharpness = nn.Parameter(torch.tensor(float(sharpness)).log())
-        for layer in (self.metric, *self.hops):
-            nn.init.zeros_(layer.weight)
 
     def keys(self, slots: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         """Keys, or queries, of slots: their vectors under a learned metric, of length 1."""

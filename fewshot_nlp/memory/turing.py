@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from fewshot_nlp.memory.correction import Correction
+
 Controller = Literal["lstm", "feed_forward"]
 GATE = -4.0
 """Start of the gate between the rows read last and the least used one: 2 % go to the former."""
@@ -82,13 +84,11 @@ class TuringMemory(nn.Module):
         super().__init__()
         inputs = 2 * dimension + code
         self.controller = nn.LSTMCell(inputs, hidden) if controller == "lstm" else nn.Linear(inputs, hidden)
-        self.metric = nn.Linear(dimension, dimension, bias=False)
-        self.key = nn.Linear(hidden, dimension, bias=False)
-        self.sharpen = nn.Linear(hidden, 1)
-        self.gate = nn.Linear(hidden, 1)
+        self.metric = Correction(dimension, dimension, bias=False)
+        self.key = Correction(hidden, dimension, bias=False)
+        self.sharpen = Correction(hidden, 1)
+        self.gate = Correction(hidden, 1)
         self.decay, self.hidden = decay, hidden
-        for layer in (self.metric, self.key, self.sharpen, self.gate):
-            nn.init.zeros_(layer.weight)
         nn.init.constant_(self.sharpen.bias, torch.tensor(sharpness).log().item())
         nn.init.constant_(self.gate.bias, GATE)
 

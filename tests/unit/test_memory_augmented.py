@@ -115,7 +115,7 @@ def test_the_association_task_is_learned():
         return np.mean([float((f.argmax(1) == y).float().mean()) for f, y in found])
 
     before = accuracy()
-    optimiser = torch.optim.Adam(cell.parameters(), 5e-3)
+    optimiser = torch.optim.Adam(cell.parameters(), 2e-2)
     generator = torch.Generator().manual_seed(1)
     for _ in range(250):
         found, labels = read_second(cell, generator)
