@@ -40,7 +40,8 @@ class InitializerConfig(LearnerConfig):
 
     Args:
         inner_steps: gradient steps on the support set; 0 takes the head as it was written.
-        inner_lr: the rate that each of the adapter's weight matrices starts from.
+        inner_lr: the rate that each of the adapter's weight matrices starts from; None takes 0.1, or 0.01 where
+            the model has a head of its own.
         head_lr: the rate that the head starts from.
         first_order: leave second derivatives out, as the paper does: less time and memory.
         hidden: width of the network that writes the head.
@@ -48,7 +49,7 @@ class InitializerConfig(LearnerConfig):
     """
 
     inner_steps: int = 5
-    inner_lr: float = 0.1
+    inner_lr: float | None = None
     head_lr: float = 1.0
     first_order: bool = False
     hidden: int = 128

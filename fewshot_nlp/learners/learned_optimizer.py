@@ -30,6 +30,7 @@ from fewshot_nlp.learners.lstm_optimizer import LSTMOptimizer, learned_path
 from fewshot_nlp.learners.start import (
     check_steps,
     examples_of,
+    inner_rate,
     moved_scores,
     moving,
     prototype_start,
@@ -50,7 +51,8 @@ class LearnedOptimizerConfig(LearnerConfig):
         form: "residual": the network's output is added to a gradient step; "gates": it says how much of the weights
             to keep and of the gradient to admit.
         hidden: numbers that each layer of the network remembers for a weight.
-        inner_lr: rate of the gradient descent that it starts as, for the adapter.
+        inner_lr: rate of the gradient descent that it starts as, for the adapter; None takes 0.1, or 0.01 where
+            the model has a head of its own.
         head_lr: the same for the head.
         scale: features are L2-normalised and multiplied by this before the head.
     """
@@ -59,7 +61,7 @@ class LearnedOptimizerConfig(LearnerConfig):
     truncation: int = 20
     form: Literal["residual", "gates"] = "residual"
     hidden: int = 20
-    inner_lr: float = 0.1
+    inner_lr: float | None = None
     head_lr: float = 0.2
     scale: float = 4.0
 
@@ -83,7 +85,7 @@ class LearnedOptimizer(Learner):
     def __init__(self, encoder: Backbone, config: LearnedOptimizerConfig | None = None) -> None:
         super().__init__(encoder, config)
         need_adapter(encoder, self.config.seed)
-        rates = {"adapter": self.config.inner_lr}
+        rates = {"adapter": inner_rate(encoder, self.config.inner_lr)}
         if not encoder.own_head:
             rates["head"] = self.config.head_lr
         with seeded(self.config.seed):

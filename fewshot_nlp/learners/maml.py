@@ -31,6 +31,7 @@ from fewshot_nlp.learners.rates import LearnedRates, start_rates
 from fewshot_nlp.learners.start import (
     check_steps,
     examples_of,
+    inner_rate,
     moved_scores,
     moving,
     prototype_start,
@@ -49,7 +50,8 @@ class MAMLConfig(LearnerConfig):
 
     Args:
         inner_steps: gradient steps on the support set, from 1.
-        inner_lr: their learning rate for the adapter.
+        inner_lr: their learning rate for the adapter; None takes 0.1, or 0.01 where
+            the model has a head of its own.
         head_lr: their learning rate for the head.
         first_order: leave second derivatives out (FOMAML): less time and memory.
         scope: "adapter" moves adapter and head, "head" only the head (ANIL).
@@ -64,7 +66,7 @@ class MAMLConfig(LearnerConfig):
     """
 
     inner_steps: int = 5
-    inner_lr: float = 0.1
+    inner_lr: float | None = None
     head_lr: float = 1.0
     first_order: bool = False
     scope: Literal["adapter", "head"] = "adapter"
@@ -158,7 +160,8 @@ class MAML(Learner):
 
     def _rate(self, name: str, step: int, meta: bool) -> float | Tensor:
         if self.rates is None:
-            return self.config.inner_lr if name.startswith(FAST) else self.config.head_lr
+            moves = name.startswith(FAST)
+            return inner_rate(self.encoder, self.config.inner_lr) if moves else self.config.head_lr
         rate: Tensor = self.rates(name, step)
         return rate if meta else rate.detach()
 

@@ -36,14 +36,15 @@ class MetaSGDConfig(LearnerConfig):
 
     Args:
         inner_steps: gradient steps on the support set, from 1.
-        inner_lr: the rate that every weight of the adapter starts from.
+        inner_lr: the rate that every weight of the adapter starts from; None takes 0.1, or 0.01 where
+            the model has a head of its own.
         head_lr: the rate that the head starts from.
         first_order: leave second derivatives out: less time and memory; the rates are learned even so.
         scale: features are L2-normalised and multiplied by this before the head.
     """
 
     inner_steps: int = 3
-    inner_lr: float = 0.1
+    inner_lr: float | None = None
     head_lr: float = 0.3
     first_order: bool = False
     scale: float = 4.0

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.learners.base import Learner
 from fewshot_nlp.learners.inner_loop import Weights, sgd_steps
-from fewshot_nlp.learners.start import moving, support_loss, to_move
+from fewshot_nlp.learners.start import inner_rate, moving, support_loss, to_move
 from fewshot_nlp.slots import SlotBatch
 
 
@@ -42,10 +42,10 @@ class LearnedRates(nn.Module):
 
 
 def start_rates(
-    encoder: Backbone, inner_lr: float, head_lr: float, scope: str = "adapter"
+    encoder: Backbone, inner_lr: float | None, head_lr: float, scope: str = "adapter"
 ) -> dict[str, float]:
     """One rate for what `moving` names, another one for the head (none where the model has its own head)."""
-    rates = dict.fromkeys(moving(encoder, scope), inner_lr)
+    rates = dict.fromkeys(moving(encoder, scope), inner_rate(encoder, inner_lr))
     return rates if encoder.own_head else rates | {"head.weight": head_lr, "head.bias": head_lr}
 
 

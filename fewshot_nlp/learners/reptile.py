@@ -29,6 +29,7 @@ from fewshot_nlp.learners.inner_loop import Weights, need_adapter, sgd_steps
 from fewshot_nlp.learners.start import (
     check_steps,
     examples_of,
+    inner_rate,
     moved_scores,
     moving,
     prototype_start,
@@ -44,14 +45,15 @@ class ReptileConfig(LearnerConfig):
 
     Args:
         inner_steps: gradient steps on a task, k in the paper, from 1; at 1 it learns what joint training would.
-        inner_lr: their learning rate for the adapter.
+        inner_lr: their learning rate for the adapter; None takes 0.1, or 0.01 where
+            the model has a head of its own.
         head_lr: their learning rate for the head.
         batch_size: examples in a step, drawn in an order that depends on that of the support set; None for all.
         scale: features are L2-normalised and multiplied by this before the head.
     """
 
     inner_steps: int = 8
-    inner_lr: float = 0.1
+    inner_lr: float | None = None
     head_lr: float = 1.0
     batch_size: int | None = None
     scale: float = 4.0
@@ -106,6 +108,7 @@ class Reptile(Learner):
             if not parts:
                 return weights
             batches = self._batches(parts)
+            inner_lr = inner_rate(self.encoder, self.config.inner_lr)
 
             def loss(w: Weights) -> Tensor:
                 return support_loss(self, next(batches), w)(w)
@@ -114,7 +117,7 @@ class Reptile(Learner):
                 weights,
                 loss,
                 steps=self.config.inner_steps,
-                rate=lambda n, _: self.config.inner_lr if n.startswith(FAST) else self.config.head_lr,
+                rate=lambda n, _: inner_lr if n.startswith(FAST) else self.config.head_lr,
                 second_order=False,
             )
         return {name: weight.detach() for name, weight in end.items()}

@@ -11,7 +11,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 from matrix import MATRIX, make_pipeline
-from toys import BAR, GAIN, ROWS, rename, text_of, unique
+from toys import BAR, GAIN, ROWS, TOY_SETTINGS, rename, text_of, unique
 
 from fewshot_nlp.backbone.adapters import default_adapter
 from fewshot_nlp.learners import LEARNERS
@@ -147,7 +147,7 @@ def test_a_separable_toy_is_well_above_chance(task, learner, make):
     support = ROWS[task](10, seed=0)
     known = {text_of(row) for row in support}
     held_out = [row for row in unique(ROWS[task](12, seed=7)) if text_of(row) not in known]
-    model = adapt(make(task, learner), support)
+    model = adapt(make(task, learner, **TOY_SETTINGS.get(task, {})), support)
     examples = model.pipeline.task.examples(held_out)
     if task in GAIN:
         before = model.pipeline.unadapted()
