@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from fewshot_nlp.disk import written_whole
 from fewshot_nlp.errors import FewShotError
 
 Json = Any
@@ -129,19 +130,12 @@ def write_episodes(path: str | Path, episodes: Iterable[Episode]) -> str:
         The SHA-256 of the file: the manifest that a report names.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
     digest = hashlib.sha256()
-    try:
-        with part.open("wb") as file:
-            for episode in episodes:
-                line = (canonical_json(episode.to_json()) + "\n").encode("utf-8", "surrogatepass")
-                digest.update(line)
-                file.write(line)
-    except BaseException:
-        part.unlink()
-        raise
-    part.replace(path)
+    with written_whole(path) as part, part.open("wb") as file:
+        for episode in episodes:
+            line = (canonical_json(episode.to_json()) + "\n").encode("utf-8", "surrogatepass")
+            digest.update(line)
+            file.write(line)
     path.with_name(path.name + ".sha256").write_text(f"{digest.hexdigest()}  {path.name}\n")
     return digest.hexdigest()
 

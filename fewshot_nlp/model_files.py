@@ -1,7 +1,6 @@
 """The two files of a model folder, read with suspicion: every damage is one clear line."""
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from fewshot_nlp.disk import first_line
 from fewshot_nlp.errors import FewShotError
 
 CONFIG = "fewshot_nlp.json"
@@ -17,20 +17,6 @@ TENSORS = "model.safetensors"
 SUPPORT = "support.json"
 FORMAT = 1
 PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
-
-
-def disk_failure(error: Exception) -> str | None:
-    """What the disk said, in a word; None where it was not the disk. The Rust libraries raise no OSError."""
-    if isinstance(error, OSError):
-        return error.strerror or first_line(error)
-    found = re.search(r"([^:]+) \(os error \d+\)", str(error))
-    return found[1].strip() if found else None
-
-
-def first_line(error: BaseException) -> str:
-    """An error's first line, without its full stop."""
-    return str(error).strip().split("\n")[0].rstrip(".")
-
 
 _FORM: dict[str, Any] = {
     "task": str,

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from fewshot_nlp.backbone import BACKBONES, Backbone
 from fewshot_nlp.backbone.adapters import adapter_from_json, adapter_to_json
+from fewshot_nlp.disk import disk_failure, first_line
 from fewshot_nlp.episode import Json
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import LEARNERS, Adapted, Learner
@@ -29,8 +30,6 @@ from fewshot_nlp.model_files import (
     TENSORS,
     check_form,
     check_shapes,
-    disk_failure,
-    first_line,
     read_config,
     read_tensors,
 )

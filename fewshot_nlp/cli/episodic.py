@@ -70,11 +70,8 @@ def episodes(
         options=settings(sampler_config or (), "--sampler-config"),
     )
     sampler = make_sampler(found, protocol)
-    try:
-        with tqdm(stream(sampler), total=number, delay=2, unit=" episodes", leave=False) as bar:
-            digest = write_episodes(out, bar)
-    finally:
-        out.with_name(out.name + ".part").unlink(missing_ok=True)
+    with tqdm(stream(sampler), total=number, delay=2, unit=" episodes", leave=False) as bar:
+        digest = write_episodes(out, bar)
     typer.echo(f"{number} episodes of {card} ({split}) in {out}\nsha256 {digest}")
 
 

@@ -9,6 +9,7 @@ import fewshot_nlp
 from fewshot_nlp.demo.measure import DEFAULT, DomainResult
 from fewshot_nlp.demo.section import Section
 from fewshot_nlp.demo.terminal import footnote, held_out_rows
+from fewshot_nlp.disk import written_whole
 
 N_COLOURS = 7
 
@@ -30,9 +31,7 @@ def write_page(out: Path, results: Mapping[Section, Sequence[DomainResult]], sec
         seconds=seconds,
         versions={"fewshot_nlp": fewshot_nlp.__version__, "torch": version("torch")},
     )
-    out.mkdir(parents=True, exist_ok=True)
     page = out / "index.html"
-    part = out / "index.html.part"
-    part.write_text(text, encoding="utf-8")
-    part.replace(page)
+    with written_whole(page) as part:
+        part.write_text(text, encoding="utf-8")
     return page

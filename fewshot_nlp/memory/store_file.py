@@ -4,9 +4,8 @@ The JSON is no metadata of the safetensors header, which may not grow beyond 100
 """
 
 import json
-import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from fewshot_nlp.disk import first_line, written_whole
 from fewshot_nlp.errors import FewShotError
-from fewshot_nlp.model_files import disk_failure, first_line
 
 try:
     import fcntl
@@ -58,21 +57,8 @@ def write_store(path: Path, keys: Float[Tensor, "n d"], header: Mapping[str, Any
         FewShotError: it cannot be written; what was there stays.
     """
     text = np.frombuffer(json.dumps({"format": FORMAT, **header}).encode(), np.uint8).copy()
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as part:
         save_file({"keys": keys.contiguous(), HEADER: torch.from_numpy(text)}, part)
-        part.replace(path)
-    except Exception as error:
-        reason = disk_failure(error)
-        if reason is None:
-            raise
-        raise FewShotError(
-            f"{path} cannot be written: {reason}. A memory there is as it was; make room, or name another file."
-        ) from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 def read_store(path: Path) -> tuple[Float[Tensor, "n d"], dict[str, Any]]:

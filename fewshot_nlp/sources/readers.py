@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from fewshot_nlp.disk import written_whole
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.sources.cards import TASK_COLUMNS, card_names
 from fewshot_nlp.sources.conll import parse_conll, render_conll
@@ -109,10 +110,8 @@ def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
         raise FewShotError(
             f"{path}: a text has half a surrogate pair, which UTF-8 cannot hold; write .jsonl."
         ) from error
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(data)
-    part.replace(path)
+    with written_whole(path) as part:
+        part.write_bytes(data)
 
 
 def _read_file(path: Path, given: str) -> list[Row]:

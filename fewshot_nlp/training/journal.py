@@ -1,13 +1,13 @@
 """The log of a run: JSON lines, one an outer step and one a meta-validation."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fewshot_nlp.disk import disk_failure, written_whole
 from fewshot_nlp.errors import FewShotError
-from fewshot_nlp.model_files import disk_failure
+
+ADVICE = "checkpoints stay; make room and start the run again"
 
 
 class Journal:
@@ -32,24 +32,18 @@ class Journal:
                 if record["step"] <= step:
                     self.records.append(record)
         if writes:
-            part = path.with_name(path.name + ".part")
-            with self._disk():
+            with written_whole(path, ADVICE) as part:
                 part.write_text("".join(json.dumps(r) + "\n" for r in self.records), encoding="utf-8")
-                part.replace(path)
 
     def add(self, record: dict[str, Any]) -> None:
         """Appends a record, which must have a ``step``."""
         self.records.append(record)
-        if self._writes:
-            with self._disk(), self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
-
-    @contextmanager
-    def _disk(self) -> Iterator[None]:
+        if not self._writes:
+            return
         try:
-            yield
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
         except OSError as error:
             raise FewShotError(
-                f"{self._path} cannot be written: {disk_failure(error)}. Checkpoints stay; make room and "
-                "start the run again."
+                f"{self._path} cannot be written: {disk_failure(error)}. {ADVICE.capitalize()}."
             ) from error

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 import yaml
 
+from fewshot_nlp.disk import written_whole
 from fewshot_nlp.errors import FewShotError, logger
-from fewshot_nlp.model_files import disk_failure
 from fewshot_nlp.storage import VERSION
 from fewshot_nlp.training.config import MetaTrainConfig
 
@@ -34,8 +34,7 @@ def save_resolved(config: MetaTrainConfig, folder: Path) -> None:
     """
     path = folder / "config.yaml"
     told = "".join(f"# {name} {number}\n" for name, number in versions().items())
-    part = path.with_name(path.name + ".part")
-    try:
+    with written_whole(path) as part:
         before = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         changed = [line for line in before if line.startswith("#") and line not in told.splitlines()]
         if changed:
@@ -46,9 +45,6 @@ def save_resolved(config: MetaTrainConfig, folder: Path) -> None:
         part.write_text(
             told + yaml.safe_dump(config.to_json(), sort_keys=False, allow_unicode=True), encoding="utf-8"
         )
-        part.replace(path)
-    except OSError as error:
-        raise FewShotError(f"{path} cannot be written: {disk_failure(error)}.") from error
 
 
 @contextmanager

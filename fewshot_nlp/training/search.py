@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import yaml
 
+from fewshot_nlp.disk import written_whole
 from fewshot_nlp.episode import Json, canonical_json, sha256
 from fewshot_nlp.errors import FewShotError, ScienceError, logger
 from fewshot_nlp.sampling.base import whole
@@ -273,8 +274,7 @@ def _write_best(config: SearchConfig, made: MetaTrainConfig, best: Any) -> None:
     head = f"# Trial {best.number} of the study {config.study!r}: {made.best_by} of {made.n_val_episodes} " \
            f"meta-validation episodes {best.value:g}. Its model is in {made.output_dir}/best.\n" \
            f"# Again: accelerate launch recipes/meta_train.py --config {path}\n"  # fmt: skip
-    part = path.with_name(f"{path.name}.{best.number}.part")
-    part.write_text(
-        head + yaml.safe_dump(again.to_json(), sort_keys=False, allow_unicode=True), encoding="utf-8"
-    )
-    part.replace(path)
+    with written_whole(path) as part:
+        part.write_text(
+            head + yaml.safe_dump(again.to_json(), sort_keys=False, allow_unicode=True), encoding="utf-8"
+        )
