@@ -1,8 +1,8 @@
 """Gaussian posteriors in closed form: Bayesian linear regression and Gaussian processes.
 
 Rasmussen & Williams 2006, Gaussian Processes for Machine Learning: equations 2.11 and 2.12 (weights), 2.25 and 2.26
-(functions), 2.30 (marginal likelihood). Several outputs share inputs, so they share one variance. All is computed in
-float64, since squares of features that are alike are nearly singular.
+(functions), 2.30 (marginal likelihood), 5.12 (leaving one out). Several outputs share inputs, so they share one
+variance. All is computed in float64, since squares of features that are alike are nearly singular.
 
 A row of weight w has noise of variance ``noise / w``; callers multiply its input and output by the root of w.
 """
@@ -45,11 +45,18 @@ def linear_moments(
     return x @ posterior["weight"].T, shrunk.abs()  # of one sign, by whether the ceiling is 0
 
 
+def linear_covariance(posterior: Posterior, x: Float[Tensor, "*groups m d"]) -> Float[Tensor, "*groups m m"]:
+    """Covariance of the outputs at some inputs, noise left out."""
+    shrunk = x @ posterior["factor"].T
+    shrunk = posterior["ceiling"] * x @ x.mT - shrunk @ shrunk.mT
+    return shrunk if posterior["ceiling"] > 0 else -shrunk
+
+
 def rbf(
-    a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], prior: Tensor, length: Tensor
-) -> Float[Tensor, "n m"]:
+    a: Float[Tensor, "*groups n d"], b: Float[Tensor, "*groups m d"], prior: Tensor, length: Tensor
+) -> Float[Tensor, "*groups n m"]:
     """prior exp(-|a - b|^2 / (2 length^2))."""
-    squares = a.square().sum(dim=1)[:, None] + b.square().sum(dim=1) - 2 * a @ b.T
+    squares = a.square().sum(dim=-1)[..., None] + b.square().sum(dim=-1)[..., None, :] - 2 * a @ b.mT
     return prior * torch.exp(-squares.clamp_min(0) / (2 * length.square()))
 
 
@@ -86,6 +93,35 @@ def rbf_moments(
     kernel = rbf(x, posterior["rows"], posterior["ceiling"], posterior["length"])
     variance = posterior["ceiling"] - (kernel @ posterior["factor"].T).square().sum(dim=1)
     return kernel @ posterior["weight"].T, variance.clamp_min(0)
+
+
+def rbf_covariance(posterior: Posterior, x: Float[Tensor, "*groups m d"]) -> Float[Tensor, "*groups m m"]:
+    """Covariance of the outputs at some inputs, noise left out."""
+    prior, length = posterior["ceiling"], posterior["length"]
+    shrunk = rbf(x, posterior["rows"], prior, length) @ posterior["factor"].T
+    return rbf(x, x, prior, length) - shrunk @ shrunk.mT
+
+
+def left_out(
+    mean: Float[Tensor, "*groups m c"],
+    covariance: Float[Tensor, "*groups m m"],
+    y: Float[Tensor, "*groups m c"],
+    noise: Tensor,
+) -> tuple[Float[Tensor, "*groups m c"], Float[Tensor, "*groups m"]]:
+    """Mean and variance at rows of weight 1 by the posterior of all others: equation 5.12 for one or more rows.
+
+    Args:
+        mean: of the outputs at the group's rows, by the posterior of all.
+        covariance: of the same, noise left out.
+        y: the outputs that were observed there.
+        noise: their noise's variance.
+    """
+    share = covariance / noise
+    solved = torch.linalg.solve(
+        _eye(share.shape[-1], share) - share, torch.cat([mean - share @ y, covariance], dim=-1)
+    )
+    n_outputs = y.shape[-1]
+    return solved[..., :n_outputs], solved[..., n_outputs:].diagonal(dim1=-2, dim2=-1).clamp_min(0)
 
 
 def log_marginal_linear(

@@ -1,5 +1,7 @@
 """Posteriors against scikit-learn and numpy; the learner against its formulas written out."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -115,7 +117,7 @@ def kernel_of(config):
 def test_scores_are_the_documented_formula(normaliser, kernel, center):
     encoder, support, query = random_episode(normaliser)
     settings = {"noise": float(NOISE), "prior": float(PRIOR), "length": float(LENGTH), "sharpness": 4.0}
-    learner = learner_of(encoder, kernel=kernel, center=center, label_names=0.5, **settings)
+    learner = learner_of(encoder, kernel=kernel, center=center, label_names=0.5, calibrate=False, **settings)
     rows, at = encoder.features(support).numpy(), encoder.features(query).numpy()
     targets = support.target_matrix.double().numpy()
     weight = np.where(support.anchor_mask.numpy(), 0.5, 1.0)
@@ -127,6 +129,48 @@ def test_scores_are_the_documented_formula(normaliser, kernel, center):
     base = np.log(share) if normaliser == "classes" else np.log(share / (1 - share))
     expected = 4.0 * mean / np.sqrt(1 + np.pi * 16.0 * variance[:, None] / 8) + base
     np.testing.assert_allclose(learner.adapt(support).scores(query), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("normaliser", ["classes", "independent", "positions"])
+@pytest.mark.parametrize("kernel", ["cosine", "linear", "rbf"])
+def test_the_factor_is_the_best_for_texts_scored_by_the_others(normaliser, kernel):
+    """Brute force: the posterior is conditioned anew on all rows but a text's, for each text."""
+    encoder, support, query = random_episode(normaliser, seed=2, noise=2.0)
+    support = replace(support, groups=torch.tensor([0, 0, 1, 2, 2, 2, 3, 4, 4, 5, 6, 7]))
+    settings = {"noise": float(NOISE), "prior": float(PRIOR), "length": float(LENGTH), "sharpness": 20.0}
+    learner = learner_of(encoder, kernel=kernel, label_names=0.5, **settings)
+    rows, targets = encoder.features(support).numpy(), support.target_matrix.double().numpy()
+    weight = np.where(support.anchor_mask.numpy(), 0.5, 1.0)
+    share = weight @ targets / weight.sum()
+    x = torch.from_numpy(space(learner, rows, weight)(rows))
+    y = torch.from_numpy(2 * (targets - share))
+    mean, variance = np.zeros((9, 3)), np.zeros(9)
+    for text in range(5):
+        out = (support.groups == text).numpy()
+        mean[out[:9]], variance[out[:9]] = conditioned(
+            x[~out], y[~out], x[out], weight[~out], kernel_of(learner.config)
+        )
+    moved = torch.from_numpy(20.0 * mean / np.sqrt(1 + np.pi * 400.0 * variance[:, None] / 8))
+    base = torch.from_numpy(np.log(share) if normaliser == "classes" else np.log(share / (1 - share)))
+    examples = support.select(~support.anchor_mask)
+    factors = np.exp(np.linspace(-4, 4, 81))
+    losses = [5 * float(examples.loss(f * moved + base)) + 0.5 * np.log(f) ** 2 for f in factors]
+    best = factors[int(np.argmin(losses))]
+    adapted = learner.adapt(support)
+    assert float(adapted.state["calibration"]) == pytest.approx(best, rel=1e-6)
+    plain = learner_of(encoder, kernel=kernel, label_names=0.5, calibrate=False, **settings).adapt(support)
+    torch.testing.assert_close(
+        adapted.scores(query) - base, best * (plain.scores(query) - base), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_texts_that_show_a_class_alone_are_not_judged():
+    encoder = Vectors(torch.randn(9, 4, generator=torch.Generator().manual_seed(0)).double())
+    learner = learner_of(encoder, sharpness=50.0)
+    assert float(learner.adapt(slots([0, 1, 2], [0, 1, 2], 3)).state["calibration"]) == 1
+    assert float(learner.adapt(slots([0], [0], 3)).state["calibration"]) == 1
+    twice = learner.adapt(slots([0, 1, 2, 3, 4], [0, 0, 1, 1, 2], 3)).state["calibration"]
+    assert float(twice) < 1, "the vectors are random, so no confidence is due"
 
 
 @pytest.mark.parametrize("kernel", ["linear", "rbf"])
@@ -223,7 +267,7 @@ def test_meta_training_lowers_the_meta_validation_loss(tmp_path, tiny_encoder_fo
         tmp_path,
         tiny_encoder_folder,
         learner="bayesian",
-        learner_config={"objective": objective},
+        learner_config={"objective": objective, "calibrate": False},
         outer_steps=12,
         val_every=12,
     )
