@@ -106,10 +106,12 @@ class Bayesian(Learner):
         """The posterior, how features are scaled for it, and each class's share of the slots."""
         features = self.features(support)
         weight = slot_weights(support, self.config.label_names, features)
-        state = self._posterior(features, support.target_matrix.to(features), weight)
+        targets = support.target_matrix.to(features)
+        state = self._posterior(features, targets, weight)
         if self.config.calibrate and not meta:
-            with torch.no_grad():
-                state["calibration"] = self._calibration(state, features, support).to(features)
+            with torch.no_grad():  # in float64, as what is left of a row without itself may be little
+                exact = self._posterior(features.double(), targets.double(), weight.double())
+                state["calibration"] = self._calibration(exact, features.double(), support).to(features)
         return state
 
     def score(
@@ -200,16 +202,15 @@ class Bayesian(Learner):
             sizes: slots of each text.
         """
         covariance = rbf_covariance if self.config.kernel == "rbf" else linear_covariance
-        found = {name: value.double() for name, value in state.items()}
-        x, y, noise = self._space(found, features.double()), y.double(), self.log["noise"].exp().double()
-        mean, variance = self.predictive(found, features.double())
+        x, noise = self._space(state, features), self.log["noise"].exp().double()
+        mean, variance = self.predictive(state, features)
         ends = sizes.cumsum(0)
         with torch.autocast(features.device.type, enabled=False):
             for size in torch.unique(sizes):  # texts of one length are solved together
                 rows = (ends[sizes == size] - size)[:, None] + torch.arange(int(size))
                 rows = rows.to(features.device)
-                mean[rows], variance[rows] = left_out(mean[rows], covariance(found, x[rows]), y[rows], noise)
-        return mean.to(features), variance.to(features)
+                mean[rows], variance[rows] = left_out(mean[rows], covariance(state, x[rows]), y[rows], noise)
+        return mean, variance
 
     def _posterior(
         self, features: Float[Tensor, "n d"], targets: Float[Tensor, "n c"], weight: Float[Tensor, " n"]

@@ -164,6 +164,14 @@ def test_the_factor_is_the_best_for_texts_scored_by_the_others(normaliser, kerne
     )
 
 
+def test_little_noise_does_not_spoil_the_factor():
+    """With it a row decides its own score, and what is left of it without itself is a difference of near equals."""
+    encoder, support, _ = random_episode(noise=2.0)
+    exact = learner_of(encoder, noise=1e-5).adapt(support).state["calibration"]
+    single = Bayesian(Vectors(encoder.table.float()), BayesianConfig(noise=1e-5)).adapt(support)
+    assert float(single.state["calibration"]) == pytest.approx(float(exact))
+
+
 def test_texts_that_show_a_class_alone_are_not_judged():
     encoder = Vectors(torch.randn(9, 4, generator=torch.Generator().manual_seed(0)).double())
     learner = learner_of(encoder, sharpness=50.0)
