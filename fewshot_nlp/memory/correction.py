@@ -10,8 +10,8 @@ class Correction(nn.Linear):
     Adam moves every weight by about its rate, so that one step changes the outputs by the rate times the number of
     inputs: at 384 inputs, a few steps outweigh what was to be corrected, and what is learned from the first tasks does
     not hold for others. A vector is divided by the root of the number of inputs; a scalar, which steers all of a
-    memory's reads at once, by the number itself (compare the output
-    multipliers of Yang et al. 2021, Tensor Programs V).
+    memory's reads at once, by the number itself (compare the output multipliers
+    of Yang et al. 2021, Tensor Programs V).
     """
 
     def reset_parameters(self) -> None:
