@@ -69,8 +69,8 @@ class WindowTokenizer:
         if longest is not None and lengths[longest] > self.max_length // 2:
             raise FewShotError(
                 f"The first text of pair {longest + 1} has {lengths[longest]} tokens, but it must fit half of "
-                f"the window of {self.max_length}; shorten it, or swap the two texts. It begins: "
-                f"{texts[longest][:40]!r}."
+                f"the window of {self.max_length}; shorten it, or give the other text first where the order is free. "
+                f"It begins: {texts[longest][:40]!r}."
             )
         return self._windows(list(texts), list(pairs), False)
 
