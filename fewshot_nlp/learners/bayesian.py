@@ -106,13 +106,12 @@ class Bayesian(Learner):
         """The posterior, how features are scaled for it, and each class's share of the slots."""
         features = self.features(support)
         weight = slot_weights(support, self.config.label_names, features)
-        targets = support.target_matrix.to(features)
-        state = self._posterior(features, targets, weight)
+        exact = features.double()  # what is left of a row without itself may be little
+        state = self._posterior(exact, support.target_matrix.to(exact), weight.double())
         if self.config.calibrate and not meta:
-            with torch.no_grad():  # in float64, as what is left of a row without itself may be little
-                exact = self._posterior(features.double(), targets.double(), weight.double())
-                state["calibration"] = self._calibration(exact, features.double(), support).to(features)
-        return state
+            with torch.no_grad():
+                state["calibration"] = self._calibration(state, exact, support)
+        return {name: value.to(features) for name, value in state.items()}
 
     def score(
         self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
