@@ -29,7 +29,7 @@ from fewshot_nlp.backbone import Encoder
 from fewshot_nlp.model_card import model_card
 from fewshot_nlp.pipeline import Pipeline
 from fewshot_nlp.sources.loading import load_rows
-from fewshot_nlp.storage import new_pipeline, save
+from fewshot_nlp.storage import load, new_pipeline, save
 from fewshot_nlp.training.checkpoint import Checkpoint, load_newest, save_checkpoint
 
 SOURCES = ("squad_v1", "squad_v2", "squadshifts_amazon", "squadshifts_newwiki", "squadshifts_reddit")
@@ -120,10 +120,15 @@ def batch_rows(rows: list[dict[str, Any]], step: int, settings: Settings) -> lis
     return result
 
 
-def build(settings: Settings, device: torch.device) -> Pipeline:
+def build(settings: Settings, device: torch.device, start: Path | None) -> Pipeline:
     """The bundled encoder with its adapter, and a fine-tuning learner with a meta-learned span head."""
     from peft import LoraConfig
 
+    if start is not None:
+        pipeline = load(start, learner="fine_tune", learner_config=ADAPTING).pipeline
+        pipeline.learner.encoder.model.to(device)
+        pipeline.learner.to(device)
+        return pipeline
     encoder = Encoder.from_pretrained(None)
     if settings.train == "adapter":
         encoder.attach(
@@ -205,10 +210,10 @@ class Run:
         logger.info("going on from step %d", found.step)
 
 
-def train(settings: Settings, folder: Path, stop_after: int) -> None:
+def train(settings: Settings, folder: Path, stop_after: int, start: Path | None) -> None:
     """Steps that are left, at most so many as a run may do, and then the model as it is."""
     accelerator = Accelerator()
-    pipeline = build(settings, accelerator.device)
+    pipeline = build(settings, accelerator.device, start)
     learner, task = pipeline.learner, pipeline.task
     rows = sources(settings.limit)
     run = Run(settings, pipeline, len(rows), folder / "checkpoints")
@@ -263,14 +268,15 @@ def main() -> int:
     parser.add_argument(
         "--stop_after", type=int, default=0, help="steps of this run; 0 for all that are left"
     )
+    parser.add_argument("--start", type=Path, help="model folder whose adapter and head to begin with")
     values = vars(parser.parse_args())
-    folder, stop_after = values.pop("output_dir"), values.pop("stop_after")
+    folder, stop_after, start = (values.pop(name) for name in ("output_dir", "stop_after", "start"))
     first = os.environ.get("RANK", "0") == "0"
     logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(asctime)s %(message)s")
     for noisy in ("httpx", "accelerate"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
-        train(Settings(**values), folder, stop_after)
+        train(Settings(**values), folder, stop_after, start)
     except FewShotError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
