@@ -45,6 +45,17 @@ class Pipeline:
             examples, labels, self.learner.encoder.tokenizer, with_targets=True, descriptions=words
         )
 
+    def names(
+        self, labels: Sequence[str], descriptions: Mapping[str, str] | None = None
+    ) -> SlotBatch | None:
+        """Slots of the labels' names for the encoder's own head of them; None where it has none to read them."""
+        if self.learner.encoder.head is None or self.learner.config.head_weight == 0 or not labels:
+            return None
+        words = {label: readable(label) for label in labels} | dict(descriptions or {})
+        tokenizer = self.learner.encoder.tokenizer
+        batch = self.task.collate((), labels, tokenizer, with_targets=True, descriptions=words)
+        return batch if batch.normaliser == "classes" and batch.anchors is not None else None
+
     def queries(self, items: Sequence[Query], labels: Sequence[str]) -> SlotBatch:
         """The batch of items to predict, without targets."""
         return self.task.collate(items, labels, self.learner.encoder.tokenizer, with_targets=False)
@@ -60,7 +71,7 @@ class Pipeline:
         if unadapted is not None:
             return unadapted
         support = self.support(examples, labels, descriptions)
-        adapted = self.learner.adapt(support)
+        adapted = self.learner.adapt(support, self.names(labels, descriptions))
         scores = adapted.scores(support) if self.task.calibrates_on_scores(support) else None
         return TaskModel(self, tuple(labels), adapted, self.task.calibrate(support, scores))
 

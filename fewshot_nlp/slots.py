@@ -26,6 +26,9 @@ Normaliser = Literal["classes", "independent", "positions"]
 """What scores are normalised over: classes of a slot (softmax), nothing (a sigmoid for each class), or the
 slots of one example (softmax over positions, as for the start of an answer)."""
 
+KEY_BASE = 6364136223846793005
+"""An odd number."""
+
 Targets = Int[Tensor, " n_slots"] | Float[Tensor, "n_slots n_classes"]
 """Class numbers where classes exclude each other, else a 0/1 matrix; shares of classes where examples are mixed."""
 
@@ -111,6 +114,24 @@ class SlotBatch:
         if self.offsets is None:
             return torch.ones(self.n_slots, dtype=torch.bool)
         return torch.from_numpy(self.offsets[:, 1] > 0)
+
+    @property
+    def token_keys(self) -> Int[np.ndarray, " n_slots"]:
+        """A number for the token ids of each slot: equal for slots of the same tokens, and hardly ever for others.
+
+        It is the polynomial of the ids in `KEY_BASE`, modulo 2 to the 64.
+        """
+        ids = np.fromiter((t + 1 for w in self.windows for t in w), np.uint64)
+        lengths = np.array([len(w) for w in self.windows], np.int64)
+        power = np.concatenate([[1], np.full(len(ids), KEY_BASE)]).astype(np.uint64).cumprod(dtype=np.uint64)
+        inverse = np.full(len(ids) + 1, pow(KEY_BASE, -1, 2**64), np.uint64)
+        inverse[0] = 1
+        sums = np.append(np.uint64(0), (ids * power[:-1]).cumsum(dtype=np.uint64))
+        begin = (np.cumsum(lengths) - lengths)[self.spans[:, 1]]
+        first, last = begin + self.spans[:, 2], begin + self.spans[:, 3]
+        keys = np.zeros(self.n_slots, np.uint64)
+        np.add.at(keys, self.spans[:, 0], (sums[last] - sums[first]) * inverse.cumprod(dtype=np.uint64)[first])
+        return keys.view(np.int64)
 
     def select(self, keep: Bool[Tensor, " n_slots"]) -> "SlotBatch":
         """The batch of some slots only; windows that no kept slot needs are dropped.

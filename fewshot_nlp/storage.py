@@ -19,6 +19,7 @@ from torch import Tensor
 
 from fewshot_nlp.backbone import BACKBONES, Backbone
 from fewshot_nlp.backbone.adapters import adapter_from_json, adapter_to_json
+from fewshot_nlp.backbone.label_names import LabelNameHead
 from fewshot_nlp.disk import disk_failure, first_line
 from fewshot_nlp.episode import Json
 from fewshot_nlp.errors import FewShotError
@@ -145,19 +146,32 @@ def load(
         learner: another learner than the saved one, on the same encoder and adapter; for models that are not adapted.
         learner_config: settings of the learner that differ from the saved ones, or of the other learner.
         task_config: options of the task that differ.
-        encoder_options: `dtype`, `device_map`, `attn_implementation` for the encoder.
+        encoder_options: `dtype`, `device_map`, `attn_implementation` for the encoder, and `layers`, the layers whose
+            output is read, frozen or trained ones; for models that are not adapted.
 
     Raises:
         FewShotError: a damaged or foreign folder, or an encoder that is not the one it was adapted on.
     """
     folder = Path(folder)
+    layers = encoder_options.pop("layers", None)
     fixed = sorted(set(encoder_options) - {"dtype", "device_map", "attn_implementation"})
     if fixed:
         raise FewShotError(f"{folder} is a model with its own settings of the encoder; leave {fixed[0]} out.")
     config = read_config(folder / CONFIG)
     tensors = read_tensors(folder / TENSORS, config["tensors"])
-    encoder = _encoder_from_json(config["task"], config["encoder"], folder, encoder_options)
     own = learner in (None, config["learner"])
+    if config["labels"] is not None and (layers is not None or not own):
+        raise FewShotError(
+            f"{folder} is adapted to {len(config['labels'])} labels by {config['learner']} on layers "
+            f"{config['encoder'].get('layers')}; another learner or other layers need a model that is only meta-trained, or "
+            "an encoder to adapt."
+        )
+    encoder = _encoder_from_json(config["task"], config["encoder"], folder, encoder_options)
+    if config["encoder"].get("head") is not None:
+        encoder.head = _head_from_json(config["encoder"]["head"], encoder, folder)
+        _copy(_under("head.", tensors), encoder.head.state_dict(), folder)
+    if layers is not None:
+        _choose_layers(encoder, layers, folder)
     pipeline = new_pipeline(
         config["task"],
         {**config["task_options"], **(task_config or {})},
@@ -199,8 +213,10 @@ def new_pipeline(
 def _tensors(pipeline: Pipeline, model: TaskModel | None, half: bool) -> dict[str, Tensor]:
     """All tensors of a model but the encoder's base weights, under names that say whose they are."""
     learner = pipeline.learner
+    head = learner.encoder.head
     parts: dict[str, Mapping[str, Tensor]] = {
         "encoder": learner.encoder.adapter,
+        "head": {} if head is None else head.state_dict(),
         "learner": learner.state_dict(),
     }
     if half:
@@ -256,7 +272,27 @@ def _encoder_to_json(encoder: Backbone) -> dict[str, Json]:
         **encoder.settings,
         "adapter": None if encoder.adapter_config is None else adapter_to_json(encoder.adapter_config),
         "top_layers": encoder.top_layers,
+        "depth": int(getattr(encoder.model.config, "num_hidden_layers", 0)),
+        "head": None if encoder.head is None else {"layer": encoder.head.layer, "width": encoder.head.width},
     }
+
+
+def _head_from_json(values: Mapping[str, Any], encoder: Backbone, folder: Path) -> LabelNameHead:
+    check_form(values, {"layer": int, "width": int}, folder / CONFIG)
+    n_layers = int(encoder.model.config.num_hidden_layers)
+    if not (1 <= values["layer"] <= n_layers and 1 <= values["width"] <= 1 << 16):
+        raise FewShotError(
+            f"{folder / CONFIG} is damaged: its head reads layer {values['layer']} in width {values['width']}, but the "
+            f"encoder has {n_layers} layers; save the model again, or fetch it again."
+        )
+    return LabelNameHead(int(encoder.model.config.hidden_size), **values).requires_grad_(False).to(encoder.device)
+
+
+def _choose_layers(encoder: Backbone, layers: Any, folder: Path) -> None:
+    choose = getattr(encoder, "choose_layers", None)
+    if choose is None:
+        raise FewShotError(f"{folder} holds a sequence-to-sequence model, whose layers cannot be chosen; leave layers out.")
+    choose(layers)
 
 
 def _encoder_from_json(
@@ -264,15 +300,20 @@ def _encoder_from_json(
 ) -> Backbone:
     saved_dtype = getattr(torch, config["dtype"], None)
     dtype = options.get("dtype") or saved_dtype
-    fixed = ("name", "revision", "fingerprint", "dtype", "adapter", "top_layers")
+    fixed = ("name", "revision", "fingerprint", "dtype", "adapter", "top_layers", "depth", "head")
     settings = {key: value for key, value in config.items() if key not in fixed}
     backbone = BACKBONES[TASKS.get(task).backbone]
     check_form(config, backbone.setting_types, folder / CONFIG)
+    view = settings.get("layers")
+    if view is not None and config.get("depth"):  # all layers that were there, whichever are read
+        settings["layers"] = [config["depth"]]
     encoder: Backbone = backbone.from_pretrained(
         config["name"] or folder / "encoder",
         revision=config["revision"],
         **{**settings, **options, "dtype": dtype},
     )
+    if view is not None:
+        _choose_layers(encoder, view, folder)
     if encoder.model.dtype == saved_dtype and encoder.fingerprint != config["fingerprint"]:
         raise FewShotError(
             f"{folder} was adapted on an encoder with fingerprint {config['fingerprint'][:12]}..., but "

@@ -26,12 +26,14 @@ from accelerate import Accelerator
 from source_training import Run
 from torch import Tensor
 
-from fewshot_nlp import FewShotError
+from fewshot_nlp import FewShotError, FewShotNER
 from fewshot_nlp.backbone import Encoder
 from fewshot_nlp.backbone.label_names import LabelNameHead
 from fewshot_nlp.episode import Example
+from fewshot_nlp.model_card import model_card
 from fewshot_nlp.slots import SlotBatch
 from fewshot_nlp.sources.loading import load_rows
+from fewshot_nlp.storage import new_pipeline, save
 from fewshot_nlp.tasks.base import readable
 from fewshot_nlp.tasks.ner import NER
 
@@ -48,6 +50,8 @@ class Settings:
     steps: int = 2400
     meta_batch: int = 32  # rows in a step, over all processes
     groups: int = 4  # sources in a step
+    layers: list[int] = field(default_factory=lambda: [3, 5])  # that the default learner reads, of six
+    learner_config: dict[str, Any] = field(default_factory=dict)  # of the default learner; of no effect here
     longest: int = 60  # words of a row; longer rows are cut there
     by_type: float = 0.75  # share of rows that are drawn by a type in them
     subset: float = 0.5  # how often a source asks for some of its types only
@@ -141,6 +145,7 @@ class Model:
         self.head = LabelNameHead(
             self.encoder.dimension, layer=self.encoder.layers[-1], seed=settings.seed
         ).to(device)
+        self.head.rest_bias.requires_grad_(False)  # the sources have one each
         self.bias = torch.nn.Parameter(torch.zeros(n_sources, device=device))
         self.encoder.model.to(device)
         self.task = NER(scheme="bio")
@@ -179,14 +184,14 @@ def train(settings: Settings, folder: Path, stop_after: int) -> None:
     accelerator = Accelerator()
     sources = [Source(name, splits, settings.longest) for name, splits in sorted(settings.sources.items())]
     model = Model(settings, len(sources), accelerator.device)
-    head = {f"head.{n}": p for n, p in model.head.named_parameters()} | {"bias": model.bias}
+    head = {f"head.{n}": p for n, p in model.head.named_parameters() if p.requires_grad} | {"bias": model.bias}
     run = Run(
         model.encoder.adapter,
         head,
         lr=settings.lr,
         head_lr=settings.head_lr,
         steps=settings.steps,
-        settings=asdict(settings),
+        settings={k: v for k, v in asdict(settings).items() if k not in ("layers", "learner_config")},
         data={source.name: str(len(source.examples)) for source in sources},
         folder=folder / "checkpoints",
     )
@@ -205,6 +210,32 @@ def train(settings: Settings, folder: Path, stop_after: int) -> None:
             logger.info("step %d of %d: loss %.3f, %.2f s a step", run.step, settings.steps, mean, each)
         if accelerator.is_main_process and (run.step % 100 == 0 or run.step == last):
             run.save()
+    for parameter in run.parameters.values():
+        parameter.requires_grad_(False)
+    if accelerator.is_main_process:
+        write(folder / "model", model, settings, run.step)
+
+
+def write(folder: Path, model: Model, settings: Settings, step: int) -> None:
+    """The model folder with its card; tensors as float16. The mean of the sources' biases stays with the head."""
+    config = asdict(settings) | {
+        "outer_lr": settings.lr,
+        "outer_steps": settings.steps,
+        "sources": [{"name": n, "split": s} for n, splits in settings.sources.items() for s in splits],
+    }
+    model.head.rest_bias.data += model.bias.mean()
+    encoder = model.encoder
+    encoder.head = model.head.requires_grad_(False)
+    encoder.choose_layers(settings.layers)
+    pipeline = new_pipeline("ner", {"scheme": "bio"}, encoder, "context_probe", settings.learner_config)
+    extra = {
+        "license": "cc-by-sa-4.0",
+        "language": "en",
+        "meta_training": {"config": config, "step": step, "validation": None},
+    }
+    card = model_card(FewShotNER(pipeline, extra=extra), "ner")
+    save(folder, pipeline, extra=extra, files={"README.md": card}, half=True)
+    logger.info("%s", folder)
 
 
 def main() -> int:

@@ -2,7 +2,8 @@
 
 import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -101,6 +102,24 @@ def attach(
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     return {name: p for name, p in model.named_parameters() if id(p) not in before}
+
+
+@contextmanager
+def without_adapter(model: nn.Module) -> Iterator[None]:
+    """In the block the model runs as if it had no adapter."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    wanted = {p: p.requires_grad for p in model.parameters()}
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
+        for parameter, gradient in wanted.items():
+            parameter.requires_grad_(gradient)
 
 
 def adapter_to_json(config: Any) -> dict[str, Any]:

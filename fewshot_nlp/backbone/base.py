@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from fewshot_nlp.backbone.adapters import attach
 from fewshot_nlp.backbone.batching import PACKED
+from fewshot_nlp.backbone.label_names import LabelNameHead
 from fewshot_nlp.errors import FewShotError, logger
 from fewshot_nlp.slots import SlotBatch
 
@@ -37,6 +38,8 @@ class Backbone(ABC):
     """The keys of `settings` and their types."""
     tokenizer: Any
     layers: tuple[int, ...] = (-1,)
+    head: LabelNameHead | None = None
+    """A head of label names that was trained with the adapter; it gives every learner a prior."""
 
     def __init__(self, model: Any, name: str, revision: str | None) -> None:
         self.model = model.eval().requires_grad_(False)
@@ -82,6 +85,12 @@ class Backbone(ABC):
             fast_weights: values used instead of the parameters of the same names.
             double_backward: choose attention that can be differentiated twice (fused kernels cannot).
         """
+
+    def views(
+        self, batch: SlotBatch, fast_weights: Mapping[str, Tensor] | None = None
+    ) -> tuple[Float[Tensor, "n_slots dimension"], Float[Tensor, "n_slots hidden"] | None]:
+        """`features`, and out of the same pass what the head of label names reads, where there is one."""
+        return self.features(batch, fast_weights), None
 
     def with_prior(
         self,

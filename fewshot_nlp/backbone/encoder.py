@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from fewshot_nlp.backbone.adapters import without_adapter
 from fewshot_nlp.backbone.base import Backbone
 from fewshot_nlp.backbone.batching import (
     PACKED,
@@ -222,6 +223,52 @@ class Encoder(Backbone):
             fast_weights: values used instead of the parameters of the same names.
             double_backward: choose attention that can be differentiated twice (fused kernels cannot).
         """
+        return self._read(batch, fast_weights, double_backward)[:, : self.dimension]
+
+    def views(
+        self, batch: SlotBatch, fast_weights: Mapping[str, Tensor] | None = None
+    ) -> tuple[Float[Tensor, "n_slots dimension"], Float[Tensor, "n_slots hidden"] | None]:
+        """`features`, and out of the same pass what the head of label names reads, where there is one."""
+        read = self._read(batch, fast_weights, False)
+        if self.head is None:
+            return read, None
+        width = int(self.model.config.hidden_size)
+        at = self._outputs.index(self.head.layer) * width
+        return read[:, : self.dimension], read[:, at : at + width]
+
+    def choose_layers(self, layers: Sequence[int | float]) -> None:
+        """Reads other layers from now on, frozen or trained ones, in one pass.
+
+        Args:
+            layers: as for `from_pretrained`; of the layers that were loaded.
+        """
+        self.layers = layer_numbers(layers, int(self.model.config.num_hidden_layers))
+        self._fingerprint = None
+
+    @torch.no_grad()
+    def name_vectors(self, batch: SlotBatch) -> Float[Tensor, "n_slots hidden"]:
+        """The slots of label names as the head of label names knows them: by its layer, without the adapter."""
+        assert self.head is not None
+        before, self.layers = self.layers, (self.head.layer,)
+        with self._lock:
+            try:
+                with without_adapter(self.model):
+                    vectors = self._spans(batch, range(len(batch.windows)), None, False)
+            finally:
+                self.layers = before
+        return join_spans(vectors, batch)
+
+    @property
+    def _outputs(self) -> tuple[int, ...]:
+        """The layers that a pass gives: those of the features, and the one that the head of label names reads."""
+        if self.head is None or self.head.layer in self.layers:
+            return self.layers
+        return (*self.layers, self.head.layer)
+
+    def _read(
+        self, batch: SlotBatch, fast_weights: Mapping[str, Tensor] | None, double_backward: bool
+    ) -> Float[Tensor, "n_slots wide"]:
+        """One vector a slot of all that a pass gives."""
         if double_backward:
             self._second_order()
         trains = torch.is_grad_enabled() and any(p.requires_grad for p in self.model.parameters())
@@ -276,7 +323,8 @@ class Encoder(Backbone):
                 offset += len(window)
             rows.append(pool_spans(hidden, np.concatenate(spans), mode))
         if not rows:
-            return torch.zeros(0, self.dimension, device=self.device, dtype=self.feature_dtype)
+            wide = int(self.model.config.hidden_size) * len(self._outputs)
+            return torch.zeros(0, wide, device=self.device, dtype=self.feature_dtype)
         return torch.cat(rows)[torch.from_numpy(np.argsort(np.concatenate(order))).to(self.device)]
 
     def hidden_states(
@@ -298,7 +346,7 @@ class Encoder(Backbone):
     def _frozen_depth(self, fast_weights: Mapping[str, Tensor] | None) -> int:
         """Number of layers below all that can move, and below those whose output is read."""
         moving = (*self.adapter, *(fast_weights or ()))
-        return min(frozen_depth(self.model, moving, self.model.config.num_hidden_layers), *self.layers)
+        return min(frozen_depth(self.model, moving, self.model.config.num_hidden_layers), *self._outputs)
 
     def _trial_windows(self) -> list[list[int]]:
         """Some windows of different lengths, to compare ways of running the model on."""
@@ -332,7 +380,7 @@ class Encoder(Backbone):
             inputs["attention_mask"] = padded_tokens([[1] * n for n in lengths], 0, self.device)
             if types is not None:
                 inputs["token_type_ids"] = padded_tokens(types, 0, self.device)
-        only_last = self.layers == (self.model.config.num_hidden_layers,)
+        only_last = self._outputs == (self.model.config.num_hidden_layers,)
         inputs["output_hidden_states"] = not only_last
         kernel = sdpa_kernel(SDPBackend.MATH) if double_backward and not self.packed else nullcontext()
         with self._lock, kernel:
@@ -343,7 +391,7 @@ class Encoder(Backbone):
         if only_last:
             hidden = output.last_hidden_state
         else:
-            hidden = torch.cat([output.hidden_states[layer] for layer in self.layers], dim=-1)
+            hidden = torch.cat([output.hidden_states[layer] for layer in self._outputs], dim=-1)
         hidden = hidden.to(self.feature_dtype)
         tokens: Tensor = hidden[0] if self.packed else hidden[inputs["attention_mask"].bool()]
         return tokens

@@ -39,6 +39,7 @@ class LabelNameHead(nn.Module):
             self.first = nn.Linear(hidden_size, width)
             self.inner = nn.Linear(hidden_size, width)
             self.rest = nn.Parameter(torch.randn(width) / width**0.5)
+        self.rest_bias = nn.Parameter(torch.zeros(()))
 
     def state(
         self,
@@ -66,9 +67,10 @@ class LabelNameHead(nn.Module):
             rows += ways
             classes += [number] * len(ways)
         vectors = torch.stack(rows) / self.width**0.5
+        nameless = torch.tensor([not named[c] for c in classes], device=vectors.device)
         return {
             "weight": vectors @ self.slot.weight,
-            "bias": vectors @ self.slot.bias,
+            "bias": vectors @ self.slot.bias + self.rest_bias * nameless,
             "row_class": torch.tensor(classes, device=vectors.device),
         }
 

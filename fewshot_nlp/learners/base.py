@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.errors import FewShotError, ScienceError
+from fewshot_nlp.learners.prior import PRIOR, prior_scores, prior_state, with_prior
 from fewshot_nlp.slots import SlotBatch
 
 State = dict[str, Tensor]
@@ -30,14 +31,18 @@ class LearnerConfig:
 
     Args:
         label_names: weight of the labels' names (or descriptions) as extra support rows; 0 leaves them out.
+        head_weight: weight of the encoder's own head of label names, where it was trained with one, beside what the
+            support set says: w / sqrt(number of labels) of the log-probability; 0 leaves it out.
         seed: for whatever the learner draws at random.
     """
 
     label_names: float = 1.0
+    head_weight: float = 0.4
     seed: int = 0
 
     def __post_init__(self) -> None:
         check(self, "label_names", 0.0, 100.0)
+        check(self, "head_weight", 0.0, 1.0)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "LearnerConfig":
@@ -83,6 +88,9 @@ class Learner(nn.Module, ABC):
     """Whether scores build on the model's own distribution over the classes, where it has one. A learner that does not
     knows only the classes of the support set, and refuses slots whose classes are a whole vocabulary."""
 
+    needs_names: ClassVar[bool] = False
+    """Whether it works by labels' names, and so not for tasks without labels."""
+
     order_free: ClassVar[bool] = True
     """Whether the order of the support set leaves the result as it is, up to rounding."""
 
@@ -121,15 +129,22 @@ class Learner(nn.Module, ABC):
             batch: the slots; its targets, where it has any, must not be looked at.
         """
 
-    def adapt(self, support: SlotBatch) -> "Adapted":
-        """The model adapted to a support set; the encoder's own weights stay as they are."""
+    def adapt(self, support: SlotBatch, names: SlotBatch | None = None) -> "Adapted":
+        """The model adapted to a support set; the encoder's own weights stay as they are.
+
+        Args:
+            support: slots with targets.
+            names: slots of the labels' names, for the encoder's own head of label names.
+        """
         if support.n_slots == 0:
             raise FewShotError(
                 "The support set is empty; give at least one example, or descriptions of labels."
             )
         self._check_prior()
         with torch.no_grad():
-            state = self.fit(support)
+            prior = {} if names is None else prior_state(self.encoder, names, support)
+            alone = prior and bool(support.anchor_mask.all())  # no example: the head's scores stand for themselves
+            state = prior if alone else {**self.fit(support), **prior}
         bad = next((key for key, value in state.items() if not torch.isfinite(value).all()), None)
         if bad is not None:
             raise ScienceError(
@@ -163,8 +178,18 @@ class Learner(nn.Module, ABC):
         return query.loss(self.query_scores(state, query))
 
     def query_scores(self, state: State, batch: SlotBatch) -> Float[Tensor, "n_slots n_classes"]:
-        """Scores of a batch's slots: features under the state's fast weights, then `score`."""
-        return self.scores_of(state, self.features(batch, fast_weights(state)), batch)
+        """Scores of a batch's slots: features under the state's fast weights, then `score`, then `with_prior`."""
+        own = {key: value for key, value in state.items() if not key.startswith(PRIOR)}
+        if len(own) == len(state):
+            return self.scores_of(own, self.features(batch, fast_weights(own)), batch)
+        features, read = self.encoder.views(batch)
+        assert read is not None
+        if not own:
+            return prior_scores(state, read)
+        if fast_weights(own):
+            features = self.encoder.features(batch, fast_weights(own))
+        scores = self.scores_of(own, self._sound(features, batch), batch)
+        return with_prior(scores, state, read, batch, self.config.head_weight)
 
     def scores_of(
         self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
@@ -188,7 +213,9 @@ class Learner(nn.Module, ABC):
         self, batch: SlotBatch, weights: Mapping[str, Tensor] | None = None, **options: Any
     ) -> Tensor:
         """The encoder's features, checked to be finite; see also `disturb`."""
-        features = self.encoder.features(batch, weights, **options)
+        return self._sound(self.encoder.features(batch, weights, **options), batch)
+
+    def _sound(self, features: Tensor, batch: SlotBatch) -> Tensor:
         if not torch.isfinite(features.sum()) and not torch.isfinite(features).all():
             rows = int((~torch.isfinite(features).all(dim=1)).sum())
             raise ScienceError(

@@ -80,10 +80,13 @@ class FewShotModel:
     ) -> Self:
         """Loads an encoder to adapt, or a model that was adapted or meta-trained.
 
+        Whatever moved in meta-training is the encoder's: any learner can be put on it, reading any of its layers.
+
         Args:
             name: None for the bundled encoder, with the meta-trained adapter that ships for some tasks; a folder
                 or Hub name of an encoder, or of a model that `save_pretrained` or meta-training wrote.
-            learner: name of the learner; None for the default, chosen by measurement (see docs/learners.md).
+            learner: name of the learner; None for the model's own, or the default, chosen by measurement (see
+                docs/learners.md).
             learner_config: the learner's settings.
             task_config: the task's options.
             adapter: a `peft.PeftConfig` to put into the encoder.
@@ -94,19 +97,17 @@ class FewShotModel:
         Raises:
             FewShotError: an unknown learner or setting, or files that are missing, damaged or unsafe.
         """
-        if name is None and cls.start is not None and adapter is None:
-            config = {"learner_config": learner_config, "task_config": task_config}
-            saved = load(cls.start, learner=learner, **config, **encoder_options)
-            return cls(saved.pipeline, extra=saved.extra)
-        folder = _find_model_folder(name, encoder_options.get("revision"))
+        own_start = name is None and cls.start is not None and adapter is None
+        folder = cls.start if own_start else _find_model_folder(name, encoder_options.get("revision"))
         if folder is not None:
-            if learner or learner_config or task_config or adapter or top_layers:
+            if adapter or top_layers:
                 raise FewShotError(
-                    f"{name} is a model with its own learner and settings; leave learner, learner_config, "
-                    "task_config, adapter and top_layers out, or name an encoder."
+                    f"{name or 'The model that ships'} has an adapter of its own already; leave adapter and top_layers out, "
+                    "or name an encoder."
                 )
             encoder_options.pop("revision", None)
-            saved = load(folder, **encoder_options)
+            choice = {"learner": learner, "learner_config": learner_config, "task_config": task_config}
+            saved = load(folder, **choice, **encoder_options)
             if saved.pipeline.task.name != cls.task_name:
                 raise FewShotError(
                     f"{name} is a model for {saved.pipeline.task.name}, not for {cls.task_name}."

@@ -12,8 +12,10 @@ QUICK = {
 
 
 def _refused(task, learner):
-    """A model with a head of its own, and a learner that knows only the classes of its support set."""
-    return BACKBONES[TASKS.get(task).backbone].own_head and not LEARNERS.get(learner).uses_prior
+    """A model with a head of its own, and a learner that knows only the classes of its support set; or no names."""
+    made = LEARNERS.get(learner)
+    own_head = BACKBONES[TASKS.get(task).backbone].own_head
+    return (own_head and not made.uses_prior) or (made.needs_names and not TASKS.get(task).has_labels)
 
 
 PAIRS = [(task, learner) for task in TASKS.names() for learner in LEARNERS.names()]

@@ -10,6 +10,7 @@ from matrix import MATRIX, REFUSED, make_pipeline
 from toys import ROWS
 
 from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.tasks import TASKS
 
 
 @pytest.fixture
@@ -17,7 +18,19 @@ def pipeline(tiny_folders, task, learner):
     return make_pipeline(tiny_folders, task, learner)
 
 
-@pytest.mark.parametrize(("task", "learner"), REFUSED, ids=[f"{t}-{m}" for t, m in REFUSED])
+NO_PRIOR = [pair for pair in REFUSED if TASKS.get(pair[0]).backbone == "seq2seq"]
+NO_NAMES = [pair for pair in REFUSED if pair not in NO_PRIOR]
+
+
+@pytest.mark.parametrize(("task", "learner"), NO_NAMES, ids=[f"{t}-{m}" for t, m in NO_NAMES])
+def test_a_learner_of_names_is_refused_where_labels_have_none(task, learner, pipeline):
+    examples = pipeline.task.examples(ROWS[task](2, seed=0))
+    with pytest.raises(FewShotError, match=f"{learner} works by the names of labels") as caught:
+        pipeline.adapt(examples, ())
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("task", "learner"), NO_PRIOR, ids=[f"{t}-{m}" for t, m in NO_PRIOR])
 def test_a_learner_without_a_prior_is_refused(task, learner, pipeline):
     examples = pipeline.task.examples(ROWS[task](2, seed=0))
     batch = pipeline.task.collate(examples, (), pipeline.learner.encoder.tokenizer, with_targets=True)

@@ -1,0 +1,118 @@
+"""Label names: slots are scored by what their classes are called, and examples correct what the names get wrong.
+
+Papers: Ma et al. 2022, Label Semantics for Few Shot Named Entity Recognition (a head made of names); Friedman 2001, Greedy
+Function Approximation (a learner fitted to what the loss's gradient leaves); Bertinetto et al. 2019, Meta-Learning with
+Differentiable Closed-Form Solvers (which here is a ridge regression).
+Deviations: one step of boosting instead of many, so that the whole is in closed form and can be differentiated; the head
+of names is trained over many sources at once (recipes/train_label_names.py) or by episodes, and an encoder that was
+trained with one lends it. It refuses tasks without labels. Data needed: none, if the names say what they mean; untrained,
+some examples. Choose it with no example at all, or where few examples meet telling names.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fewshot_nlp.backbone import Backbone
+from fewshot_nlp.backbone.label_names import LabelNameHead
+from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.learners import LEARNERS
+from fewshot_nlp.learners.base import Learner, LearnerConfig, State, check
+from fewshot_nlp.learners.prior import class_head
+from fewshot_nlp.learners.ridge import ridge_head
+from fewshot_nlp.learners.start import on_sphere
+from fewshot_nlp.slots import SlotBatch
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelNamesConfig(LearnerConfig):
+    """Settings of `LabelNames`.
+
+    Args:
+        width: length of the vectors in which slots and names are compared; the encoder's own head has its own.
+        penalty: of the ridge regression that corrects the names' scores; start value of a learned one.
+        step: what the correction is multiplied by; start value of a learned one.
+    """
+
+    width: int = 256
+    penalty: float = 1.0
+    step: float = 8.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self, "width", 1, 1 << 16)
+        check(self, "penalty", 1e-4, 1e6)
+        check(self, "step", 1e-3, 1e4)
+
+
+@LEARNERS.register("label_names")
+class LabelNames(Learner):
+    """A head made of names, and one step of boosting on the examples."""
+
+    name = "label_names"
+    config_class = LabelNamesConfig
+    config: LabelNamesConfig
+    needs_names = True
+
+    def __init__(self, encoder: Backbone, config: LabelNamesConfig | None = None) -> None:
+        super().__init__(encoder, config)
+        hidden = encoder.dimension // len(encoder.layers)
+        self.names = encoder.head or LabelNameHead(
+            hidden, layer=encoder.layers[-1], width=self.config.width, seed=self.config.seed
+        )
+        self.log_penalty = nn.Parameter(torch.tensor(float(self.config.penalty)).log())
+        self.log_step = nn.Parameter(torch.tensor(float(self.config.step)).log())
+        self.to(encoder.device)
+
+    def fit(self, support: SlotBatch, *, meta: bool = False) -> State:
+        """The head of names, and the coefficients that correct it; none without an example."""
+        anchors = support.anchor_mask
+        if support.normaliser == "positions":
+            raise FewShotError(
+                "label_names works by the names of labels, and this task has no labels; take another learner, such as fine_tune."
+            )
+        read = self._read(self.features(support))
+        state: State = {}
+        if self.config.label_names and bool(anchors.any()):
+            names = support.select(anchors)
+            made = class_head(self.names, self._name_vectors(names, read[anchors]), names)
+            state = {f"names.{key}": value for key, value in made.items()}
+        if bool(anchors.all()):
+            return state
+        x, y = on_sphere(read[~anchors], 1.0), support.target_matrix[~anchors.cpu()].to(read)
+        scores = self._by_name(state, read[~anchors]).expand(len(y), support.n_classes)
+        chance = scores.softmax(dim=1) if support.normaliser == "classes" else scores.sigmoid()
+        coefficients, bias = ridge_head(x, y - chance, torch.ones_like(x[:, 0]), self.log_penalty.exp())
+        return state | {
+            "head.weight": self.log_step.exp() * coefficients,
+            "head.bias": self.log_step.exp() * bias,
+        }
+
+    def score(
+        self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
+    ) -> Float[Tensor, "n_slots n_classes"]:
+        """The names' scores and their correction."""
+        read = self._read(features)
+        scores = self._by_name(state, read)
+        if "head.weight" in state:
+            scores = scores + on_sphere(read, 1.0) @ state["head.weight"].T + state["head.bias"]
+        return scores
+
+    def _by_name(self, state: State, read: Tensor) -> Tensor:
+        """Scores by the names, or one zero where names are left out."""
+        if "names.bias" not in state:
+            return read.new_zeros(1)
+        return self.names.scores({key: state[f"names.{key}"] for key in ("weight", "bias", "row_class")}, read)
+
+    def _read(self, features: Tensor) -> Float[Tensor, "n_slots hidden"]:
+        """The last of the layers that are read."""
+        return features[:, -(features.shape[1] // len(self.encoder.layers)) :]
+
+    def _name_vectors(self, names: SlotBatch, read: Tensor) -> Tensor:
+        """Vectors of the names: the encoder's head knows them without the adapter."""
+        if self.encoder.head is None:
+            return read
+        vectors: Tensor = self.encoder.name_vectors(names)  # type: ignore[attr-defined]
+        return vectors
