@@ -157,6 +157,31 @@ class SlotBatch:
             anchors=None if self.anchors is None else self.anchors[keep],
         )
 
+    def beginnings(self, length: int) -> "SlotBatch":
+        """The batch with whole texts cut to the first tokens of their first window; other slots stay as they are.
+
+        Args:
+            length: tokens that a text keeps, special ones included.
+        """
+        if self.pooling != "text" or all(len(w) <= length for w in self.windows):
+            return self
+        slots, first = np.unique(self.spans[:, 0], return_index=True)
+        kept = [self.spans[i, 1] for i in first]
+        sizes = np.array([min(len(self.windows[w]), length) for w in kept])
+        cut = np.array([len(self.windows[w]) for w in kept]) - sizes
+        whole = self.spans[first, 3] == sizes + cut
+        ends = np.where(whole, sizes, np.minimum(self.spans[first, 3], sizes - (cut > 0)))
+
+        def shortened(rows: Sequence[Sequence[int]]) -> list[list[int]]:
+            return [[*rows[w][: n - 1], rows[w][-1]] for w, n in zip(kept, sizes, strict=True)]
+
+        return replace(
+            self,
+            windows=shortened(self.windows),
+            types=None if self.types is None else shortened(self.types),
+            spans=np.stack([slots, np.arange(len(kept)), self.spans[first, 2], ends], axis=1),
+        )
+
     def around_targets(self, width: int | None = None, seed: int = 0) -> "SlotBatch":
         """The batch without windows that hold no target of their item: what is needed to learn to find targets.
 

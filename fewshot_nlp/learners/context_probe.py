@@ -61,7 +61,10 @@ class ContextProbe(Learner):
 
     def fit(self, support: SlotBatch, *, meta: bool = False) -> State:
         """Mean and deviation of the features, and one head, or two where classes have coarser ones."""
-        features = self.features(support)
+        return self.solve(self.features(support), support)
+
+    def solve(self, features: Float[Tensor, "n_slots d"], support: SlotBatch) -> State:
+        """`fit`, the features of the support set given."""
         examples = features if bool(support.anchor_mask.all()) else features[~support.anchor_mask]
         state: State = {"mean": examples.mean(dim=0), "scale": examples.std(dim=0, correction=0) + 1e-3}
         weight = slot_weights(support, self.config.label_names, features)

@@ -1,21 +1,25 @@
-"""Contrastive tuning of the encoder on pairs of support slots, then logistic regression: the SetFit recipe.
+"""Contrastive tuning of the encoder's top layers on support slots, then heads before and after, averaged.
 
-Papers: Tunstall et al. 2022, Efficient Few-Shot Learning Without Prompts (SetFit, section 3: pairs of like and of
-different examples, 2 R n of them; loss "cosine" is the squared error of their cosine similarity to 1 and to 0);
-Khosla et al. 2020, Supervised Contrastive Learning (equation 2, loss "supervised").
-Deviations: slots instead of sentences, so that it works for words (balanced over classes: O does not swamp entities)
-and for answers (like: starts of different questions' answers; different: starts and other tokens). A step encodes its
-slots once and forms all pairs among them: 120 pairs of 16 slots cost 16 encodings, where SetFit, which encodes both
-sides of each pair, needs 240. Like and different pairs count half each by weight instead of being equally many.
-An adapter moves unless ``scope="all"``. Label names count for the head only. It refuses translation: pairs of
-like target tokens say nothing of the model's own head, which would no longer fit the tuned features.
-Meta-training is first-order: the query's loss at the tuned weights under the solved head, both taken as constants of
-the way that led there (as in FOMAML), moves the start. Data needed: two classes, one of them with two examples; best
-from 8 a class. Choose it when classes differ in meaning more than the frozen features tell, for tens of texts.
+Papers: Khosla et al. 2020, Supervised Contrastive Learning (equation 2, loss "supervised"); Tunstall et al. 2022, Efficient
+Few-Shot Learning Without Prompts (SetFit, section 3; loss "cosine" is the squared error of the pairs' cosine similarity to
+1 and to 0); Wortsman et al. 2022, Robust fine-tuning of zero-shot models (of its two ways to mix before and after, that of
+the outputs).
+Deviations: slots instead of sentences, so that it works for words (balanced over classes: O does not swamp entities) and for
+answers (like: starts of different questions' answers; different: starts and other tokens). A step encodes its slots once
+and forms all pairs among them; each label's name, as the encoder reads it before tuning, is one more like sample of its
+class. Like and different pairs count half each by weight in the "cosine" loss. Texts are tuned on by their first words. The
+layers below the adapter give their output once. The head before tuning keeps a share of the prediction, so that a bad
+tuning does half the harm.
+It refuses translation: pairs of like target tokens say nothing of the model's own head, which would no longer fit the
+tuned features. Meta-training is first-order: the query's loss at the tuned weights under the solved heads, both taken as
+constants of the way that led there (as in FOMAML), moves the start. Data needed: two classes, one of them with two
+examples; best from 8 a class. Choose it for texts, when seconds to adapt are fine.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -23,15 +27,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fewshot_nlp.backbone import Backbone
+from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.learners.adamw import Descent, first_order
 from fewshot_nlp.learners.base import Learner, LearnerConfig, State, check, check_choice, fast_weights
-from fewshot_nlp.learners.heads import linear_scores
-from fewshot_nlp.learners.inner_loop import need_adapter
-from fewshot_nlp.learners.linear_probe import solved_head
+from fewshot_nlp.learners.inner_loop import fast_bfloat16
 from fewshot_nlp.learners.slot_pairs import Draw, draws
 from fewshot_nlp.learners.start import examples_of, moving, to_move
 from fewshot_nlp.slots import SlotBatch
+
+TUNED, BEFORE = "tuned.", "before."
+"""Begin the keys of a state that belong to the heads after and before tuning."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,42 +45,52 @@ class ContrastiveConfig(LearnerConfig):
     """Settings of `Contrastive`.
 
     Args:
+        label_names: above 0, names are samples of the "supervised" loss and the head's, with the weight that it has for them.
+        steps: of AdamW; 0 tunes nothing. The time to adapt grows with it, after 20 the gain hardly does.
         scope: what is tuned: "adapter" or "all" weights of the encoder.
-        loss: "cosine" (SetFit) or "supervised" (Khosla et al. 2020).
-        iterations: R of the paper: so many pairs of either kind for each slot, within the bound; the paper has 20.
-        n_pairs: bound of the number of pairs, whatever the size of the support set.
+        top_layers: the last layers that the adapter goes into, where the encoder has none yet.
+        loss: "supervised" (Khosla et al. 2020) or "cosine" (SetFit).
         batch_size: slots that a step encodes, from 4; their pairs are the step's.
-        lr: learning rate of AdamW; None takes 1e-3 for an adapter and 2e-5 (the paper's) for all weights.
+        longest: tokens of a text that are tuned on.
+        lr: learning rate of AdamW; None takes 1e-3 for an adapter and 2e-5 (SetFit's) for all weights.
         weight_decay: AdamW's.
         max_grad_norm: gradients are scaled down to this norm.
         temperature: divides the similarities in the "supervised" loss.
-        C: inverse strength of the L2 penalty of the logistic regression.
+        head: learner that gives the heads, one with closed or convex solution.
+        head_config: its settings.
+        before: share of the head before tuning in the mixture of log-probabilities, in [0, 1]; at 0 there is none.
+        bfloat16: compute the encoder in bfloat16 while tuning; None does so where the processor has instructions for it.
     """
 
+    steps: int = 20
     scope: Literal["adapter", "all"] = "adapter"
-    loss: Literal["cosine", "supervised"] = "cosine"
-    iterations: int = 60
-    n_pairs: int = 8000
-    batch_size: int = 16
+    top_layers: int = 3
+    loss: Literal["supervised", "cosine"] = "supervised"
+    batch_size: int = 32
+    longest: int = 80
     lr: float | None = None
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
     temperature: float = 0.1
-    C: float = 30.0
+    head: str = "stacked_probe"
+    head_config: Mapping[str, Any] = field(default_factory=dict)
+    before: float = 0.5
+    bfloat16: bool | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check(self, "steps", 0, 10**5)
         check_choice(self, "scope", "adapter", "all")
-        check_choice(self, "loss", "cosine", "supervised")
-        check(self, "iterations", 1, 10**5)
-        check(self, "n_pairs", 1, 10**7)
+        check(self, "top_layers", 1, 1000)
+        check_choice(self, "loss", "supervised", "cosine")
         check(self, "batch_size", 4, 4096)
+        check(self, "longest", 8, 10**6)
         if self.lr is not None:
             check(self, "lr", 1e-9, 10)
         check(self, "weight_decay", 0, 10)
         check(self, "max_grad_norm", 1e-6, 1e6)
         check(self, "temperature", 1e-3, 1e3)
-        check(self, "C", 1e-6, 1e9)
+        check(self, "before", 0, 1)
 
 
 @LEARNERS.register("contrastive")
@@ -84,34 +100,56 @@ class Contrastive(Learner):
     name = "contrastive"
     config_class = ContrastiveConfig
     config: ContrastiveConfig
+    order_free = False
 
     def __init__(self, encoder: Backbone, config: ContrastiveConfig | None = None) -> None:
         super().__init__(encoder, config)
-        if self.config.scope == "adapter":
-            need_adapter(encoder, self.config.seed)
+        if self.config.scope == "adapter" and not encoder.adapter:
+            _attach(encoder, self.config)
+        head: Any = LEARNERS.get(self.config.head)
+        if not hasattr(head, "solve"):
+            solving = [name for name in LEARNERS.names() if hasattr(LEARNERS.get(name), "solve")]
+            raise FewShotError(f"head is {self.config.head!r}, but must be one of: {', '.join(solving)}.")
+        self.head = head(encoder, head.config_class.from_dict(dict(self.config.head_config)))
 
     def fit(self, support: SlotBatch, *, meta: bool = False) -> State:
-        """Tuned fast weights, and the head solved on their features."""
+        """Tuned fast weights, and the heads on the features before and after."""
         start = moving(self.encoder, self.config.scope)
-        tuned = {name: w.detach() for name, w in self._tune(support).items()}
-        with torch.no_grad():
-            features = self.features(support, fast_weights(tuned))
-        head = solved_head(features, support, self.config.label_names, self.config.C)
-        return (first_order(tuned, start) if meta else tuned) | head
+        with self._lower_layers_once():
+            with torch.no_grad():
+                state = {BEFORE + name: value for name, value in self.head.fit(support).items()}
+            tuned = {name: w.detach() for name, w in self._tune(support).items()}
+            with torch.no_grad():
+                features = self.features(support, fast_weights(tuned))
+                after = self.head.solve(features, support)
+        state = state if self.config.before else {}
+        state |= {TUNED + name: value for name, value in after.items()}
+        return (first_order(tuned, start) if meta else tuned) | state
 
     def score(
         self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
     ) -> Float[Tensor, "n_slots n_classes"]:
-        """A linear head on L2-normalised features."""
-        return linear_scores(state, F.normalize(features, dim=-1))
+        """The head after tuning, on tuned features."""
+        return self.head.score(_part(TUNED, state), features, batch)
+
+    def scores_of(
+        self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
+    ) -> Float[Tensor, "n_slots n_classes"]:
+        """The mixture of both heads, on tuned features and those before tuning."""
+        after = self.score(state, features, batch)
+        before = _part(BEFORE, state)
+        if not before:
+            return after
+        share = self.config.before
+        old = self.head.score(before, self.features(batch), batch)
+        return (1 - share) * batch.log_probabilities(after) + share * batch.log_probabilities(old)
 
     @torch.enable_grad()
     def _tune(self, support: SlotBatch) -> State:
         examples = examples_of(support)
-        examples = examples.select(examples.has_place)
+        examples = examples.select(examples.has_place).beginnings(self.config.longest)
         weights = to_move(moving(self.encoder, self.config.scope), meta=False)
-        bound = min(2 * self.config.iterations * examples.n_slots, self.config.n_pairs)
-        steps = draws(examples, bound, self.config.batch_size, self.config.seed) if bound else []
+        steps = draws(examples, self.config.steps, self.config.batch_size, self.config.seed)
         if not steps:
             return weights
         rate = self.config.lr or (2e-5 if self.config.scope == "all" else 1e-3)
@@ -123,18 +161,78 @@ class Contrastive(Learner):
             weight_decay=self.config.weight_decay,
             max_grad_norm=self.config.max_grad_norm,
         )
+        names = self._names(support)
         for draw in steps:
-            descent.step(self.pair_loss(examples, draw, weights))
+            descent.step(self.pair_loss(examples, draw, weights, names))
         return weights
 
-    def pair_loss(self, examples: SlotBatch, draw: Draw, weights: State) -> Tensor:
-        """The loss of a draw's pairs; each of its slots is encoded once."""
+    def _names(self, support: SlotBatch) -> tuple[Tensor, Tensor] | None:
+        """Features of the labels' names before tuning, and their targets."""
+        anchors = support.select(support.anchor_mask)
+        if self.config.label_names == 0 or self.config.loss != "supervised" or anchors.n_slots == 0:
+            return None
+        with torch.no_grad():
+            return self._last(self.features(anchors)), anchors.target_matrix
+
+    def pair_loss(
+        self, examples: SlotBatch, draw: Draw, weights: State, names: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
+        """The loss of a draw's pairs; each of its slots is encoded once.
+
+        Args:
+            examples: slots with targets.
+            draw: some of them, and their pairs.
+            weights: fast weights to encode them under.
+            names: features of label names, and their targets: samples of their classes.
+        """
         chosen = torch.zeros(examples.n_slots, dtype=torch.bool)
         chosen[draw.slots] = True
-        features = self.features(examples.select(chosen), fast_weights(weights))
+        device, wanted = self.encoder.device, self.config.bfloat16
+        enabled = fast_bfloat16(device) if wanted is None else wanted
+        with torch.autocast(device.type, torch.bfloat16, enabled=enabled):
+            features = self._last(self.features(examples.select(chosen), fast_weights(weights)))
         if self.config.loss == "cosine":
             return cosine_loss(features, draw)
+        if names is not None:
+            features, draw = _with_names(features, draw, examples.target_matrix[draw.slots], *names)
         return supervised_loss(features, draw, self.config.temperature)
+
+    def _last(self, features: Tensor) -> Float[Tensor, "n hidden"]:
+        """The last of the layers that are read: lower ones may be frozen."""
+        return features[:, -(features.shape[1] // len(self.encoder.layers)) :]
+
+    def _lower_layers_once(self) -> Any:
+        if self.config.scope == "all" or getattr(self.encoder, "lower", None) is not None:
+            return nullcontext()
+        return self.encoder.lower_layers_cached()
+
+
+def _attach(encoder: Backbone, config: ContrastiveConfig) -> None:
+    """LoRA of rank 8 on all linear modules of the top layers."""
+    from peft import LoraConfig
+
+    n_layers = int(encoder.model.config.num_hidden_layers)
+    adapter = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear")
+    encoder.attach(adapter, min(config.top_layers, n_layers), config.seed)
+
+
+def _part(prefix: str, state: State) -> State:
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+def _with_names(
+    features: Tensor, draw: Draw, targets: Tensor, names: Tensor, name_targets: Tensor
+) -> tuple[Tensor, Draw]:
+    """Names of the classes that a draw has join it: like the slots of their class, different from all others."""
+    present = (name_targets * targets.amax(dim=0)).sum(dim=1) > 0
+    rows = torch.cat([targets, name_targets[present]])
+    alike = rows @ rows.T > 0
+    old = len(targets)
+    alike[:old, :old] = draw.alike
+    different = ~alike
+    different[:old, :old] = draw.different
+    joined = Draw(slots=draw.slots, alike=alike.fill_diagonal_(False), different=different.fill_diagonal_(False))
+    return torch.cat([features, names[present].to(features)]), joined
 
 
 def cosine_loss(features: Float[Tensor, "n d"], draw: Draw) -> Tensor:

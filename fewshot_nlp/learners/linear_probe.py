@@ -45,7 +45,11 @@ class LinearProbe(Learner):
 
     def fit(self, support: SlotBatch, *, meta: bool = False) -> State:
         """Weights and biases of the regression on L2-normalised features."""
-        return solved_head(self.features(support), support, self.config.label_names, self.config.C)
+        return self.solve(self.features(support), support)
+
+    def solve(self, features: Float[Tensor, "n_slots d"], support: SlotBatch) -> State:
+        """`fit`, the features of the support set given."""
+        return solved_head(features, support, self.config.label_names, self.config.C)
 
     def score(
         self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch

@@ -1,4 +1,4 @@
-"""Pairs of support slots for contrastive tuning: a bounded number, balanced, and the same in any order of the support.
+"""Draws of support slots for contrastive tuning: balanced, and the same in any order of the support.
 
 Slots are alike if they share a class, and different if they do not and one of them has a class; of two slots without
 any class (context tokens that are no answer) nothing is known, and they are no pair.
@@ -34,15 +34,15 @@ class Draw:
         return int((self.alike | self.different).sum()) // 2
 
 
-def draws(examples: SlotBatch, n_pairs: int, size: int, seed: int) -> list[Draw]:
-    """Draws that have ``n_pairs`` pairs together, or a little less; none where all slots are alike.
+def draws(examples: SlotBatch, steps: int, size: int, seed: int) -> list[Draw]:
+    """One draw a step, with all pairs among its slots; none where all slots are alike.
 
     Each kind of slot (a set of classes, or none) gives a draw as many slots as any other, as far as it has them, so
     that the many words of class O do not swamp the few of an entity; a small kind's slots come again sooner.
 
     Args:
         examples: slots with targets.
-        n_pairs: bound of the number of pairs.
+        steps: number of draws.
         size: slots in a draw; from 4.
         seed: of the order in which slots come.
     """
@@ -54,19 +54,14 @@ def draws(examples: SlotBatch, n_pairs: int, size: int, seed: int) -> list[Draw]
     width = min(len(kinds), size // 2)
     result: list[Draw] = []
     turn = deque(torch.randperm(len(kinds), generator=generator).tolist())
-    left = n_pairs
-    while left > 0:
+    for _ in range(steps):
         chosen: list[int] = []
         for _ in range(width):
             queue = queues[turn[0]]
             turn.rotate(-1)
             chosen += [queue[i] for i in range(min(len(queue), size // width))]
             queue.rotate(-(size // width))
-        draw = _draw(examples.target_matrix, torch.tensor(chosen).sort().values)
-        if draw.n_pairs > left:
-            draw = _thinned(draw, left, generator)
-        result.append(draw)
-        left -= draw.n_pairs
+        result.append(_draw(examples.target_matrix, torch.tensor(chosen).sort().values))
     return result
 
 
@@ -88,12 +83,3 @@ def _draw(targets: Float[Tensor, "n_slots n_classes"], slots: Int[Tensor, " n"])
     some = rows.sum(dim=1) > 0
     different = ~alike & (some[:, None] | some)
     return Draw(slots=slots, alike=alike.fill_diagonal_(False), different=different.fill_diagonal_(False))
-
-
-def _thinned(draw: Draw, n_pairs: int, generator: torch.Generator) -> Draw:
-    """A draw with so many of its pairs, at random."""
-    pairs = (draw.alike | draw.different).triu().nonzero()
-    pairs = pairs[torch.randperm(len(pairs), generator=generator)[:n_pairs]]
-    keep = torch.zeros_like(draw.alike)
-    keep[pairs[:, 0], pairs[:, 1]] = keep[pairs[:, 1], pairs[:, 0]] = True
-    return Draw(slots=draw.slots, alike=draw.alike & keep, different=draw.different & keep)

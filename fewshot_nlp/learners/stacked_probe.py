@@ -78,7 +78,11 @@ class StackedProbe(Learner):
 
     def fit(self, support: SlotBatch, *, meta: bool = False) -> State:
         """Centre and scale of the features, one linear head, and the label names with their weight."""
-        blocks = self._blocks(self.features(support))
+        return self.solve(self.features(support), support)
+
+    def solve(self, features: Float[Tensor, "n_slots d"], support: SlotBatch) -> State:
+        """`fit`, the features of the support set given."""
+        blocks = self._blocks(features)
         anchors = support.anchor_mask
         examples = blocks[~anchors] if bool((~anchors).any()) else blocks
         mean = examples.mean(dim=0)

@@ -6,6 +6,7 @@ import torch
 from training_runs import config_of
 from vectors import Vectors, random_episode, slots
 
+from fewshot_nlp.backbone import Encoder
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.learners.contrastive import Contrastive, ContrastiveConfig
@@ -37,16 +38,15 @@ def hand_loss(shift, kind, temperature=0.1):
 
 def problem(**config):
     encoder = Vectors(torch.from_numpy(X))
-    return Contrastive(encoder, ContrastiveConfig(label_names=0.0, **config)), slots(range(5), Y, 3)
+    config = ContrastiveConfig(label_names=0.0, head="linear_probe", **config)
+    return Contrastive(encoder, config), slots(range(5), Y, 3)
 
 
 @pytest.mark.parametrize("loss", ["cosine", "supervised"])
 def test_one_step_is_adamw_on_the_loss_written_out(loss):
-    learner, support = problem(loss=loss, iterations=1, batch_size=6, lr=0.01, weight_decay=0.0)
-    (draw,) = draws(support, 9, 6, 0)
-    assert draw.n_pairs == 9  # of ten, the bound
-    learner.config = ContrastiveConfig(**{**learner.config.to_dict(), "n_pairs": 10})
-    (draw,) = draws(support, 10, 6, 0)
+    learner, support = problem(loss=loss, steps=1, batch_size=6, lr=0.01, weight_decay=0.0)
+    (draw,) = draws(support, 1, 6, 0)
+    assert int((draw.alike | draw.different).sum()) == 20  # ten pairs, in both orders
     theta = np.random.default_rng(0).normal(size=(3, 3)) * 0.1
     learner.encoder.adapter["shift"].data = torch.from_numpy(theta)
     value = learner.pair_loss(support, draw, {"fast.shift": torch.from_numpy(theta)})
@@ -63,14 +63,12 @@ def test_one_step_is_adamw_on_the_loss_written_out(loss):
     np.testing.assert_allclose(state["fast.shift"].numpy(), expected, rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.parametrize("n_pairs", [1, 7, 500])
 @pytest.mark.parametrize("normaliser", ["classes", "independent", "positions"])
-def test_pairs_are_bounded_and_balanced(n_pairs, normaliser):
+def test_draws_are_balanced(normaliser):
     targets = torch.zeros(204, 2)
     targets[:2, 0], targets[2:4, 1] = 1, 1  # the others have no class
-    batch = slots(range(204), targets, normaliser=normaliser)
-    found = draws(batch, n_pairs, 12, seed=0)
-    assert sum(draw.n_pairs for draw in found) == n_pairs
+    found = draws(slots(range(204), targets, normaliser=normaliser), 7, 12, seed=0)
+    assert len(found) == 7
     for draw in found:
         assert len(draw.slots) == 8  # four without a class, not a hundred
         assert len(draw.slots.unique()) == 8
@@ -85,7 +83,7 @@ def test_pairs_are_bounded_and_balanced(n_pairs, normaliser):
 
 def test_all_classes_come_when_a_draw_has_no_room_for_them():
     batch = slots(range(30), [i // 3 for i in range(30)], 10)
-    found = draws(batch, 84, 8, seed=1)
+    found = draws(batch, 3, 8, seed=1)
     assert [int(d.alike.sum()) // 2 for d in found] == [4, 4, 4]
     assert {int(s) // 3 for d in found for s in d.slots} == set(range(10))
     assert all(len(d.slots) == 8 for d in found)
@@ -96,12 +94,12 @@ def test_draws_do_not_depend_on_order_or_names():
     batch = slots(range(12), y, 3)
     order = torch.randperm(12, generator=torch.Generator().manual_seed(3))
     other = slots(order.tolist(), (2 - y)[order], 3)
-    for one, two in zip(draws(batch, 40, 8, 5), draws(other, 40, 8, 5), strict=True):
+    for one, two in zip(draws(batch, 4, 8, 5), draws(other, 4, 8, 5), strict=True):
         assert set(one.slots.tolist()) == set(order[two.slots].tolist())
 
 
 def test_one_kind_of_slots_has_nothing_to_tell_apart():
-    assert draws(slots(range(4), [1] * 4, 3), 100, 8, 0) == []
+    assert draws(slots(range(4), [1] * 4, 3), 5, 8, 0) == []
     learner, _ = problem()
     assert torch.equal(
         learner.adapt(slots(range(4), [1] * 4, 3)).state["fast.shift"], torch.zeros(3, 3).double()
@@ -112,7 +110,7 @@ def test_one_kind_of_slots_has_nothing_to_tell_apart():
 @pytest.mark.parametrize("normaliser", ["classes", "independent", "positions"])
 def test_tuned_features_are_better_separated(normaliser, loss):
     encoder, support, query = random_episode(normaliser, noise=0.8, n_support=30, n_query=60)
-    learner = Contrastive(encoder, ContrastiveConfig(loss=loss, lr=0.02))
+    learner = Contrastive(encoder, ContrastiveConfig(loss=loss, lr=0.02, steps=60, batch_size=16, before=0.0, head="linear_probe"))
     state = learner.adapt(support).state
     kind = query.target_matrix.argmax(1)
 
@@ -126,9 +124,55 @@ def test_tuned_features_are_better_separated(normaliser, loss):
     assert query.loss(learner.query_scores(state, query)) < query.loss(probe.scores(query)) + 0.2
 
 
+def test_label_names_are_samples_of_their_classes():
+    """The supervised loss over slots and names, by loops; names are constants."""
+    learner, support = problem(loss="supervised")
+    (draw,) = draws(support, 1, 6, 0)
+    names = torch.tensor([[1.0, 0.0, 0.2], [0.0, 1.0, 0.1], [0.2, 0.1, 1.0]]).double()
+    value = learner.pair_loss(support, draw, {}, (names, torch.eye(3)))
+    u = np.concatenate([X[draw.slots.numpy()], names.numpy()])
+    u /= np.linalg.norm(u, axis=1, keepdims=True)
+    y = [*(Y[i] for i in draw.slots.tolist()), 0, 1, 2]
+    rows = []
+    for i in range(len(u)):
+        others = [j for j in range(len(u)) if j != i]
+        total = np.log(sum(np.exp(u[i] @ u[j] / 0.1) for j in others))
+        rows.append(np.mean([total - u[i] @ u[j] / 0.1 for j in others if y[i] == y[j]]))
+    assert float(value) == pytest.approx(np.mean(rows), rel=1e-9)
+
+
+def test_the_prediction_is_the_mixture_of_the_heads_before_and_after():
+    encoder, support, query = random_episode()
+    settings = {"head": "linear_probe", "steps": 6, "lr": 0.05}
+    parts = [
+        Contrastive(encoder, ContrastiveConfig(**settings, before=share)) for share in (0.0, 0.25, 1.0)
+    ]
+    after, mixed, before = (p.adapt(support).scores(query).log_softmax(1) for p in parts)
+    torch.testing.assert_close(mixed, (0.75 * after + 0.25 * before).log_softmax(1))
+    plain = LinearProbe(encoder).adapt(support).scores(query).log_softmax(1)
+    torch.testing.assert_close(before, plain)
+    assert not torch.allclose(after, plain, atol=1e-2)
+
+
+def test_texts_are_tuned_on_by_their_beginnings(tiny_encoder_folder):
+    from fewshot_nlp.storage import new_pipeline
+
+    encoder = Encoder.from_pretrained(tiny_encoder_folder)
+    task = new_pipeline("classification", {}, encoder, "prototypical", {}).task
+    texts = ["the bank paid my card " * 30, "court", "the judge gave a letter to the court of law"]
+    batch = task.collate([task.query(t) for t in texts], ("x", "y"), encoder.tokenizer, with_targets=False)
+    assert len(batch.windows) > 3  # the first text has several
+    short = batch.beginnings(8)
+    assert [len(w) for w in short.windows] == [8, 3, 8]
+    firsts = [batch.windows[batch.spans[batch.spans[:, 0] == i][0, 1]] for i in range(3)]
+    for cut, whole in zip(short.windows, firsts, strict=True):
+        assert list(cut) == [*whole[: len(cut) - 1], whole[-1]]
+    torch.testing.assert_close(encoder.features(short)[1], encoder.features(batch)[1])
+
+
 def test_meta_gradient_is_the_querys_at_the_tuned_weights():
     encoder, support, query = random_episode()
-    learner = Contrastive(encoder, ContrastiveConfig(iterations=5))
+    learner = Contrastive(encoder, ContrastiveConfig(steps=5, before=0.0, head="linear_probe"))
     shift = encoder.adapter["shift"].requires_grad_()
     learner.meta_loss(support, query).backward()
     state = learner.adapt(support).state
@@ -142,9 +186,10 @@ def test_meta_gradient_is_the_querys_at_the_tuned_weights():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"n_pairs": 0}, "n_pairs is 0, but must be a number from 1"),
+        ({"steps": -1}, "steps is -1, but must be a number from 0"),
+        ({"before": 1.5}, "before is 1.5, but must be a number from 0 to 1"),
         ({"batch_size": 2}, "batch_size is 2, but must be a number from 4"),
-        ({"loss": "triplet"}, "loss is 'triplet', but must be one of: cosine, supervised"),
+        ({"loss": "triplet"}, "loss is 'triplet', but must be one of: supervised, cosine"),
         ({"lr": -1.0}, "lr is -1.0"),
         ({"R": 20}, "ContrastiveConfig has no setting 'R'"),
     ],
@@ -160,7 +205,7 @@ def test_meta_training_lowers_the_meta_validation_loss(tmp_path, tiny_encoder_fo
         tmp_path,
         tiny_encoder_folder,
         learner="contrastive",
-        learner_config={"n_pairs": 100, "batch_size": 12},
+        learner_config={"steps": 6, "batch_size": 12, "head": "linear_probe", "before": 0.0},
         outer_lr=5e-2,
         outer_steps=12,
         val_every=12,
