@@ -19,6 +19,7 @@ import torch
 from records import append_record, earlier_records, read_records
 
 from fewshot_nlp import FewShotQA
+from fewshot_nlp.backbone.bundled import shipped_folder
 from fewshot_nlp.evaluator import mean_and_interval
 from fewshot_nlp.model_card import model_card
 from fewshot_nlp.sampling import KShot
@@ -148,7 +149,7 @@ def card(path: Path) -> None:
     text = model_card(model, "question_answering").replace('("question_answering")', "()")
     head, limits = text.split("## Limits")
     files = {"README.md": f"{head}{about}\n## Limits{limits}"}
-    save(FewShotQA.start, model.pipeline, extra=model.extra, files=files, half=True)
+    save(shipped_folder("question_answering"), model.pipeline, extra=model.extra, files=files, half=True)
 
 
 def main() -> None:

@@ -45,9 +45,7 @@ class Pipeline:
             examples, labels, self.learner.encoder.tokenizer, with_targets=True, descriptions=words
         )
 
-    def names(
-        self, labels: Sequence[str], descriptions: Mapping[str, str] | None = None
-    ) -> SlotBatch | None:
+    def names(self, labels: Sequence[str], descriptions: Mapping[str, str] | None = None) -> SlotBatch | None:
         """Slots of the labels' names for the encoder's own head of them; None where it has none to read them."""
         if self.learner.encoder.head is None or self.learner.config.head_weight == 0 or not labels:
             return None

@@ -130,7 +130,9 @@ class SlotBatch:
         begin = (np.cumsum(lengths) - lengths)[self.spans[:, 1]]
         first, last = begin + self.spans[:, 2], begin + self.spans[:, 3]
         keys = np.zeros(self.n_slots, np.uint64)
-        np.add.at(keys, self.spans[:, 0], (sums[last] - sums[first]) * inverse.cumprod(dtype=np.uint64)[first])
+        np.add.at(
+            keys, self.spans[:, 0], (sums[last] - sums[first]) * inverse.cumprod(dtype=np.uint64)[first]
+        )
         return keys.view(np.int64)
 
     def select(self, keep: Bool[Tensor, " n_slots"]) -> "SlotBatch":

@@ -163,8 +163,13 @@ def load(
     if config["labels"] is not None and (layers is not None or not own):
         raise FewShotError(
             f"{folder} is adapted to {len(config['labels'])} labels by {config['learner']} on layers "
-            f"{config['encoder'].get('layers')}; another learner or other layers need a model that is only meta-trained, or "
-            "an encoder to adapt."
+            f"{config['encoder'].get('layers')}; another learner or other layers need a model that is only "
+            "meta-trained, or an encoder to adapt."
+        )
+    if layers is not None and own and any(name.startswith("learner.") for name in tensors):
+        raise FewShotError(
+            f"{folder} has a trained part of {config['learner']} that reads layers "
+            f"{config['encoder'].get('layers')}; leave layers out, or name another learner."
         )
     encoder = _encoder_from_json(config["task"], config["encoder"], folder, encoder_options)
     if config["encoder"].get("head") is not None:
@@ -285,13 +290,19 @@ def _head_from_json(values: Mapping[str, Any], encoder: Backbone, folder: Path) 
             f"{folder / CONFIG} is damaged: its head reads layer {values['layer']} in width {values['width']}, but the "
             f"encoder has {n_layers} layers; save the model again, or fetch it again."
         )
-    return LabelNameHead(int(encoder.model.config.hidden_size), **values).requires_grad_(False).to(encoder.device)
+    return (
+        LabelNameHead(int(encoder.model.config.hidden_size), **values)
+        .requires_grad_(False)
+        .to(encoder.device)
+    )
 
 
 def _choose_layers(encoder: Backbone, layers: Any, folder: Path) -> None:
     choose = getattr(encoder, "choose_layers", None)
     if choose is None:
-        raise FewShotError(f"{folder} holds a sequence-to-sequence model, whose layers cannot be chosen; leave layers out.")
+        raise FewShotError(
+            f"{folder} holds a sequence-to-sequence model, whose layers cannot be chosen; leave layers out."
+        )
     choose(layers)
 
 

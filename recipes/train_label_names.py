@@ -1,4 +1,5 @@
-"""Trains the start of entity recognition that the package ships: an adapter in the top layers and a head of label names.
+"""Trains the start of entity recognition that the package ships: an adapter in the top layers and a head of label
+names.
 
 Rows of general, scientific and intent sources are read together; in each step a source asks for some of its types only,
 the others are "O", so that the head learns to look for what it is asked for. The settings and the words for each type
@@ -90,7 +91,9 @@ class Source:
         """How often it is drawn, relative to the others."""
         return float(min(largest, (len(self.examples) * len(self.types)) ** 0.5))
 
-    def draw(self, random: np.random.Generator, n_rows: int, settings: Settings) -> tuple[list[Example], list[str]]:
+    def draw(
+        self, random: np.random.Generator, n_rows: int, settings: Settings
+    ) -> tuple[list[Example], list[str]]:
         """Some rows, and the types that are asked for."""
         types = self.types
         if len(types) > 1 and random.random() < settings.subset:
@@ -104,7 +107,9 @@ class Source:
                 rows.append(int(random.integers(len(self.examples))))
         wanted = frozenset(types)
         restrict = NER(scheme="bio").restrict
-        return [Example(e.inputs, restrict(e.target, wanted)) for e in (self.examples[i] for i in rows)], types
+        return [
+            Example(e.inputs, restrict(e.target, wanted)) for e in (self.examples[i] for i in rows)
+        ], types
 
 
 def batch_of(
@@ -127,8 +132,8 @@ class Model:
 
     Args:
         settings: of the run.
-        n_sources: each has a bias of its own for "O", which is left behind after training: sources differ in how much they
-            leave out.
+        n_sources: each has a bias of its own for "O", which is left behind after training: sources differ in how much
+            they leave out.
         device: of the encoder.
     """
 
@@ -184,7 +189,9 @@ def train(settings: Settings, folder: Path, stop_after: int) -> None:
     accelerator = Accelerator()
     sources = [Source(name, splits, settings.longest) for name, splits in sorted(settings.sources.items())]
     model = Model(settings, len(sources), accelerator.device)
-    head = {f"head.{n}": p for n, p in model.head.named_parameters() if p.requires_grad} | {"bias": model.bias}
+    head = {f"head.{n}": p for n, p in model.head.named_parameters() if p.requires_grad} | {
+        "bias": model.bias
+    }
     run = Run(
         model.encoder.adapter,
         head,

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from source_training import Run
 from torch import nn
 
 from fewshot_nlp import FewShotError, FewShotQA
@@ -30,12 +31,10 @@ from fewshot_nlp.model_card import model_card
 from fewshot_nlp.pipeline import Pipeline
 from fewshot_nlp.sources.loading import load_rows
 from fewshot_nlp.storage import load, new_pipeline, save
-from fewshot_nlp.training.checkpoint import Checkpoint, load_newest, save_checkpoint
 
 SOURCES = ("squad_v1", "squad_v2", "squadshifts_amazon", "squadshifts_newwiki", "squadshifts_reddit")
 NEVER = [(name, split) for name in ("squad_v1", "squad_v2") for split in ("validation", "test")]
 LINEAR = ["query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"]
-MOMENTS = ("exp_avg", "exp_avg_sq")
 ADAPTING: dict[str, Any] = {
     "start": "meta",
     "n_classes": 2,
@@ -148,75 +147,23 @@ def trainable(pipeline: Pipeline) -> tuple[dict[str, nn.Parameter], dict[str, nn
     return encoder.adapter or layers, head
 
 
-class Run:
-    """Parameters, their optimiser, and the rate of each step."""
-
-    def __init__(self, settings: Settings, pipeline: Pipeline, n_rows: int, folder: Path) -> None:
-        self.settings, self.folder, self.fingerprints = settings, folder, {"rows": str(n_rows)}
-        body, head = trainable(pipeline)
-        self.parameters = body | head
-        self.optimiser = torch.optim.AdamW(
-            [
-                {"params": list(body.values()), "lr": settings.lr, "top": settings.lr},
-                {"params": list(head.values()), "lr": settings.head_lr, "top": settings.head_lr},
-            ],
-            weight_decay=0.01,
-        )
-        self.step = 0
-        for parameter in self.parameters.values():
-            parameter.requires_grad_()
-
-    def update(self, accelerator: Accelerator) -> None:
-        """One optimiser step with the mean gradient of all processes; the rate rises, then falls linearly."""
-        for parameter in self.parameters.values():
-            if accelerator.num_processes > 1:
-                parameter.grad = accelerator.reduce(parameter.grad, "mean")
-        nn.utils.clip_grad_norm_(list(self.parameters.values()), 1.0)
-        steps = self.settings.steps
-        warm = max(1, steps // 16)
-        for group in self.optimiser.param_groups:
-            group["lr"] = group["top"] * min((self.step + 1) / warm, max(0.02, 1 - self.step / steps))
-        self.optimiser.step()
-        self.optimiser.zero_grad()
-        self.step += 1
-
-    def save(self) -> None:
-        """A checkpoint."""
-        tensors: dict[str, torch.Tensor] = {f"parameter.{n}": p for n, p in self.parameters.items()}
-        for name, parameter in self.parameters.items():
-            tensors |= {f"{key}.{name}": self.optimiser.state[parameter][key] for key in MOMENTS}
-        found = Checkpoint(
-            step=self.step,
-            tensors=tensors,
-            config=asdict(self.settings),
-            fingerprints=self.fingerprints,
-            best=None,
-        )
-        save_checkpoint(self.folder, found, keep_last=1)
-
-    def resume(self) -> None:
-        """Takes up the newest checkpoint, where there is one."""
-        found = load_newest(self.folder, asdict(self.settings), self.fingerprints)
-        if found is None:
-            return
-        self.step = found.step
-        with torch.no_grad():
-            for name, parameter in self.parameters.items():
-                parameter.copy_(found.tensors[f"parameter.{name}"])
-                self.optimiser.state[parameter] = {
-                    "step": torch.tensor(float(found.step)),
-                    **{key: found.tensors[f"{key}.{name}"].to(parameter.device) for key in MOMENTS},
-                }
-        logger.info("going on from step %d", found.step)
-
-
 def train(settings: Settings, folder: Path, stop_after: int, start: Path | None) -> None:
     """Steps that are left, at most so many as a run may do, and then the model as it is."""
     accelerator = Accelerator()
     pipeline = build(settings, accelerator.device, start)
     learner, task = pipeline.learner, pipeline.task
     rows = sources(settings.limit)
-    run = Run(settings, pipeline, len(rows), folder / "checkpoints")
+    body, head = trainable(pipeline)
+    run = Run(
+        body,
+        head,
+        lr=settings.lr,
+        head_lr=settings.head_lr,
+        steps=settings.steps,
+        settings=asdict(settings),
+        data={"rows": str(len(rows))},
+        folder=folder / "checkpoints",
+    )
     run.resume()
     began, first, mean = time.perf_counter(), run.step, 0.0
     last = min(settings.steps, run.step + (stop_after or settings.steps))

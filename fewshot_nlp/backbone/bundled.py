@@ -61,6 +61,32 @@ TRANSLATION = "fewshot-nlp/marian-de-en"
 """The name of the translation model that ships with the package, German to English."""
 
 
+PRETRAINED = Path(__file__).parents[1] / "pretrained"
+
+
+def shipped_folder(task: str) -> Path:
+    """Folder of the trained model that ships with the package for a task, its weights compared with ``SHA256SUMS``.
+
+    Raises:
+        FewShotError: when the weights are not those that ship.
+    """
+    folder = PRETRAINED / task
+    lines = (PRETRAINED / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
+    sums = {name: digest for digest, name in map(str.split, lines)}
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        raise FewShotError(f"{weights} is missing; reinstall it: pip install --force-reinstall fewshot-nlp.")
+    stat = weights.stat()
+    digest = _file_sha256(weights, stat.st_size, stat.st_mtime_ns)
+    expected = sums[f"{task}/model.safetensors"]
+    if digest != expected:
+        raise FewShotError(
+            f"{weights} has sha256 {digest[:12]}..., but {expected[:12]}... ships: the file was changed or cut short; "
+            "reinstall it: pip install --force-reinstall fewshot-nlp."
+        )
+    return folder
+
+
 def translation_folder() -> Path:
     """Folder of the translation model that ships with the package."""
-    return Path(__file__).parents[1] / "pretrained" / "translation"
+    return shipped_folder("translation")

@@ -2,8 +2,8 @@
 
 Papers: Ma et al. 2022, Label Semantics for Few Shot Named Entity Recognition (a class is scored by the product of the
 slot's vector with a vector of its name); Zaratiana et al. 2024, GLiNER (types as words, many sources).
-Deviations: words instead of spans; names are read once by the encoder without its adapter, so that 100 types cost no more
-than 5 when predicting; BIO classes of a type share its name and differ in their projection.
+Deviations: words instead of spans; names are read once by the encoder without its adapter, so that 100 types cost no
+more than 5 when predicting; BIO classes of a type share its name and differ in their projection.
 """
 
 from collections.abc import Sequence
@@ -19,9 +19,9 @@ State = dict[str, Tensor]
 class LabelNameHead(nn.Module):
     """Scores of slots by the names of their classes.
 
-    A class without a name is the rest ("O" of entities) and has a learned vector. Of the classes of one coarser class, the
-    first (B-X) and the others (I-X) read the name through a projection each; where there are no coarser classes, a class is
-    either of the two.
+    A class without a name is the rest ("O" of entities) and has a learned vector. Of the classes of one coarser
+    class, the first (B-X) and the others (I-X) read the name through a projection each; where there are no coarser
+    classes, a class is either of the two.
 
     Args:
         hidden_size: length of a layer's output.
@@ -56,10 +56,11 @@ class LabelNameHead(nn.Module):
         """
         unit = F.normalize(names, dim=1) * names.shape[1] ** 0.5
         first, inner = self.first(unit), self.inner(unit)
-        rows, classes = [], []
+        rows: list[Tensor] = []
+        classes: list[int] = []
         for number, has_name in enumerate(named):
             if not has_name:
-                ways = [self.rest]
+                ways: list[Tensor] = [self.rest]
             elif coarse is None:
                 ways = [first[number], inner[number]]
             else:
@@ -75,9 +76,7 @@ class LabelNameHead(nn.Module):
         }
 
     @staticmethod
-    def scores(
-        state: State, features: Float[Tensor, "n_slots hidden"]
-    ) -> Float[Tensor, "n_slots n_classes"]:
+    def scores(state: State, features: Float[Tensor, "n_slots hidden"]) -> Float[Tensor, "n_slots n_classes"]:
         """Scores (unnormalised log-probabilities) of slots.
 
         Args:

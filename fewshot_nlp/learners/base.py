@@ -143,7 +143,9 @@ class Learner(nn.Module, ABC):
         self._check_prior()
         with torch.no_grad():
             prior = {} if names is None else prior_state(self.encoder, names, support)
-            alone = prior and bool(support.anchor_mask.all())  # no example: the head's scores stand for themselves
+            alone = prior and bool(
+                support.anchor_mask.all()
+            )  # no example: the head's scores stand for themselves
             state = prior if alone else {**self.fit(support), **prior}
         bad = next((key for key, value in state.items() if not torch.isfinite(value).all()), None)
         if bad is not None:

@@ -1,18 +1,18 @@
 """Contrastive tuning of the encoder's top layers on support slots, then heads before and after, averaged.
 
-Papers: Khosla et al. 2020, Supervised Contrastive Learning (equation 2, loss "supervised"); Tunstall et al. 2022, Efficient
-Few-Shot Learning Without Prompts (SetFit, section 3; loss "cosine" is the squared error of the pairs' cosine similarity to
-1 and to 0); Wortsman et al. 2022, Robust fine-tuning of zero-shot models (of its two ways to mix before and after, that of
-the outputs).
-Deviations: slots instead of sentences, so that it works for words (balanced over classes: O does not swamp entities) and for
-answers (like: starts of different questions' answers; different: starts and other tokens). A step encodes its slots once
-and forms all pairs among them; each label's name, as the encoder reads it before tuning, is one more like sample of its
-class. Like and different pairs count half each by weight in the "cosine" loss. Texts are tuned on by their first words. The
-layers below the adapter give their output once. The head before tuning keeps a share of the prediction, so that a bad
-tuning does half the harm.
+Papers: Khosla et al. 2020, Supervised Contrastive Learning (equation 2, loss "supervised"); Tunstall et al. 2022,
+Efficient Few-Shot Learning Without Prompts (SetFit, section 3; loss "cosine" is the squared error of the pairs'
+cosine similarity to 1 and to 0); Wortsman et al. 2022, Robust fine-tuning of zero-shot models (of its two ways to mix
+before and after, that of the outputs).
+Deviations: slots instead of sentences, so that it works for words (balanced over classes: O does not swamp entities)
+and for answers (like: starts of different questions' answers; different: starts and other tokens). A step encodes its
+slots once and forms all pairs among them; each label's name, as the encoder reads it before tuning, is one more like
+sample of its class. Like and different pairs count half each by weight in the "cosine" loss. Texts are tuned on by
+their first words. The layers below the adapter give their output once. The head before tuning keeps a share of the
+prediction, so that a bad tuning does half the harm.
 It refuses translation: pairs of like target tokens say nothing of the model's own head, which would no longer fit the
-tuned features. Meta-training is first-order: the query's loss at the tuned weights under the solved heads, both taken as
-constants of the way that led there (as in FOMAML), moves the start. Data needed: two classes, one of them with two
+tuned features. Meta-training is first-order: the query's loss at the tuned weights under the solved heads, both taken
+as constants of the way that led there (as in FOMAML), moves the start. Data needed: two classes, one of them with two
 examples; best from 8 a class. Choose it for texts, when seconds to adapt are fine.
 """
 
@@ -45,7 +45,8 @@ class ContrastiveConfig(LearnerConfig):
     """Settings of `Contrastive`.
 
     Args:
-        label_names: above 0, names are samples of the "supervised" loss and the head's, with the weight that it has for them.
+        label_names: above 0, names are samples of the "supervised" loss and the head's, with the weight that it has
+            for them.
         steps: of AdamW; 0 tunes nothing. The time to adapt grows with it, after 20 the gain hardly does.
         scope: what is tuned: "adapter" or "all" weights of the encoder.
         top_layers: the last layers that the adapter goes into, where the encoder has none yet.
@@ -59,7 +60,8 @@ class ContrastiveConfig(LearnerConfig):
         head: learner that gives the heads, one with closed or convex solution.
         head_config: its settings.
         before: share of the head before tuning in the mixture of log-probabilities, in [0, 1]; at 0 there is none.
-        bfloat16: compute the encoder in bfloat16 while tuning; None does so where the processor has instructions for it.
+        bfloat16: compute the encoder in bfloat16 while tuning; None does so where the processor has instructions for
+            it.
     """
 
     steps: int = 20
@@ -130,7 +132,8 @@ class Contrastive(Learner):
         self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
     ) -> Float[Tensor, "n_slots n_classes"]:
         """The head after tuning, on tuned features."""
-        return self.head.score(_part(TUNED, state), features, batch)
+        scores: Tensor = self.head.score(_part(TUNED, state), features, batch)
+        return scores
 
     def scores_of(
         self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
@@ -231,7 +234,9 @@ def _with_names(
     alike[:old, :old] = draw.alike
     different = ~alike
     different[:old, :old] = draw.different
-    joined = Draw(slots=draw.slots, alike=alike.fill_diagonal_(False), different=different.fill_diagonal_(False))
+    joined = Draw(
+        slots=draw.slots, alike=alike.fill_diagonal_(False), different=different.fill_diagonal_(False)
+    )
     return torch.cat([features, names[present].to(features)]), joined
 
 

@@ -1,12 +1,12 @@
 """Label names: slots are scored by what their classes are called, and examples correct what the names get wrong.
 
-Papers: Ma et al. 2022, Label Semantics for Few Shot Named Entity Recognition (a head made of names); Friedman 2001, Greedy
-Function Approximation (a learner fitted to what the loss's gradient leaves); Bertinetto et al. 2019, Meta-Learning with
-Differentiable Closed-Form Solvers (which here is a ridge regression).
-Deviations: one step of boosting instead of many, so that the whole is in closed form and can be differentiated; the head
-of names is trained over many sources at once (recipes/train_label_names.py) or by episodes, and an encoder that was
-trained with one lends it. It refuses tasks without labels. Data needed: none, if the names say what they mean; untrained,
-some examples. Choose it with no example at all, or where few examples meet telling names.
+Papers: Ma et al. 2022, Label Semantics for Few Shot Named Entity Recognition (a head made of names); Friedman 2001,
+Greedy Function Approximation (a learner fitted to what the loss's gradient leaves); Bertinetto et al. 2019,
+Meta-Learning with Differentiable Closed-Form Solvers (which here is a ridge regression).
+Deviations: one step of boosting instead of many, so that the whole is in closed form and can be differentiated; the
+head of names is trained over many sources at once (recipes/train_label_names.py) or by episodes, and an encoder that
+was trained with one lends it. It refuses tasks without labels. Data needed: none, if the names say what they mean;
+untrained, some examples. Choose it with no example at all, or where few examples meet telling names.
 """
 
 from dataclasses import dataclass
@@ -71,7 +71,8 @@ class LabelNames(Learner):
         anchors = support.anchor_mask
         if support.normaliser == "positions":
             raise FewShotError(
-                "label_names works by the names of labels, and this task has no labels; take another learner, such as fine_tune."
+                "label_names works by the names of labels, and this task has no labels; take another learner, such as "
+                "fine_tune."
             )
         read = self._read(self.features(support))
         state: State = {}
@@ -104,7 +105,9 @@ class LabelNames(Learner):
         """Scores by the names, or one zero where names are left out."""
         if "names.bias" not in state:
             return read.new_zeros(1)
-        return self.names.scores({key: state[f"names.{key}"] for key in ("weight", "bias", "row_class")}, read)
+        return self.names.scores(
+            {key: state[f"names.{key}"] for key in ("weight", "bias", "row_class")}, read
+        )
 
     def _read(self, features: Tensor) -> Float[Tensor, "n_slots hidden"]:
         """The last of the layers that are read."""

@@ -4,6 +4,7 @@ log p = (1 - w) log p_learner + w log p_head, with w falling with the number of 
 less sure). Where the support set has labelled the very tokens of a slot, it has said what they are, and w is 0.
 """
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -31,7 +32,7 @@ def prior_state(encoder: Backbone, names: SlotBatch, support: SlotBatch) -> dict
     named = torch.zeros(names.n_classes, dtype=torch.bool)
     named[names.target_matrix.sum(dim=0) > 0] = True
     labelled = named[support.target_matrix.argmax(dim=1)] & ~support.anchor_mask
-    keys = torch.from_numpy(support.token_keys)[labelled].unique()
+    keys = torch.from_numpy(np.unique(support.token_keys[labelled.numpy()]))
     return {PRIOR + key: value for key, value in state.items()} | {PRIOR + "labelled": keys}
 
 
@@ -75,4 +76,5 @@ def with_prior(
     labelled = torch.isin(torch.from_numpy(batch.token_keys), state[PRIOR + "labelled"].cpu())
     share = (weight / n_labels**0.5) * (~labelled).to(scores)[:, None]
     theirs = F.log_softmax(prior_scores(state, read).to(scores), dim=1)
-    return (1 - share) * F.log_softmax(scores, dim=1) + share * theirs
+    mixed: Tensor = (1 - share) * F.log_softmax(scores, dim=1) + share * theirs
+    return mixed

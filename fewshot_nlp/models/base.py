@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from fewshot_nlp.backbone import BACKBONES
-from fewshot_nlp.backbone.bundled import resolve
+from fewshot_nlp.backbone.bundled import resolve, shipped_folder
 from fewshot_nlp.episode import Example, Json, Query
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.evaluator import Report
@@ -46,8 +46,8 @@ class FewShotModel:
     """Learner settings, task options and encoder options that go with the default learner."""
     bundled_learner_config: ClassVar[dict[str, Any]] = {}
     """Further learner settings for the model that ships, which is smaller than others."""
-    start: ClassVar[Path | None] = None
-    """Folder of the meta-trained model that ships with the package, where there is one for the task."""
+    ships: ClassVar[bool] = False
+    """Whether a meta-trained start for the task ships with the package."""
 
     def __init__(
         self,
@@ -97,16 +97,24 @@ class FewShotModel:
         Raises:
             FewShotError: an unknown learner or setting, or files that are missing, damaged or unsafe.
         """
-        own_start = name is None and cls.start is not None and adapter is None
-        folder = cls.start if own_start else _find_model_folder(name, encoder_options.get("revision"))
+        own_start = name is None and cls.ships and adapter is None
+        folder = (
+            shipped_folder(cls.task_name)
+            if own_start
+            else _find_model_folder(name, encoder_options.get("revision"))
+        )
         if folder is not None:
             if adapter or top_layers:
                 raise FewShotError(
-                    f"{name or 'The model that ships'} has an adapter of its own already; leave adapter and top_layers out, "
-                    "or name an encoder."
+                    f"{name or 'The model that ships'} has an adapter of its own already; leave adapter and "
+                    "top_layers out, or name an encoder."
                 )
             encoder_options.pop("revision", None)
-            choice = {"learner": learner, "learner_config": learner_config, "task_config": task_config}
+            choice: dict[str, Any] = {
+                "learner": learner,
+                "learner_config": learner_config,
+                "task_config": task_config,
+            }
             saved = load(folder, **choice, **encoder_options)
             if saved.pipeline.task.name != cls.task_name:
                 raise FewShotError(

@@ -7,7 +7,10 @@ from fewshot_nlp.models.base import FewShotModel
 
 
 class FewShotNER(FewShotModel):
-    """Finds entities in texts after a few labelled sentences.
+    """Finds entities in texts after a few labelled sentences, or after their types' names alone.
+
+    Without a name it starts from what ships with the package: an adapter and a head of label names that were trained on
+    general, scientific and intent texts.
 
     Example:
         >>> ner = FewShotNER.from_pretrained()  # doctest: +SKIP
@@ -17,6 +20,7 @@ class FewShotNER(FewShotModel):
     """
 
     task_name = "ner"
+    ships = True
     default_learner = "context_probe"
     default_task_config = {"scheme": "bio"}  # noqa: RUF012 - read only
     default_encoder = {"layers": (0.5,)}  # noqa: RUF012

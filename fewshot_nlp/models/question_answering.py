@@ -1,14 +1,11 @@
 """Few-shot extractive question answering."""
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.models.base import FewShotModel
 from fewshot_nlp.tasks.answers import mark_answer
-
-START = Path(__file__).parents[1] / "pretrained" / "question_answering"
 
 
 class FewShotQA(FewShotModel):
@@ -23,7 +20,7 @@ class FewShotQA(FewShotModel):
 
     task_name = "question_answering"
     default_learner = "fine_tune"
-    start = START
+    ships = True
 
     def predict(self, rows: Iterable[Any], *, top_n: int | None = None) -> list[dict[str, Any]]:
         """The answer to each question, its probability, and its character offsets in the context.

@@ -110,7 +110,10 @@ def test_one_kind_of_slots_has_nothing_to_tell_apart():
 @pytest.mark.parametrize("normaliser", ["classes", "independent", "positions"])
 def test_tuned_features_are_better_separated(normaliser, loss):
     encoder, support, query = random_episode(normaliser, noise=0.8, n_support=30, n_query=60)
-    learner = Contrastive(encoder, ContrastiveConfig(loss=loss, lr=0.02, steps=60, batch_size=16, before=0.0, head="linear_probe"))
+    learner = Contrastive(
+        encoder,
+        ContrastiveConfig(loss=loss, lr=0.02, steps=60, batch_size=16, before=0.0, head="linear_probe"),
+    )
     state = learner.adapt(support).state
     kind = query.target_matrix.argmax(1)
 
@@ -144,9 +147,7 @@ def test_label_names_are_samples_of_their_classes():
 def test_the_prediction_is_the_mixture_of_the_heads_before_and_after():
     encoder, support, query = random_episode()
     settings = {"head": "linear_probe", "steps": 6, "lr": 0.05}
-    parts = [
-        Contrastive(encoder, ContrastiveConfig(**settings, before=share)) for share in (0.0, 0.25, 1.0)
-    ]
+    parts = [Contrastive(encoder, ContrastiveConfig(**settings, before=share)) for share in (0.0, 0.25, 1.0)]
     after, mixed, before = (p.adapt(support).scores(query).log_softmax(1) for p in parts)
     torch.testing.assert_close(mixed, (0.75 * after + 0.25 * before).log_softmax(1))
     plain = LinearProbe(encoder).adapt(support).scores(query).log_softmax(1)
