@@ -36,6 +36,8 @@ _ENCODER_FORM: dict[str, Any] = {
     "dtype": str,
     "adapter": dict | None,
     "top_layers": int | None,
+    "depth": int | None,
+    "head": dict | None,
 }
 """The keys of a model folder's JSON and their types; the encoder has its own settings beside."""
 

@@ -160,11 +160,12 @@ def load(
     config = read_config(folder / CONFIG)
     tensors = read_tensors(folder / TENSORS, config["tensors"])
     own = learner in (None, config["learner"])
-    if config["labels"] is not None and (layers is not None or not own):
+    changed = layers is not None or not own or learner_config or task_config
+    if config["labels"] is not None and changed:
         raise FewShotError(
             f"{folder} is adapted to {len(config['labels'])} labels by {config['learner']} on layers "
-            f"{config['encoder'].get('layers')}; another learner or other layers need a model that is only "
-            "meta-trained, or an encoder to adapt."
+            f"{config['encoder'].get('layers')}; another learner, other layers or other settings need a model "
+            "that is only meta-trained, or an encoder to adapt."
         )
     if layers is not None and own and any(name.startswith("learner.") for name in tensors):
         raise FewShotError(
@@ -172,7 +173,7 @@ def load(
             f"{config['encoder'].get('layers')}; leave layers out, or name another learner."
         )
     encoder = _encoder_from_json(config["task"], config["encoder"], folder, encoder_options)
-    if config["encoder"].get("head") is not None:
+    if config["encoder"]["head"] is not None:
         encoder.head = _head_from_json(config["encoder"]["head"], encoder, folder)
         _copy(_under("head.", tensors), encoder.head.state_dict(), folder)
     if layers is not None:
@@ -277,7 +278,7 @@ def _encoder_to_json(encoder: Backbone) -> dict[str, Json]:
         **encoder.settings,
         "adapter": None if encoder.adapter_config is None else adapter_to_json(encoder.adapter_config),
         "top_layers": encoder.top_layers,
-        "depth": int(getattr(encoder.model.config, "num_hidden_layers", 0)),
+        "depth": int(encoder.model.config.num_hidden_layers) if "layers" in encoder.settings else None,
         "head": None if encoder.head is None else {"layer": encoder.head.layer, "width": encoder.head.width},
     }
 
@@ -316,7 +317,7 @@ def _encoder_from_json(
     backbone = BACKBONES[TASKS.get(task).backbone]
     check_form(config, backbone.setting_types, folder / CONFIG)
     view = settings.get("layers")
-    if view is not None and config.get("depth"):  # all layers that were there, whichever are read
+    if view is not None and config["depth"] is not None:  # all layers that were there, whichever are read
         settings["layers"] = [config["depth"]]
     encoder: Backbone = backbone.from_pretrained(
         config["name"] or folder / "encoder",

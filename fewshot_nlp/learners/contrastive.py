@@ -59,7 +59,8 @@ class ContrastiveConfig(LearnerConfig):
         temperature: divides the similarities in the "supervised" loss.
         head: learner that gives the heads, one with closed or convex solution.
         head_config: its settings.
-        before: share of the head before tuning in the mixture of log-probabilities, in [0, 1]; at 0 there is none.
+        before: share of the head before tuning in the mixture of probabilities, in [0, 1]: a bad tuning adds at most
+            -log(before) nats to the loss; at 0 there is none.
         bfloat16: compute the encoder in bfloat16 while tuning; None does so where the processor has instructions for
             it.
     """
@@ -143,9 +144,17 @@ class Contrastive(Learner):
         before = _part(BEFORE, state)
         if not before:
             return after
-        share = self.config.before
         old = self.head.score(before, self.features(batch), batch)
-        return (1 - share) * batch.log_probabilities(after) + share * batch.log_probabilities(old)
+        if batch.normaliser == "independent":  # a score is the log-odds of its class
+            return self._mixed(F.logsigmoid(after), F.logsigmoid(old)) - self._mixed(
+                F.logsigmoid(-after), F.logsigmoid(-old)
+            )
+        return self._mixed(batch.log_probabilities(after), batch.log_probabilities(old))
+
+    def _mixed(self, after: Tensor, before: Tensor) -> Tensor:
+        """The log of the mean of two probabilities, given their logs."""
+        share = torch.tensor(self.config.before, dtype=after.dtype, device=after.device)
+        return torch.logaddexp(after + (1 - share).log(), before + share.log())
 
     @torch.enable_grad()
     def _tune(self, support: SlotBatch) -> State:

@@ -106,7 +106,7 @@ class FewShotModel:
         if folder is not None:
             if adapter or top_layers:
                 raise FewShotError(
-                    f"{name or 'The model that ships'} has an adapter of its own already; leave adapter and "
+                    f"{name or 'What ships'} is a trained model, whose adapter cannot be chosen; leave adapter and "
                     "top_layers out, or name an encoder."
                 )
             encoder_options.pop("revision", None)

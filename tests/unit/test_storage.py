@@ -171,8 +171,15 @@ def test_dtype_is_kept(
 
 
 def test_settings_that_a_model_has_already_are_refused(saved: Path) -> None:
-    for option in ({"layers": [-1]}, {"pooling": "first"}, {"max_length": 8}, {"top_layers": 1}):
-        with pytest.raises(FewShotError, match=f"own.*{next(iter(option))}"):
+    for option, message in (
+        ({"layers": [-1]}, "adapted to 2 labels by .* other layers"),
+        ({"learner": "prototypical"}, "adapted to 2 labels by .* another learner"),
+        ({"learner_config": {"label_names": 2.0}}, "adapted to 2 labels by .* other settings"),
+        ({"pooling": "first"}, "own settings of the encoder; leave pooling out"),
+        ({"max_length": 8}, "own settings of the encoder; leave max_length out"),
+        ({"top_layers": 1}, "whose adapter cannot be chosen; leave adapter and top_layers out"),
+    ):
+        with pytest.raises(FewShotError, match=message):
             FewShotClassifier.from_pretrained(saved, **option)
     with pytest.raises(FewShotError, match="is a model for classification, not for ner"):
         FewShotNER.from_pretrained(saved)
