@@ -6,7 +6,7 @@ last ``decay`` steps, so that a run can be made longer: start it again with more
 checkpoint. On two cores, about 100 minutes:
 
     OMP_NUM_THREADS=2 accelerate launch --cpu --num_processes 1 recipes/pretrain_seq2seq.py \
-        --corpus <data>/de_en_pairs.tsv.gz --output_dir runs/marian_de_en --steps 5000
+        --config recipes/ship/translation.yaml --corpus <data>/de_en_pairs.tsv.gz --output_dir runs/marian_de_en
 
 On an accelerator leave ``--cpu`` out, add ``--mixed_precision bf16``, and take a larger model.
 """
@@ -28,6 +28,7 @@ import sentencepiece
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
+from source_training import read_arguments
 from torch import Tensor, nn
 from transformers import MarianConfig, MarianMTModel, MarianTokenizer
 
@@ -377,13 +378,13 @@ def main() -> int:
     parser.add_argument("--start", type=Path, help="model folder whose weights and vocabulary to begin with")
     for name, value in asdict(Settings()).items():
         parser.add_argument(f"--{name}", type=type(value), default=value)
-    values = vars(parser.parse_args())
-    corpus, folder = values.pop("corpus"), values.pop("output_dir")
-    rest = [values.pop(name) for name in ("steps", "decay", "minutes", "start")]
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     for noisy in ("httpx", "accelerate"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
+        values = read_arguments(parser)
+        corpus, folder = values.pop("corpus"), values.pop("output_dir")
+        rest = [values.pop(name) for name in ("steps", "decay", "minutes", "start")]
         train(Settings(**values), corpus, folder, *rest)
     except FewShotError as error:
         sys.stderr.write(f"error: {error}\n")

@@ -1,14 +1,17 @@
 """What the recipes for source-trained starts share: AdamW with a rate that rises and falls, and resuming."""
 
+import argparse
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from accelerate import Accelerator
 from torch import nn
 
+from fewshot_nlp import FewShotError
 from fewshot_nlp.training.checkpoint import Checkpoint, load_newest, save_checkpoint
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -91,3 +94,26 @@ class Run:
                     **{key: found.tensors[f"{key}.{name}"].to(parameter.device) for key in MOMENTS},
                 }
         logger.info("going on from step %d", found.step)
+
+
+def read_arguments(parser: argparse.ArgumentParser) -> dict[str, Any]:
+    """The values of a command line; a YAML file given as ``--config`` holds defaults of its own.
+
+    Raises:
+        FewShotError: the file cannot be read, or has a key that is no argument.
+    """
+    parser.add_argument("--config", type=Path, help="YAML file with values for the arguments below")
+    config = parser.parse_known_args()[0].config
+    if config is not None:
+        try:
+            given = yaml.safe_load(config.read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError) as error:
+            raise FewShotError(f"{config} cannot be read: {str(error).splitlines()[0]}.") from error
+        known = {action.dest for action in parser._actions}
+        unknown = sorted(set(given) - known)
+        if unknown:
+            raise FewShotError(
+                f"{config} has the unknown key {unknown[0]}. Known: {', '.join(sorted(known))}."
+            )
+        parser.set_defaults(**given)
+    return {key: value for key, value in vars(parser.parse_args()).items() if key != "config"}

@@ -2,10 +2,13 @@
 
 Several sources are read together, each context cut to a random stretch around its answer, which makes a step two to
 three times as cheap as whole contexts do. Resumes from its last checkpoint when started again with the same settings.
-One process on one core, about 35 minutes:
+One process on one core:
 
-    OMP_NUM_THREADS=1 FEWSHOT_NLP_DATA=<data> accelerate launch --cpu --num_processes 1 --mixed_precision bf16 \
-        recipes/train_question_answering.py --output_dir runs/question_answering
+    OMP_NUM_THREADS=1 FEWSHOT_NLP_DATA=<data> accelerate launch --cpu --num_processes 1 \
+        recipes/train_question_answering.py --config recipes/ship/question_answering.yaml \
+        --output_dir runs/question_answering
+
+Add ``--mixed_precision bf16`` where the processor has instructions for bfloat16, and there only.
 
 Contexts of the validation and test splits of SQuAD are left out, whichever source they come from.
 """
@@ -22,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from source_training import Run
+from source_training import Run, read_arguments
 from torch import nn
 
 from fewshot_nlp import FewShotError, FewShotQA
@@ -216,14 +219,14 @@ def main() -> int:
         "--stop_after", type=int, default=0, help="steps of this run; 0 for all that are left"
     )
     parser.add_argument("--start", type=Path, help="model folder whose adapter and head to begin with")
-    values = vars(parser.parse_args())
-    folder, stop_after, start = (values.pop(name) for name in ("output_dir", "stop_after", "start"))
     first = os.environ.get("RANK", "0") == "0"
     logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(asctime)s %(message)s")
     for noisy in ("httpx", "accelerate"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
-        train(Settings(**values), folder, stop_after, start)
+        values = read_arguments(parser)
+        folder, stop_after, start = (values.pop(name) for name in ("output_dir", "stop_after", "start"))
+        train(Settings(**values), folder, stop_after, start and Path(start))
     except FewShotError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
