@@ -41,11 +41,24 @@ OTHER_CLASSIFICATION_SETS = [
     "scicite",
 ]
 """For `--sets domains`: beyond intents."""
-LAST, MIDDLE = {"layers": (-1,)}, {"layers": (0.5,)}
+FROZEN = "sentence-transformers/all-MiniLM-L6-v2"
+"""The bundled encoder as it is, without what ships."""
+LAST, MIDDLE = {"name": FROZEN, "layers": (-1,)}, {"name": FROZEN, "layers": (0.5,)}
+DOMAIN_SETS = [
+    "cfpb_complaints",
+    "unfair_tos",
+    "privacyqa_opp",
+    "legal_rhetorical_roles",
+    "medical_abstracts",
+    "medquad_answer_type",
+]
+"""For `--sets targets`: two sets a domain."""
 
 METHODS: dict[str, dict[str, dict[str, Any]]] = {
     "ner": {
         "default": {},
+        "frozen, default learner": {"name": FROZEN},
+        "default, without the head": {"learner_config": {"head_weight": 0.0}},
         "prototypical": {"learner": "prototypical", **LAST},
         "prototypical, Euclidean": {
             "learner": "prototypical",
@@ -83,11 +96,14 @@ METHODS: dict[str, dict[str, dict[str, Any]]] = {
                 "start_config": {"C": 3.0},
             },
             "task_config": {"scheme": "bio"},
+            "name": FROZEN,
             "layers": (0.33, 0.67, 1.0),  # of six: 2, 4 and 6
         },
     },
     "classification": {
         "default": {},
+        "stacked_probe": {"learner": "stacked_probe", "layers": (0.5, -1)},
+        "contrastive": {"learner": "contrastive", "layers": (0.5, -1)},
         "prototypical": {"learner": "prototypical", "learner_config": {"label_names": 0.0}, **LAST},
         "nearest_neighbour": {"learner": "nearest_neighbour", "learner_config": {"label_names": 0.0}, **LAST},
         "linear_probe": {"learner": "linear_probe", "learner_config": {"label_names": 0.0}, **LAST},
@@ -153,6 +169,7 @@ def run(
     k_shot: int,
     seeds: int,
     limit: int | None,
+    sample: int | None,
     split: str,
     out: Path,
 ) -> None:
@@ -161,7 +178,10 @@ def run(
     encoders: dict[str, Any] = {}
     caches: dict[str, FeatureCache] = {}
     for name in sets:
-        rows = load_rows(name, split)[:limit]
+        rows = load_rows(name, split)
+        if sample is not None:
+            rows = [rows[i] for i in sorted(np.random.default_rng(0).permutation(len(rows))[:sample])]
+        rows = rows[:limit]
         for method in methods:
             todo = [
                 s
@@ -224,6 +244,9 @@ def main() -> None:
     parser.add_argument("--k-shot", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=5, help="ncbi_disease takes twice as many")
     parser.add_argument("--limit", type=int, help="first rows of the split only")
+    parser.add_argument(
+        "--sample", type=int, help="so many rows of the split at random (seed 0), not the first ones"
+    )
     parser.add_argument("--split", default="test")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -232,10 +255,22 @@ def main() -> None:
         return
     if options.sets == ["domains"]:
         options.sets = OTHER_CLASSIFICATION_SETS
+    if options.sets == ["targets"]:
+        options.sets = DOMAIN_SETS
     sets = options.sets or (NER_SETS if options.task == "ner" else CLASSIFICATION_SETS)
     methods = options.methods or list(METHODS[options.task])
     out = options.out or Path(f"evaluation/results/{options.task}.jsonl")
-    run(options.task, sets, methods, options.k_shot, options.seeds, options.limit, options.split, out)
+    run(
+        options.task,
+        sets,
+        methods,
+        options.k_shot,
+        options.seeds,
+        options.limit,
+        options.sample,
+        options.split,
+        out,
+    )
 
 
 if __name__ == "__main__":

@@ -13,6 +13,9 @@ from fewshot_nlp.models.base import FewShotModel
 class FewShotClassifier(FewShotModel):
     """Classifies texts, or pairs of texts, after a few examples of each label.
 
+    The default tunes the encoder's top layers for some seconds; ``learner="stacked_probe"`` leaves it frozen and adapts in
+    a fraction of one, a few points lower on most data.
+
     Example:
         >>> clf = FewShotClassifier.from_pretrained()  # doctest: +SKIP
         >>> clf.adapt([{"text": "I lost my card", "label": "lost card"}, ...]).predict(["Where is my card?"])
@@ -20,7 +23,7 @@ class FewShotClassifier(FewShotModel):
     """
 
     task_name = "classification"
-    default_learner = "stacked_probe"
+    default_learner = "contrastive"
     default_encoder = {"layers": (0.5, -1)}  # noqa: RUF012 - read only
 
     def fit(self, texts: Sequence[Any], labels: Sequence[Any]) -> Self:
