@@ -294,7 +294,7 @@ def _head_from_json(values: Mapping[str, Any], encoder: Backbone, folder: Path) 
     return (
         LabelNameHead(int(encoder.model.config.hidden_size), **values)
         .requires_grad_(False)
-        .to(encoder.device)
+        .to(encoder.device, encoder.feature_dtype)
     )
 
 

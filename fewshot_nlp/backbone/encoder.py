@@ -232,9 +232,7 @@ class Encoder(Backbone):
         read = self._read(batch, fast_weights, False)
         if self.head is None:
             return read, None
-        width = int(self.model.config.hidden_size)
-        at = self._outputs.index(self.head.layer) * width
-        return read[:, : self.dimension], read[:, at : at + width]
+        return read[:, : self.dimension], self._head_view(read)
 
     def choose_layers(self, layers: Sequence[int | float]) -> None:
         """Reads other layers from now on, frozen or trained ones, in one pass.
@@ -244,19 +242,21 @@ class Encoder(Backbone):
         """
         self.layers = layer_numbers(layers, int(self.model.config.num_hidden_layers))
         self._fingerprint = None
+        if self.cache is not None:
+            self.cache.clear()
 
     @torch.no_grad()
     def name_vectors(self, batch: SlotBatch) -> Float[Tensor, "n_slots hidden"]:
         """The slots of label names as the head of label names knows them: by its layer, without the adapter."""
         assert self.head is not None
-        before, self.layers = self.layers, (self.head.layer,)
-        with self._lock:
-            try:
-                with without_adapter(self.model):
-                    vectors = self._spans(batch, range(len(batch.windows)), None, False)
-            finally:
-                self.layers = before
-        return join_spans(vectors, batch)
+        with self._lock, without_adapter(self.model):
+            vectors = self._spans(batch, range(len(batch.windows)), None, False)
+        return join_spans(self._head_view(vectors), batch)
+
+    def _head_view(self, read: Float[Tensor, "n wide"]) -> Float[Tensor, "n hidden"]:
+        """The output of the head's layer, out of all that a pass gives."""
+        assert self.head is not None
+        return read.split(int(self.model.config.hidden_size), dim=1)[self._outputs.index(self.head.layer)]
 
     @property
     def _outputs(self) -> tuple[int, ...]:

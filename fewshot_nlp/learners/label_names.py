@@ -64,7 +64,7 @@ class LabelNames(Learner):
         )
         self.log_penalty = nn.Parameter(torch.tensor(float(self.config.penalty)).log())
         self.log_step = nn.Parameter(torch.tensor(float(self.config.step)).log())
-        self.to(encoder.device)
+        self.to(encoder.device, encoder.feature_dtype)
 
     def fit(self, support: SlotBatch, *, meta: bool = False) -> State:
         """The head of names, and the coefficients that correct it; none without an example."""
@@ -76,7 +76,7 @@ class LabelNames(Learner):
             )
         read = self._read(self.features(support))
         state: State = {}
-        if self.config.label_names and bool(anchors.any()):
+        if bool(anchors.all() if self.config.label_names == 0 else anchors.any()):
             names = support.select(anchors)
             made = class_head(self.names, self._name_vectors(names, read[anchors]), names)
             state = {f"names.{key}": value for key, value in made.items()}

@@ -152,7 +152,7 @@ class NER(Task):
             inner = [
                 (owner[w], len(ids) + w, t, t + 1)
                 for w, row in enumerate(more.ids)
-                for t in range(1, len(row) - 1)
+                for t in range(1, len(row) - 1) or [0]  # a text that the tokenizer reads nothing of
             ]
             spans = np.concatenate([spans, np.array(inner, np.int64).reshape(-1, 4)])
             groups = np.concatenate([groups, np.arange(len(anchors)) + len(items)])
