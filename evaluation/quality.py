@@ -137,6 +137,14 @@ def support_set(train: TaskDataset, task: str, k_shot: int, seed: int) -> tuple[
     return NWayKShot(train, None, k_shot, 1, seed=seed).episode(0).support
 
 
+def chosen_rows(name: str, split: str, limit: int | None, sample: int | None) -> list[dict[str, Any]]:
+    """The rows that are scored: all, so many at random (files are sorted), or the first ones."""
+    rows = load_rows(name, split)
+    if sample is not None:
+        rows = [rows[i] for i in sorted(np.random.default_rng(0).permutation(len(rows))[:sample])]
+    return rows[:limit]
+
+
 def described(
     model: FewShotModel, name: str, test_rows: list[dict[str, Any]], support: tuple[Example, ...]
 ) -> dict[str, Any]:
@@ -178,10 +186,7 @@ def run(
     encoders: dict[str, Any] = {}
     caches: dict[str, FeatureCache] = {}
     for name in sets:
-        rows = load_rows(name, split)
-        if sample is not None:
-            rows = [rows[i] for i in sorted(np.random.default_rng(0).permutation(len(rows))[:sample])]
-        rows = rows[:limit]
+        rows = chosen_rows(name, split, limit, sample)
         for method in methods:
             todo = [
                 s

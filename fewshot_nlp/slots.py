@@ -129,10 +129,10 @@ class SlotBatch:
         sums = np.append(np.uint64(0), (ids * power[:-1]).cumsum(dtype=np.uint64))
         begin = (np.cumsum(lengths) - lengths)[self.spans[:, 1]]
         first, last = begin + self.spans[:, 2], begin + self.spans[:, 3]
+        slots, start = self.spans[:, 0], np.full(self.n_slots, len(ids))
+        np.minimum.at(start, slots, first)
         keys = np.zeros(self.n_slots, np.uint64)
-        np.add.at(
-            keys, self.spans[:, 0], (sums[last] - sums[first]) * inverse.cumprod(dtype=np.uint64)[first]
-        )
+        np.add.at(keys, slots, (sums[last] - sums[first]) * inverse.cumprod(dtype=np.uint64)[start[slots]])
         return keys.view(np.int64)
 
     def select(self, keep: Bool[Tensor, " n_slots"]) -> "SlotBatch":

@@ -59,7 +59,10 @@ CLASSIFICATION = Section(
         "prototypes": Baseline(learner="prototypical"),
         "nearest neighbour": Baseline(learner="nearest_neighbour"),
         "logistic regression": Baseline(learner="linear_probe"),
+        "not tuned": Baseline(learner="stacked_probe", learner_config={}),
     },
     layers=(-1,),
-    note="The other methods read the last layer of the same frozen encoder, and know no label names.",
+    note="The other methods read the last layer of the same frozen encoder; only the one that is not tuned, which "
+    "is the default without its tuning, knows the label names.",
+    most_seeds=3,  # each is tuned
 )

@@ -78,7 +78,7 @@ def run_domain(section: Section, domain: str, seeds: Sequence[int], encoder: str
     layers = {} if section.layers is None else {"layers": section.layers}
     plain = BACKBONES[task.backbone].from_pretrained(encoder, **layers)
     methods = {
-        label: new_pipeline(task.name, base.task_config, plain, base.learner, {"label_names": 0.0})
+        label: new_pipeline(task.name, base.task_config, plain, base.learner, base.learner_config)
         for label, base in section.baselines.items()
     }
     with plain.cached():  # the baselines read the same features

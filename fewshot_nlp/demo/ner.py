@@ -60,6 +60,9 @@ NER = Section(
         "prototypes": Baseline(learner="prototypical"),
         "nearest neighbour": Baseline(learner="nearest_neighbour", task_config={"scheme": "bio"}),
         "logistic regression": Baseline(learner="linear_probe", task_config={"scheme": "bio"}),
+        "same learner, untrained encoder": Baseline(
+            learner="context_probe", learner_config={}, task_config={"scheme": "bio"}
+        ),
     },
     layers=(0.5,),
     note="The other methods read the middle layer of the same frozen encoder, and know no label names; all "

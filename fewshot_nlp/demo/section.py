@@ -44,14 +44,16 @@ class Shown:
 
 @dataclass(frozen=True, kw_only=True)
 class Baseline:
-    """A learner without label names, on features of the frozen encoder.
+    """A learner on features of the frozen encoder.
 
     Args:
         learner: its name.
+        learner_config: its settings; without label names unless they say otherwise.
         task_config: options of the task; the section's choice is what suits the learner best.
     """
 
     learner: str
+    learner_config: Mapping[str, Any] = field(default_factory=lambda: {"label_names": 0.0})
     task_config: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -31,11 +31,13 @@ class LabelNamesConfig(LearnerConfig):
     """Settings of `LabelNames`.
 
     Args:
+        head_weight: of the encoder's own head beside this learner, which is that head already.
         width: length of the vectors in which slots and names are compared; the encoder's own head has its own.
         penalty: of the ridge regression that corrects the names' scores; start value of a learned one.
         step: what the correction is multiplied by; start value of a learned one.
     """
 
+    head_weight: float = 0.0
     width: int = 256
     penalty: float = 1.0
     step: float = 8.0
@@ -58,6 +60,8 @@ class LabelNames(Learner):
 
     def __init__(self, encoder: Backbone, config: LabelNamesConfig | None = None) -> None:
         super().__init__(encoder, config)
+        if encoder.head is not None and encoder.layers[-1] != encoder.head.layer:  # it reads one layer only
+            encoder.choose_layers((encoder.head.layer,))  # type: ignore[attr-defined]
         hidden = encoder.dimension // len(encoder.layers)
         self.names = encoder.head or LabelNameHead(
             hidden, layer=encoder.layers[-1], width=self.config.width, seed=self.config.seed

@@ -13,8 +13,8 @@ from fewshot_nlp.models.base import FewShotModel
 class FewShotClassifier(FewShotModel):
     """Classifies texts, or pairs of texts, after a few examples of each label.
 
-    The default tunes the encoder's top layers for some seconds; ``learner="stacked_probe"`` leaves it frozen and adapts in
-    a fraction of one, a few points lower on most data.
+    The default tunes the encoder's top layers for some seconds; ``learner="stacked_probe"`` leaves it frozen and
+    adapts in a fraction of one, a few points lower on most data.
 
     Example:
         >>> clf = FewShotClassifier.from_pretrained()  # doctest: +SKIP
