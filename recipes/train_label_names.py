@@ -39,6 +39,8 @@ from fewshot_nlp.tasks.base import readable
 from fewshot_nlp.tasks.ner import NER
 
 LINEAR = ["query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"]
+AFTERWARDS = ("interpolation", "layers", "learner_config")
+"""Settings that a finished run can be written with anew."""
 logger = logging.getLogger("train_label_names")
 
 
@@ -51,6 +53,7 @@ class Settings:
     steps: int = 2400
     meta_batch: int = 32  # rows in a step, over all processes
     groups: int = 4  # sources in a step
+    interpolation: float = 1.0  # share of the way from the frozen encoder to the trained one that ships
     layers: list[int] = field(default_factory=lambda: [3, 5])  # that the default learner reads, of six
     learner_config: dict[str, Any] = field(default_factory=dict)  # of the default learner; of no effect here
     longest: int = 60  # words of a row; longer rows are cut there
@@ -198,7 +201,7 @@ def train(settings: Settings, folder: Path, stop_after: int) -> None:
         lr=settings.lr,
         head_lr=settings.head_lr,
         steps=settings.steps,
-        settings={k: v for k, v in asdict(settings).items() if k not in ("layers", "learner_config")},
+        settings={k: v for k, v in asdict(settings).items() if k not in AFTERWARDS},
         data={source.name: str(len(source.examples)) for source in sources},
         folder=folder / "checkpoints",
     )
@@ -224,7 +227,14 @@ def train(settings: Settings, folder: Path, stop_after: int) -> None:
 
 
 def write(folder: Path, model: Model, settings: Settings, step: int) -> None:
-    """The model folder with its card; tensors as float16. The mean of the sources' biases stays with the head."""
+    """The model folder with its card; tensors as float16. The mean of the sources' biases stays with the head.
+
+    LoRA's part is made smaller by ``interpolation`` (Wortsman et al. 2022, equation 1: between the weights before and
+    after).
+    """
+    for name, parameter in model.encoder.adapter.items():
+        if "lora_B" in name:
+            parameter.data *= settings.interpolation
     config = asdict(settings) | {
         "outer_lr": settings.lr,
         "outer_steps": settings.steps,

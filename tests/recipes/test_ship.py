@@ -1,4 +1,5 @@
-"""What ships: each YAML in recipes/ship opens with its command, names no target and only sources that may be trained on."""
+"""What ships: each YAML in recipes/ship opens with its command, names no target and only sources that may be trained
+on."""
 
 import subprocess
 import sys
@@ -33,7 +34,9 @@ def test_every_shipped_model_has_its_recipe_and_checksum():
 @pytest.mark.parametrize("path", SHIP, ids=[path.stem for path in SHIP])
 def test_a_recipe_opens_with_its_command_and_the_script_takes_it(path):
     text = path.read_text(encoding="utf-8")
-    command = " ".join(line.lstrip("# ").rstrip("\\") for line in text.splitlines() if line.startswith("#   "))
+    command = " ".join(
+        line.lstrip("# ").rstrip("\\") for line in text.splitlines() if line.startswith("#   ")
+    )
     assert f"recipes/{RECIPES[path.stem]}" in " ".join(command.split())
     assert f"--config recipes/ship/{path.name}" in " ".join(command.split())
     script = ROOT / "recipes" / RECIPES[path.stem]
