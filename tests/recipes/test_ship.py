@@ -62,8 +62,10 @@ def test_an_unknown_key_is_refused_in_one_line(tmp_path):
     bad = tmp_path / "bad.yaml"
     bad.write_text("stepz: 3\n")
     done = subprocess.run(
-        [sys.executable, str(ROOT / "recipes" / "train_question_answering.py"), "--config", str(bad)]
-        + ["--output_dir", str(tmp_path / "out")],
+        [
+            *(sys.executable, str(ROOT / "recipes" / "train_question_answering.py"), "--config", str(bad)),
+            *("--output_dir", str(tmp_path / "out")),
+        ],
         capture_output=True,
         text=True,
         check=False,

@@ -1,6 +1,7 @@
 """The head of label names, the prior that it gives every learner, and the learner that corrects it."""
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -37,7 +38,7 @@ def head(hidden=6, width=4, seed=0, layer=1):
 
 
 def random(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def by_hand(head, names, named, coarse, features):
@@ -175,12 +176,11 @@ def test_token_keys_do_not_depend_on_the_rest_of_the_batch():
 
 
 def prior_problem():
-    """Support, queries, names of two BIO types, a made-up backbone; queries 0 and 3 are words that the support
-    labels.""" made = head(hidden=6)
-    names = batch_of(
-        [[50], [50], [51], [51]], [(i, i, 0, 1) for i in range(4)], 4, [1, 2, 3, 4], [True] * 4, 5
-    )
-    names = replace_coarse(names)
+    """Support, queries, names of two BIO types, a made-up backbone; the support labels the words of queries 0 and 3."""
+    made = head(hidden=6)
+    spans = [(i, i, 0, 1) for i in range(4)]
+    names = batch_of([[50], [50], [51], [51]], spans, 4, [1, 2, 3, 4], [True] * 4, 5)
+    names = replace(names, coarse=(0, 1, 1, 2, 2))
     vectors = random(4, 6, seed=3)
     encoder = SimpleNamespace(head=made, name_vectors=lambda batch: vectors)
     words = [[10, 11], [12], [13], [14]]
@@ -188,11 +188,6 @@ def prior_problem():
     asked = [[10, 11], [12], [11, 10], [14], [15], [10]]
     query = batch_of(asked, [(i, i, 0, len(w)) for i, w in enumerate(asked)], 6, None, None, 5)
     return encoder, vectors, names, support, query
-
-
-def replace_coarse(batch):
-    object.__setattr__(batch, "coarse", (0, 1, 1, 2, 2))
-    return batch
 
 
 @pytest.mark.parametrize("weight", [0.4, 1.0])
@@ -210,7 +205,7 @@ def test_the_prior_is_mixed_by_its_formula(weight):
 
 def test_anchors_and_words_outside_of_entities_are_not_labelled():
     encoder, _, names, support, query = prior_problem()
-    object.__setattr__(support, "anchors", torch.tensor([False, False, False, True]))
+    support = replace(support, anchors=torch.tensor([False, False, False, True]))
     state = prior_state(encoder, names, support)
     labelled = np.isin(query.token_keys, state[PRIOR + "labelled"].numpy())
     assert labelled.tolist() == [True, False, False, False, False, False]
@@ -230,6 +225,8 @@ def with_head(model, seed=1):
     encoder = model.pipeline.learner.encoder
     encoder.head = LabelNameHead(HIDDEN, layer=encoder.layers[-1], width=16, seed=seed).requires_grad_(False)
     encoder.head.rest_bias.fill_(0.2)
+    learner = model.pipeline.learner
+    model.pipeline = replace(model.pipeline, learner=type(learner)(encoder, learner.config))
     return model
 
 
@@ -252,7 +249,7 @@ def query_scores(model):
 
 
 def test_words_that_the_support_labels_are_left_to_the_learner(tiny_encoder_folder):
-    plain, batch = query_scores(tagger(tiny_encoder_folder).adapt(SENTENCES, TYPES))
+    plain, _ = query_scores(tagger(tiny_encoder_folder).adapt(SENTENCES, TYPES))
     mixed, _ = query_scores(with_head(tagger(tiny_encoder_folder)).adapt(SENTENCES, TYPES))
     labelled = {
         w for row in SENTENCES for w, t in zip(row["tokens"], row["ner_tags"], strict=True) if t != "O"
@@ -378,9 +375,7 @@ def test_meta_gradient_matches_finite_differences(normaliser):
     shift = encoder.adapter["shift"].requires_grad_()
     learner.meta_loss(support, query).backward()
     moved = {n: p for n, p in learner.named_parameters() if p.requires_grad} | {"shift": shift}
-    assert {"log_penalty", "log_step", "names.slot.weight", "names.first.bias", "names.inner.weight"} < set(
-        moved
-    )
+    assert {"log_penalty", "log_step", "names.slot.weight", "names.first.bias"} < set(moved)
     for number, (name, parameter) in enumerate(moved.items()):
         direction = random(*parameter.shape, seed=number)
         values = []
