@@ -49,8 +49,8 @@ OMP_NUM_THREADS=1 FEWSHOT_NLP_DATA=<data> accelerate launch --cpu --num_processe
 ```
 
 The adapter stands {share:g} of the way from the frozen encoder to the trained one. Medical, legal and finance texts
-were not trained on. Scores on them (strict `entity_f1_strict_iob2`) are in `evaluation/results/quality.md`, the record of
-each choice in `evaluation/results/journal.md`. Types called by codes need descriptions:
+were not trained on. Scores on them (strict `entity_f1_strict_iob2`) are in `evaluation/results/quality.md`, the
+record of each choice in `evaluation/results/journal.md`. Types called by codes need descriptions:
 `adapt(rows, labels={{"GGP": "gene"}})`.
 """
 AFTERWARDS = ("interpolation", "layers", "learner_config")

@@ -256,7 +256,8 @@ class Encoder(Backbone):
     def _head_view(self, read: Float[Tensor, "n wide"]) -> Float[Tensor, "n hidden"]:
         """The output of the head's layer, out of all that a pass gives."""
         assert self.head is not None
-        return read.split(int(self.model.config.hidden_size), dim=1)[self._outputs.index(self.head.layer)]
+        width, at = int(self.model.config.hidden_size), self._outputs.index(self.head.layer)
+        return read[:, at * width : (at + 1) * width]
 
     @property
     def _outputs(self) -> tuple[int, ...]:
