@@ -149,6 +149,9 @@ def _answers(source: str, revision: str | None) -> bool:
 
 def layer_numbers(layers: Sequence[int | float], depth: int) -> tuple[int, ...]:
     """Layers as numbers from 0 (the embeddings) to ``depth``."""
+    listed = isinstance(layers, Sequence) and not isinstance(layers, str)
+    if not listed or any(isinstance(n, bool) or not isinstance(n, int | float) for n in layers):
+        raise FewShotError(f"layers is {layers!r}, but must be a list of numbers such as (3, -1) or (0.5,).")
     numbers = [round(layer * depth) if isinstance(layer, float) else layer for layer in layers]
     if not numbers or any(not -depth - 1 <= n <= depth for n in numbers):
         raise FewShotError(f"layers={list(layers)}, but the encoder has layers 0 (embeddings) to {depth}.")

@@ -14,6 +14,7 @@ from fewshot_nlp import FewShotClassifier, FewShotNER
 from fewshot_nlp.backbone import Encoder
 from fewshot_nlp.backbone.adapters import without_adapter
 from fewshot_nlp.backbone.label_names import LabelNameHead
+from fewshot_nlp.backbone.loading import layer_numbers
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.tasks.ner import NER
 
@@ -404,3 +405,9 @@ def test_probabilities_of_a_classifier_on_a_trained_folder(tiny_encoder_folder, 
     loaded.save_pretrained(tmp_path / "adapted")
     again = FewShotClassifier.from_pretrained(tmp_path / "adapted")
     np.testing.assert_array_equal(again.predict_proba(TEXTS), expected)
+
+
+@pytest.mark.parametrize("layers", [1, "x", [True], ["3"], None])
+def test_layers_that_are_no_list_of_numbers_are_refused_in_one_line(layers):
+    with pytest.raises(FewShotError, match="must be a list of numbers"):
+        layer_numbers(layers, 6)
