@@ -126,9 +126,9 @@ near: its train split and others of its protocol were trained on; the other sets
 
 ## Command
 
-Trained on one core in three legs of 1,200, 1,701 and 160 steps, about 2.5 hours (LoRA of rank 64 in all linear layers, a
-span head; stretches of 40 to 120 words); "..." is the first line's beginning. The second leg was broken off before its rate
-had fallen, which the third did instead:
+Trained on one core in three legs of 1,200, 1,701 and 160 steps, about 2.5 hours (LoRA of rank 64 in all linear
+layers, a span head; stretches of 40 to 120 words); "..." is the first line's beginning. The second leg was broken off
+before its rate had fallen, which the third did instead:
 
 ```bash
 {command}
