@@ -440,7 +440,7 @@ class TestDemo:
             for line in printed.splitlines()
             if "±" in line and "Mean" not in line
         ]
-        assert len(scores) == 4 + 4 + 3 + 2  # classification, entities, answers, translation
+        assert len(scores) == 5 + 5 + 3 + 2  # classification, entities, answers, translation
         assert all(score in html for score in scores)
         assert "seeds 3 to 4" in html
         assert '<p class="question">Why was the appeal dismissed?</p>' in html
