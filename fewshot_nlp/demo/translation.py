@@ -11,16 +11,16 @@ from fewshot_nlp.sampling import KShot
 N_SUPPORT = 32
 INPUTS = {
     "medical": [
-        "Die Patientin nimmt täglich zwei Tabletten gegen Bluthochdruck.",
-        "Bitte kommen Sie nüchtern zur Blutabnahme.",
+        "Haben Sie Schmerzen?",
+        "Ich muss heute zum Arzt gehen.",
     ],
     "legal": [
-        "Der Vertrag kann mit einer Frist von drei Monaten gekündigt werden.",
-        "Der Mieter haftet für Schäden an der Wohnung.",
+        "Der Vertrag ist nicht gültig.",
+        "Er muss die Miete bezahlen.",
     ],
     "finance": [
-        "Die Bank hat das Darlehen zum Jahresende gekündigt.",
-        "Der Umsatz stieg im zweiten Quartal um fünf Prozent.",
+        "Die Bank ist heute geschlossen.",
+        "Wann bekomme ich mein Geld zurück?",
     ],
 }
 
@@ -51,7 +51,8 @@ TRANSLATION = Section(
     show=_show,
     baselines={},
     note="chrF2 of sacrebleu, over the held-out rows of a support set together, from 0 to 100. The small model that "
-    "ships with the package, trained on the support pairs as far as held-out ones say that it helps.",
+    "ships with the package, trained on the support pairs as far as held-out ones say that it helps. It knows short everyday "
+    "sentences; for serious work name a larger model.",
     most_seeds=2,  # each trains anew
     best=100.0,
 )
