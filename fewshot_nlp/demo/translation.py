@@ -51,8 +51,8 @@ TRANSLATION = Section(
     show=_show,
     baselines={},
     note="chrF2 of sacrebleu, over the held-out rows of a support set together, from 0 to 100. The small model that "
-    "ships with the package, trained on the support pairs as far as held-out ones say that it helps. It knows short everyday "
-    "sentences; for serious work name a larger model.",
+    "ships with the package, trained on the support pairs as far as held-out ones say that it helps. It knows short "
+    "everyday sentences; for serious work name a larger model.",
     most_seeds=2,  # each trains anew
     best=100.0,
 )
