@@ -6,6 +6,7 @@ from fewshot_nlp.storage import new_pipeline
 from fewshot_nlp.tasks import TASKS
 
 QUICK = {
+    "contrastive": {"steps": 8},
     "fine_tune": {"steps": 30, "lr": 0.01},
 }
 """Settings that only shorten a learner's run."""
