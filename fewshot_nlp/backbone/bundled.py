@@ -19,6 +19,17 @@ def _file_sha256(path: Path, size: int, modified: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _check_weights(weights: Path, expected: str, is_what: str, package: str) -> None:
+    """Refuses a file whose SHA-256 is another one; it is computed once for each state of the file."""
+    stat = weights.stat()
+    digest = _file_sha256(weights, stat.st_size, stat.st_mtime_ns)
+    if digest != expected:
+        raise FewShotError(
+            f"{weights} has sha256 {digest[:12]}..., but {expected[:12]}... {is_what}: the file was changed or cut "
+            f"short; reinstall it: pip install --force-reinstall {package}."
+        )
+
+
 def bundled_folder() -> Path | None:
     """Folder of the default encoder when the package that carries it is installed, else None.
 
@@ -34,13 +45,7 @@ def bundled_folder() -> Path | None:
         raise FewShotError(
             f"{folder} has no model.safetensors; reinstall it: pip install 'fewshot-nlp[offline]'."
         )
-    stat = weights.stat()
-    digest = _file_sha256(weights, stat.st_size, stat.st_mtime_ns)
-    if digest != WEIGHTS_SHA256:
-        raise FewShotError(
-            f"{weights} has sha256 {digest[:12]}..., but {WEIGHTS_SHA256[:12]}... was expected: the file was "
-            "changed or cut short; reinstall it: pip install --force-reinstall 'fewshot-nlp[offline]'."
-        )
+    _check_weights(weights, WEIGHTS_SHA256, "was expected", "'fewshot-nlp[offline]'")
     return folder
 
 
@@ -76,14 +81,7 @@ def shipped_folder(task: str) -> Path:
     weights = folder / "model.safetensors"
     if not weights.is_file():
         raise FewShotError(f"{weights} is missing; reinstall it: pip install --force-reinstall fewshot-nlp.")
-    stat = weights.stat()
-    digest = _file_sha256(weights, stat.st_size, stat.st_mtime_ns)
-    expected = sums[f"{task}/model.safetensors"]
-    if digest != expected:
-        raise FewShotError(
-            f"{weights} has sha256 {digest[:12]}..., but {expected[:12]}... ships: the file was changed or cut short; "
-            "reinstall it: pip install --force-reinstall fewshot-nlp."
-        )
+    _check_weights(weights, sums[f"{task}/model.safetensors"], "ships", "fewshot-nlp")
     return folder
 
 

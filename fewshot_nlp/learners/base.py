@@ -143,10 +143,8 @@ class Learner(nn.Module, ABC):
         self._check_prior()
         with torch.no_grad():
             prior = {} if names is None else prior_state(self.encoder, names, support)
-            alone = prior and bool(
-                support.anchor_mask.all()
-            )  # no example: the head's scores stand for themselves
-            state = prior if alone else {**self.fit(support), **prior}
+            no_example = bool(support.anchor_mask.all())  # the head's scores then stand for themselves
+            state = prior if prior and no_example else {**self.fit(support), **prior}
         bad = next((key for key, value in state.items() if not torch.isfinite(value).all()), None)
         if bad is not None:
             raise ScienceError(
@@ -216,6 +214,10 @@ class Learner(nn.Module, ABC):
     ) -> Tensor:
         """The encoder's features, checked to be finite; see also `disturb`."""
         return self._sound(self.encoder.features(batch, weights, **options), batch)
+
+    def last_layer(self, features: Float[Tensor, "n_slots d"]) -> Float[Tensor, "n_slots hidden"]:
+        """The part of features that comes from the last of the layers that are read."""
+        return features[:, -(features.shape[1] // len(self.encoder.layers)) :]
 
     def _sound(self, features: Tensor, batch: SlotBatch) -> Tensor:
         if not torch.isfinite(features.sum()) and not torch.isfinite(features).all():

@@ -184,7 +184,7 @@ class Contrastive(Learner):
         if self.config.label_names == 0 or self.config.loss != "supervised" or anchors.n_slots == 0:
             return None
         with torch.no_grad():
-            return self._last(self.features(anchors)), anchors.target_matrix
+            return self.last_layer(self.features(anchors)), anchors.target_matrix
 
     def pair_loss(
         self, examples: SlotBatch, draw: Draw, weights: State, names: tuple[Tensor, Tensor] | None = None
@@ -202,16 +202,12 @@ class Contrastive(Learner):
         device, wanted = self.encoder.device, self.config.bfloat16
         enabled = fast_bfloat16(device) if wanted is None else wanted
         with torch.autocast(device.type, torch.bfloat16, enabled=enabled):
-            features = self._last(self.features(examples.select(chosen), fast_weights(weights)))
+            features = self.last_layer(self.features(examples.select(chosen), fast_weights(weights)))
         if self.config.loss == "cosine":
             return cosine_loss(features, draw)
         if names is not None:
             features, draw = _with_names(features, draw, examples.target_matrix[draw.slots], *names)
         return supervised_loss(features, draw, self.config.temperature)
-
-    def _last(self, features: Tensor) -> Float[Tensor, "n hidden"]:
-        """The last of the layers that are read: lower ones may be frozen."""
-        return features[:, -(features.shape[1] // len(self.encoder.layers)) :]
 
     def _lower_layers_once(self) -> Any:
         if self.config.scope == "all" or getattr(self.encoder, "lower", None) is not None:

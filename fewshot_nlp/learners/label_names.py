@@ -78,7 +78,7 @@ class LabelNames(Learner):
                 "label_names works by the names of labels, and this task has no labels; take another learner, such as "
                 "fine_tune."
             )
-        read = self._read(self.features(support))
+        read = self.last_layer(self.features(support))
         state: State = {}
         if bool(anchors.all() if self.config.label_names == 0 else anchors.any()):
             names = support.select(anchors)
@@ -99,7 +99,7 @@ class LabelNames(Learner):
         self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
     ) -> Float[Tensor, "n_slots n_classes"]:
         """The names' scores and their correction."""
-        read = self._read(features)
+        read = self.last_layer(features)
         scores = self._by_name(state, read)
         if "head.weight" in state:
             scores = scores + on_sphere(read, 1.0) @ state["head.weight"].T + state["head.bias"]
@@ -112,10 +112,6 @@ class LabelNames(Learner):
         return self.names.scores(
             {key: state[f"names.{key}"] for key in ("weight", "bias", "row_class")}, read
         )
-
-    def _read(self, features: Tensor) -> Float[Tensor, "n_slots hidden"]:
-        """The last of the layers that are read."""
-        return features[:, -(features.shape[1] // len(self.encoder.layers)) :]
 
     def _name_vectors(self, names: SlotBatch, read: Tensor) -> Tensor:
         """Vectors of the names: the encoder's head knows them without the adapter."""
