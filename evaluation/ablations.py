@@ -26,10 +26,11 @@ from records import append_record, earlier_records, read_records
 from fewshot_nlp.episode import Episode
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.evaluator import mean_and_interval
+from fewshot_nlp.persistence.storage import load
 from fewshot_nlp.pipeline import Pipeline
 from fewshot_nlp.sampling import SAMPLERS, TaskSampler, usual_sampler
+from fewshot_nlp.search.study import SearchConfig, search
 from fewshot_nlp.sources import load_rows
-from fewshot_nlp.storage import load
 from fewshot_nlp.tasks import TASKS
 from fewshot_nlp.training import MetaTrainConfig, MetaTrainResult, meta_train
 from fewshot_nlp.training.augmentation import Augmentation
@@ -37,7 +38,6 @@ from fewshot_nlp.training.config import EncoderSettings, SamplerSettings, Source
 from fewshot_nlp.training.episodes import make_streams
 from fewshot_nlp.training.outer_step import episode_seed, own_random_numbers
 from fewshot_nlp.training.regularisation import Regularisation
-from fewshot_nlp.training.search import SearchConfig, search
 from fewshot_nlp.training.selection import Selection
 
 RESULTS = Path(__file__).with_name("results") / "ablations.jsonl"

@@ -25,10 +25,10 @@ from fewshot_nlp.episode import Episode
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.evaluator import evaluate_episodes, mean_and_interval
 from fewshot_nlp.learners import LEARNERS
+from fewshot_nlp.persistence.storage import load
 from fewshot_nlp.pipeline import Pipeline, TaskModel
 from fewshot_nlp.sampling import SAMPLERS, usual_sampler
 from fewshot_nlp.sources import load_card, load_rows
-from fewshot_nlp.storage import load
 from fewshot_nlp.training import MetaTrainConfig, meta_train
 from fewshot_nlp.training.assembly import build_pipeline
 from fewshot_nlp.training.config import EncoderSettings, SamplerSettings, Source
@@ -164,7 +164,7 @@ def cell(task: str, learner: str, options: argparse.Namespace) -> dict[str, Any]
         for domain, name in zip(DOMAINS, config.targets, strict=True):
             episodes = target_episodes(task, name, pipeline, options.seed, options.target_episodes)
             shown += episodes[:3]
-            with pipeline.learner.encoder.lower_layers_cached(folder=options.cache):
+            with pipeline.learner.encoder.cache_frozen_layers(folder=options.cache):
                 report = evaluate_episodes(pipeline, episodes, seed=options.seed)
             record[domain] = {
                 "data": name,

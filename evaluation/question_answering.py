@@ -21,10 +21,10 @@ from records import append_record, earlier_records, read_records
 from fewshot_nlp import FewShotQA
 from fewshot_nlp.backbone.bundled import shipped_folder
 from fewshot_nlp.evaluator import mean_and_interval
-from fewshot_nlp.model_card import model_card
+from fewshot_nlp.persistence.model_card import model_card
+from fewshot_nlp.persistence.storage import save
 from fewshot_nlp.sampling import KShot
 from fewshot_nlp.sources import load_card, load_rows
-from fewshot_nlp.storage import save
 
 SETS = ["squad_v1", "covid_qa", "policy_qa", "tatqa_spans"]
 RESULTS = Path(__file__).with_name("results") / "question_answering.jsonl"

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from fewshot_nlp.disk import written_whole
 from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.persistence.disk import atomic_write
 
 Json = Any
 """A JSON value: str, number, bool, None, list or dict of them."""
@@ -131,7 +131,7 @@ def write_episodes(path: str | Path, episodes: Iterable[Episode]) -> str:
     """
     path = Path(path)
     digest = hashlib.sha256()
-    with written_whole(path) as part, part.open("wb") as file:
+    with atomic_write(path) as part, part.open("wb") as file:
         for episode in episodes:
             line = (canonical_json(episode.to_json()) + "\n").encode("utf-8", "surrogatepass")
             digest.update(line)

@@ -52,7 +52,7 @@ class Pipeline:
         words = {label: readable(label) for label in labels} | dict(descriptions or {})
         tokenizer = self.learner.encoder.tokenizer
         batch = self.task.collate((), labels, tokenizer, with_targets=True, descriptions=words)
-        return batch if batch.normaliser == "classes" and batch.anchors is not None else None
+        return batch if batch.normaliser == "classes" and batch.label_slots is not None else None
 
     def queries(self, items: Sequence[Query], labels: Sequence[str]) -> SlotBatch:
         """The batch of items to predict, without targets."""
@@ -91,13 +91,13 @@ class TaskModel:
         pipeline: task and learner.
         labels: sorted label names.
         adapted: the learner's result.
-        rule: the task's: what of the decoding was learned from the support set.
+        decoding_parameters: the task's: what of the decoding was learned from the support set.
     """
 
     pipeline: Pipeline
     labels: tuple[str, ...]
     adapted: Adapted
-    rule: Mapping[str, Tensor]
+    decoding_parameters: Mapping[str, Tensor]
 
     def predict(self, queries: Sequence[Query], progress: bool = False) -> list[Prediction]:
         """One prediction a query.
@@ -122,12 +122,12 @@ class TaskModel:
         batch = task.collate(examples, self.labels, tokenizer, with_targets=True)
         scores = self.adapted.scores(batch)
         if task.generation(batch, tokenizer) is None:
-            return float(batch.loss(scores)), task.decode(scores, batch, self.rule)
+            return float(batch.loss(scores)), task.decode(scores, batch, self.decoding_parameters)
         return float(batch.loss(scores)), self.predict([example.query for example in examples])
 
     def _decode(self, batch: SlotBatch) -> list[Prediction]:
         task, tokenizer = self.pipeline.task, self.pipeline.learner.encoder.tokenizer
         options = task.generation(batch, tokenizer)
         if options is None:
-            return task.decode(self.adapted.scores(batch), batch, self.rule)
+            return task.decode(self.adapted.scores(batch), batch, self.decoding_parameters)
         return task.read(self.adapted.generate(batch, **options), batch, tokenizer)

@@ -48,7 +48,7 @@ class SlotBatch:
         pooling: how tokens of a slot become one vector.
         normaliser: what scores are normalised over.
         targets: gold classes of the slots; None for queries.
-        surface: what a slot looks like, apart from the encoder (capitals, digits, ...), in [0, 1]; None where the
+        word_shape: what a slot looks like, apart from the encoder (capitals, digits, ...), in [0, 1]; None where the
             task knows nothing of the kind.
         coarse: for each class the number of the coarser class it belongs to (the entity type of a BIO tag);
             None where classes are as coarse as can be.
@@ -57,7 +57,7 @@ class SlotBatch:
         prior: log-probabilities of the classes by the backbone's own head; None where it has none.
         offsets: characters of the item's text that each slot stands for (start, end); (0, 0) for slots that stand
             for none. None where the task needs none.
-        anchors: True for slots that come from a label's name or description, not from an example; None
+        label_slots: True for slots that come from a label's name or description, not from an example; None
             when there are none. Anchors have targets; their group number is past the last item.
     """
 
@@ -70,12 +70,12 @@ class SlotBatch:
     pooling: Pooling
     normaliser: Normaliser
     targets: Targets | None = None
-    surface: Float[Tensor, "n_slots n_surface"] | None = None
+    word_shape: Float[Tensor, "n_slots n_word_shape"] | None = None
     coarse: tuple[int, ...] | None = None
     offsets: Int[np.ndarray, "n_slots 2"] | None = None
     sources: Sequence[Sequence[int]] | None = None
     prior: Float[Tensor, "n_slots n_classes"] | None = None
-    anchors: Bool[Tensor, " n_slots"] | None = None
+    label_slots: Bool[Tensor, " n_slots"] | None = None
 
     @property
     def n_slots(self) -> int:
@@ -88,11 +88,11 @@ class SlotBatch:
         return len(self.classes)
 
     @property
-    def anchor_mask(self) -> Bool[Tensor, " n_slots"]:
-        """``anchors``, all False where there are none."""
-        if self.anchors is None:
+    def label_slot_mask(self) -> Bool[Tensor, " n_slots"]:
+        """``label_slots``, all False where there are none."""
+        if self.label_slots is None:
             return torch.zeros(self.n_slots, dtype=torch.bool)
-        return self.anchors
+        return self.label_slots
 
     @property
     def gold(self) -> Targets:
@@ -154,9 +154,9 @@ class SlotBatch:
             spans=spans,
             groups=self.groups[keep],
             targets=None if self.targets is None else self.targets[keep],
-            surface=None if self.surface is None else self.surface[keep],
+            word_shape=None if self.word_shape is None else self.word_shape[keep],
             offsets=None if self.offsets is None else self.offsets[chosen],
-            anchors=None if self.anchors is None else self.anchors[keep],
+            label_slots=None if self.label_slots is None else self.label_slots[keep],
         )
 
     def beginnings(self, length: int) -> "SlotBatch":
@@ -184,7 +184,7 @@ class SlotBatch:
             spans=np.stack([slots, np.arange(len(kept)), self.spans[first, 2], ends], axis=1),
         )
 
-    def around_targets(self, width: int | None = None, seed: int = 0) -> "SlotBatch":
+    def crop_to_targets(self, width: int | None = None, seed: int = 0) -> "SlotBatch":
         """The batch without windows that hold no target of their item: what is needed to learn to find targets.
 
         An item whose targets are slots of several windows, or that has none, keeps all of its windows. Slots without a

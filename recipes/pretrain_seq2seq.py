@@ -223,7 +223,7 @@ def orthogonal(matrices: Tensor) -> Tensor:
 
 
 class Run:
-    """A model, its optimisers, and the rate of each step."""
+    """A model, its optimizers, and the rate of each step."""
 
     def __init__(self, settings: Settings, model: MarianMTModel, folder: Path) -> None:
         self.settings, self.model, self.folder = settings, model, folder
@@ -232,7 +232,7 @@ class Run:
         others = [p for n, p in self.parameters.items() if p.dim() != 2 or "layers" not in n]
         adam = torch.optim.AdamW(others, lr=settings.other_lr, betas=(0.9, 0.98), weight_decay=0.0)
         adam.param_groups[0]["top"] = settings.other_lr
-        self.optimisers = [Muon(matrices, settings.lr), adam]
+        self.optimizers = [Muon(matrices, settings.lr), adam]
         self.step = 0
 
     def update(self, accelerator: Accelerator, steps: int, decay: int) -> None:
@@ -242,19 +242,19 @@ class Run:
                 parameter.grad = accelerator.reduce(parameter.grad, "mean")
         nn.utils.clip_grad_norm_(list(self.parameters.values()), 1.0)
         share = min((self.step + 1) / self.settings.warm, max(0.01, (steps - self.step) / decay), 1.0)
-        for optimiser in self.optimisers:
-            for group in optimiser.param_groups:
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
                 group["lr"] = group["top"] * share
-            optimiser.step()
-            optimiser.zero_grad()
+            optimizer.step()
+            optimizer.zero_grad()
         self.step += 1
 
     def save(self) -> None:
         """A checkpoint."""
         tensors: dict[str, Tensor] = {f"parameter.{n}": p for n, p in self.parameters.items()}
-        for optimiser in self.optimisers:
+        for optimizer in self.optimizers:
             for name, parameter in self.parameters.items():
-                for key, value in optimiser.state.get(parameter, {}).items():
+                for key, value in optimizer.state.get(parameter, {}).items():
                     tensors[f"{key}.{name}"] = value
         config = asdict(self.settings)
         found = Checkpoint(step=self.step, tensors=tensors, config=config, fingerprints={}, best=None)
@@ -267,13 +267,13 @@ class Run:
             return
         self.step = found.step
         with torch.no_grad():
-            for optimiser in self.optimisers:
-                mine = {id(p) for group in optimiser.param_groups for p in group["params"]}
+            for optimizer in self.optimizers:
+                mine = {id(p) for group in optimizer.param_groups for p in group["params"]}
                 for name, parameter in self.parameters.items():
                     if id(parameter) not in mine:
                         continue
                     parameter.copy_(found.tensors[f"parameter.{name}"])
-                    optimiser.state[parameter] = {
+                    optimizer.state[parameter] = {
                         key: found.tensors[f"{key}.{name}"].to(parameter.device)
                         for key in ("exp_avg", "exp_avg_sq", "step")
                         if f"{key}.{name}" in found.tensors

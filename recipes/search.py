@@ -4,8 +4,8 @@ import logging
 import sys
 
 from fewshot_nlp import FewShotError
+from fewshot_nlp.search.study import SearchConfig, search
 from fewshot_nlp.training.config import parse_as
-from fewshot_nlp.training.search import SearchConfig, search
 
 
 def main() -> int:

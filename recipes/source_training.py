@@ -19,7 +19,7 @@ logger = logging.getLogger("source_training")
 
 
 class Run:
-    """Parameters, their optimiser, and the rate of each step; a checkpoint of other settings is refused.
+    """Parameters, their optimizer, and the rate of each step; a checkpoint of other settings is refused.
 
     Args:
         body: the encoder's parameters that are trained.
@@ -46,7 +46,7 @@ class Run:
     ) -> None:
         self.steps, self.settings, self.data, self.folder = steps, settings, data, folder
         self.parameters = {**body, **head}
-        self.optimiser = torch.optim.AdamW(
+        self.optimizer = torch.optim.AdamW(
             [
                 {"params": list(body.values()), "lr": lr, "top": lr},
                 {"params": list(head.values()), "lr": head_lr, "top": head_lr},
@@ -58,23 +58,23 @@ class Run:
             parameter.requires_grad_()
 
     def update(self, accelerator: Accelerator) -> None:
-        """One optimiser step with the mean gradient of all processes."""
+        """One optimizer step with the mean gradient of all processes."""
         for parameter in self.parameters.values():
             if accelerator.num_processes > 1:
                 parameter.grad = accelerator.reduce(parameter.grad, "mean")
         nn.utils.clip_grad_norm_(list(self.parameters.values()), 1.0)
         warm = max(1, self.steps // 16)
-        for group in self.optimiser.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = group["top"] * min((self.step + 1) / warm, max(0.02, 1 - self.step / self.steps))
-        self.optimiser.step()
-        self.optimiser.zero_grad()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
         self.step += 1
 
     def save(self) -> None:
         """A checkpoint."""
         tensors: dict[str, torch.Tensor] = {f"parameter.{n}": p for n, p in self.parameters.items()}
         for name, parameter in self.parameters.items():
-            tensors |= {f"{key}.{name}": self.optimiser.state[parameter][key] for key in MOMENTS}
+            tensors |= {f"{key}.{name}": self.optimizer.state[parameter][key] for key in MOMENTS}
         found = Checkpoint(
             step=self.step, tensors=tensors, config=self.settings, fingerprints=self.data, best=None
         )
@@ -89,7 +89,7 @@ class Run:
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 parameter.copy_(found.tensors[f"parameter.{name}"])
-                self.optimiser.state[parameter] = {
+                self.optimizer.state[parameter] = {
                     "step": torch.tensor(float(found.step)),
                     **{key: found.tensors[f"{key}.{name}"].to(parameter.device) for key in MOMENTS},
                 }

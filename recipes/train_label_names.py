@@ -31,10 +31,10 @@ from fewshot_nlp import FewShotError, FewShotNER
 from fewshot_nlp.backbone import Encoder
 from fewshot_nlp.backbone.label_names import LabelNameHead
 from fewshot_nlp.episode import Example
-from fewshot_nlp.model_card import model_card
+from fewshot_nlp.persistence.model_card import model_card
+from fewshot_nlp.persistence.storage import new_pipeline, save
 from fewshot_nlp.slots import SlotBatch
 from fewshot_nlp.sources.loading import load_rows
-from fewshot_nlp.storage import new_pipeline, save
 from fewshot_nlp.tasks.base import readable
 from fewshot_nlp.tasks.ner import NER
 

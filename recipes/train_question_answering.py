@@ -30,10 +30,10 @@ from torch import nn
 
 from fewshot_nlp import FewShotError, FewShotQA
 from fewshot_nlp.backbone import Encoder
-from fewshot_nlp.model_card import model_card
+from fewshot_nlp.persistence.model_card import model_card
+from fewshot_nlp.persistence.storage import load, new_pipeline, save
 from fewshot_nlp.pipeline import Pipeline
 from fewshot_nlp.sources.loading import load_rows
-from fewshot_nlp.storage import load, new_pipeline, save
 
 SOURCES = ("squad_v1", "squad_v2", "squadshifts_amazon", "squadshifts_newwiki", "squadshifts_reddit")
 NEVER = [(name, split) for name in ("squad_v1", "squad_v2") for split in ("validation", "test")]

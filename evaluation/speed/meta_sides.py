@@ -15,10 +15,10 @@ from fewshot_nlp.backbone import Encoder
 from fewshot_nlp.backbone.adapters import default_adapter
 from fewshot_nlp.backbone.bundled import bundled_folder
 from fewshot_nlp.episode import Episode
+from fewshot_nlp.persistence.storage import new_pipeline
 from fewshot_nlp.pipeline import Pipeline
 from fewshot_nlp.sampling import NWayKShot
 from fewshot_nlp.sources import load_rows
-from fewshot_nlp.storage import new_pipeline
 from fewshot_nlp.training.outer_step import meta_loss
 
 STEPS, RATE, SCALE, N_WAY = 5, 0.1, 4.0, 5

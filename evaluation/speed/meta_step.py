@@ -50,7 +50,7 @@ def sides(stack: ExitStack, top: int | None, first_order: bool) -> dict[str, Sid
     for name in ("plain", "plain, bf16", "cache", "cache, bf16")[: 2 if top is None else 4]:
         chosen[name] = ours = Ours(top, first_order, bfloat16="bf16" in name)
         if "cache" in name:
-            stack.enter_context(ours.encoder.lower_layers_cached())
+            stack.enter_context(ours.encoder.cache_frozen_layers())
     return chosen
 
 

@@ -48,7 +48,7 @@ class Backbone(ABC):
         self.adapter_config: Any = None
         self.top_layers: int | None = None
         self.trained = False  # whether the base weights were changed after loading
-        self.recomputes = False
+        self.gradient_checkpointing = False
         """Keep no activations of a pass for its gradient, but run it again then (gradient checkpointing, Chen et al.
         2016): the memory of inner loops of many steps for about a third more time."""
         self._lock = threading.RLock()
@@ -157,7 +157,7 @@ class Backbone(ABC):
         yield None
 
     @contextmanager
-    def lower_layers_cached(self, max_bytes: int = 512 * 2**20, folder: Path | None = None) -> Iterator[Any]:
+    def cache_frozen_layers(self, max_bytes: int = 512 * 2**20, folder: Path | None = None) -> Iterator[Any]:
         """Keeps, by text, what the layers give that nothing moves in, while the block runs, where the backbone can."""
         yield None
 
@@ -180,8 +180,8 @@ class Backbone(ABC):
             )
 
     def _again(self, run: Callable[..., Tensor], *arguments: Any) -> Tensor:
-        """One pass, to be run again for its gradient where `recomputes` is set."""
-        if not (self.recomputes and torch.is_grad_enabled()):
+        """One pass, to be run again for its gradient where `gradient_checkpointing` is set."""
+        if not (self.gradient_checkpointing and torch.is_grad_enabled()):
             return run(*arguments)
         result: Tensor = checkpoint(run, *arguments, use_reentrant=False)
         return result

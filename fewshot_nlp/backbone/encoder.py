@@ -31,7 +31,7 @@ from fewshot_nlp.backbone.pooling import join_spans, pool_spans
 from fewshot_nlp.backbone.spill import Spill
 from fewshot_nlp.errors import FewShotError, logger
 from fewshot_nlp.slots import SlotBatch
-from fewshot_nlp.windows import WindowTokenizer
+from fewshot_nlp.tokenization.windows import WindowTokenizer
 
 TextPooling = Literal["mean", "first"]
 
@@ -175,7 +175,7 @@ class Encoder(Backbone):
             self.cache = outer
 
     @contextmanager
-    def lower_layers_cached(
+    def cache_frozen_layers(
         self, max_bytes: int = 512 * 2**20, folder: Path | None = None, max_file_bytes: int = 16 * 2**30
     ) -> Iterator[FeatureCache | None]:
         """Keeps, by text, what the layers below the lowest moving one give, while the block runs.

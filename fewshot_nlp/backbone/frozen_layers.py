@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from fewshot_nlp.backbone.adapters import layer_number
 from fewshot_nlp.backbone.cache import FeatureCache
-from fewshot_nlp.disk import first_line
+from fewshot_nlp.persistence.disk import first_line
 
 Windows = Sequence[Sequence[int]]
 

@@ -42,7 +42,7 @@ class Rescore:
         return self.score(self.features.to(scores.dtype), torch.log_softmax(scores, dim=-1))
 
 
-class Demands:
+class ForcedPhrases:
     """Token sequences that an output must hold: their tokens are made likelier, and there is no end before them.
 
     A sequence that was begun is gone on with. When the model would end and one is missing, it must come first; so it

@@ -16,10 +16,10 @@ from fewshot_nlp.backbone.base import Backbone
 from fewshot_nlp.backbone.batching import chunks, padded_tokens
 from fewshot_nlp.backbone.bundled import TRANSLATION, translation_folder
 from fewshot_nlp.backbone.loading import load_seq2seq
-from fewshot_nlp.backbone.processors import Bounds, Demands, Rescore
+from fewshot_nlp.backbone.processors import Bounds, ForcedPhrases, Rescore
 from fewshot_nlp.errors import FewShotError
-from fewshot_nlp.pairs import PairTokenizer
 from fewshot_nlp.slots import SlotBatch
+from fewshot_nlp.tokenization.pairs import PairTokenizer
 
 Score = Callable[[Tensor, Tensor], Tensor]
 """Features and prior log-probabilities [n_rows, n_classes] of the next tokens to log-probabilities."""
@@ -227,7 +227,7 @@ class Seq2Seq(Backbone):
             processors: list[Any] = [Rescore(score)]
             if any(needs):
                 processors.append(
-                    Demands(needs, limits, num_beams, self.tokenizer.end, len(windows[0]), demand_bonus)
+                    ForcedPhrases(needs, limits, num_beams, self.tokenizer.end, len(windows[0]), demand_bonus)
                 )
             processors.append(Bounds(limits, num_beams, self.tokenizer.end, len(windows[0])))
             rows = self._generate(

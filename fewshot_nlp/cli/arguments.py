@@ -10,7 +10,7 @@ from fewshot_nlp.errors import FewShotError
 
 if TYPE_CHECKING:
     from fewshot_nlp.models.base import FewShotModel
-    from fewshot_nlp.storage import Saved
+    from fewshot_nlp.persistence.storage import Saved
 
 
 def pairs(texts: Iterable[str], option: str) -> dict[str, str]:
@@ -123,8 +123,8 @@ def load_saved(name: str) -> "Saved":
     Raises:
         FewShotError: there is none, or it is damaged.
     """
-    from fewshot_nlp.hub import download_model_folder
-    from fewshot_nlp.storage import load
+    from fewshot_nlp.persistence.hub import download_model_folder
+    from fewshot_nlp.persistence.storage import load
 
     folder = Path(name)
     if not folder.exists():

@@ -10,9 +10,9 @@ from fewshot_nlp.demo.section import Section, Shown
 from fewshot_nlp.episode import Episode, TaskDataset, canonical_json
 from fewshot_nlp.evaluator import evaluate_episodes, mean_and_interval
 from fewshot_nlp.models.base import FewShotModel
+from fewshot_nlp.persistence.storage import new_pipeline
 from fewshot_nlp.pipeline import TaskModel
 from fewshot_nlp.sources import load_card, load_rows
-from fewshot_nlp.storage import new_pipeline
 from fewshot_nlp.tasks import TASKS
 
 DEFAULT, NO_EXAMPLE = "default", "no example"

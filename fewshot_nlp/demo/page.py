@@ -9,7 +9,7 @@ import fewshot_nlp
 from fewshot_nlp.demo.measure import DEFAULT, DomainResult
 from fewshot_nlp.demo.section import Section
 from fewshot_nlp.demo.terminal import footnote, held_out_rows
-from fewshot_nlp.disk import written_whole
+from fewshot_nlp.persistence.disk import atomic_write
 
 N_COLOURS = 7
 
@@ -32,6 +32,6 @@ def write_page(out: Path, results: Mapping[Section, Sequence[DomainResult]], sec
         versions={"fewshot_nlp": fewshot_nlp.__version__, "torch": version("torch")},
     )
     page = out / "index.html"
-    with written_whole(page) as part:
+    with atomic_write(page) as part:
         part.write_text(text, encoding="utf-8")
     return page

@@ -23,9 +23,11 @@ from torch import Tensor, nn
 
 from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.learners import LEARNERS
-from fewshot_nlp.learners.base import Learner, LearnerConfig, State, check
-from fewshot_nlp.learners.heads import class_means, prototype_head, residual_network
-from fewshot_nlp.learners.start import on_sphere, seeded
+from fewshot_nlp.learners.base import Learner, LearnerConfig
+from fewshot_nlp.modules.heads import class_means, prototype_head, residual_network
+from fewshot_nlp.modules.start import scaled_normalize, seeded
+from fewshot_nlp.modules.state import State
+from fewshot_nlp.settings import check
 from fewshot_nlp.slots import SlotBatch
 
 
@@ -74,7 +76,7 @@ class Amortized(Learner):
 
     def fit(self, support: SlotBatch, *, meta: bool = False) -> State:
         """Mean and deviation of each class's weights, [n_classes, d + 1] with the bias last; noise, if ``meta``."""
-        features = on_sphere(self.features(support), self.config.scale)
+        features = scaled_normalize(self.features(support), self.config.scale)
         weight, bias = prototype_head(features, support, self.config.label_names)
         means, mass = class_means(features, support, self.config.label_names)
         written = self.network(means) / self.config.hidden  # a mean over hidden units: steps suit every width
@@ -90,7 +92,7 @@ class Amortized(Learner):
         self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
     ) -> Float[Tensor, "n_slots n_classes"]:
         """Log of the probability averaged over samples of the weights; its logit where each class is by itself."""
-        features = on_sphere(features, self.config.scale)
+        features = scaled_normalize(features, self.config.scale)
         noise = state["noise"] if "noise" in state else self._noise(state["mean"], batch)
         samples = state["mean"] + state["deviation"] * noise
         with torch.autocast(features.device.type, enabled=False):

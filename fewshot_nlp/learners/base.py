@@ -16,13 +16,10 @@ from torch import Tensor, nn
 
 from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.errors import FewShotError, ScienceError
-from fewshot_nlp.learners.prior import PRIOR, prior_scores, prior_state, with_prior
+from fewshot_nlp.modules.prior import PRIOR, prior_scores, prior_state, with_prior
+from fewshot_nlp.modules.state import State, fast_weights
+from fewshot_nlp.settings import check
 from fewshot_nlp.slots import SlotBatch
-
-State = dict[str, Tensor]
-"""All that a learner took from a support set; keys that begin with ``fast.`` are the encoder's fast weights."""
-
-FAST = "fast."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,19 +53,6 @@ class LearnerConfig:
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON."""
         return asdict(self)
-
-
-def check(config: Any, name: str, low: float, high: float) -> None:
-    """A numeric setting must be in its range, ends included."""
-    value = getattr(config, name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise FewShotError(f"{name} is {value!r}, but must be a number from {low:g} to {high:g}.")
-
-
-def check_choice(config: Any, name: str, *known: str) -> None:
-    """A setting must be one of the known words."""
-    if getattr(config, name) not in known:
-        raise FewShotError(f"{name} is {getattr(config, name)!r}, but must be one of: {', '.join(known)}.")
 
 
 class Learner(nn.Module, ABC):
@@ -113,7 +97,7 @@ class Learner(nn.Module, ABC):
         """The state adapted to a support set.
 
         Args:
-            support: slots with targets; anchors among them are the labels' names.
+            support: slots with targets; label_slots among them are the labels' names.
             meta: keep the result differentiable in the encoder's parameters and the learner's own.
         """
 
@@ -143,7 +127,7 @@ class Learner(nn.Module, ABC):
         self._check_prior()
         with torch.no_grad():
             prior = {} if names is None else prior_state(self.encoder, names, support)
-            no_example = bool(support.anchor_mask.all())  # the head's scores then stand for themselves
+            no_example = bool(support.label_slot_mask.all())  # the head's scores then stand for themselves
             state = prior if prior and no_example else {**self.fit(support), **prior}
         bad = next((key for key, value in state.items() if not torch.isfinite(value).all()), None)
         if bad is not None:
@@ -229,11 +213,6 @@ class Learner(nn.Module, ABC):
         return features if self.disturb is None else self.disturb(batch, features)
 
 
-def fast_weights(state: State) -> dict[str, Tensor]:
-    """The encoder's fast weights in a state, under the encoder's own names."""
-    return {key.removeprefix(FAST): value for key, value in state.items() if key.startswith(FAST)}
-
-
 class Adapted:
     """A learner with a state: scores slots, and saves as tensors.
 
@@ -271,25 +250,3 @@ class Adapted:
     def bytes(self) -> int:
         """Bytes of the state: what this task costs beside the shared encoder."""
         return sum(value.nbytes for value in self.state.values())
-
-
-def class_sums(
-    features: Float[Tensor, "n_slots d"], weights: Float[Tensor, "n_slots n_classes"]
-) -> tuple[Float[Tensor, "n_classes d"], Float[Tensor, " n_classes"]]:
-    """Weighted sum of the features of each class, and each class's total weight."""
-    return weights.T @ features, weights.sum(dim=0)
-
-
-def slot_weights(batch: SlotBatch, label_names: float | Tensor, like: Tensor) -> Float[Tensor, " n_slots"]:
-    """Weight of each slot: 1 for examples, ``label_names`` for anchors.
-
-    Where a class has anchors only (no example), they count fully, so that it can be predicted at all.
-    """
-    weight = torch.ones(batch.n_slots, dtype=like.dtype)
-    if batch.anchors is None:
-        return weight.to(like.device)
-    targets = batch.target_matrix
-    seen = targets[~batch.anchors].sum(dim=0) > 0
-    alone = (targets[:, ~seen].sum(dim=1) > 0) & batch.anchors
-    weight[batch.anchors & ~alone] = label_names
-    return weight.to(like.device)

@@ -31,8 +31,8 @@ from torch import Tensor, nn
 from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import LEARNERS
-from fewshot_nlp.learners.base import Learner, LearnerConfig, State, check, check_choice, slot_weights
-from fewshot_nlp.learners.gaussian import (
+from fewshot_nlp.learners.base import Learner, LearnerConfig
+from fewshot_nlp.modules.gaussian import (
     left_out,
     linear_covariance,
     linear_moments,
@@ -43,7 +43,9 @@ from fewshot_nlp.learners.gaussian import (
     rbf_moments,
     rbf_posterior,
 )
-from fewshot_nlp.learners.heads import UNSEEN
+from fewshot_nlp.modules.heads import UNSEEN
+from fewshot_nlp.modules.state import State, slot_weights
+from fewshot_nlp.settings import check, check_choice
 from fewshot_nlp.slots import SlotBatch
 
 MOST_ROWS = 4096
@@ -161,7 +163,7 @@ class Bayesian(Learner):
 
     def _calibration(self, state: State, features: Float[Tensor, "n d"], support: SlotBatch) -> Tensor:
         """The factor of the scores that suits left-out texts best; 1 where there are not two of them."""
-        known = ~support.anchor_mask
+        known = ~support.label_slot_mask
         groups, sizes = torch.unique_consecutive(support.groups[known], return_counts=True)
         if len(groups) < 2:
             return torch.ones(())

@@ -2,7 +2,7 @@
 
 Papers: features of several layers as in Tenney, Das, Pavlick 2019, BERT Rediscovers the Classical NLP Pipeline;
 solved as `linear_probe`. Each feature is standardised on the support set; the neighbouring slots' features and
-the task's surface features (capitals, digits, ...) join at smaller weights. Where classes have coarser ones (BIO
+the task's word_shape features (capitals, digits, ...) join at smaller weights. Where classes have coarser ones (BIO
 tags and their entity types), one regression is fitted for each kind, and the probability of a coarse class is the
 geometric mean of what the two say.
 Deviations: none of the sources does all of this; the parts were chosen by measurement, see docs/learners.md.
@@ -18,9 +18,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fewshot_nlp.learners import LEARNERS
-from fewshot_nlp.learners.base import Learner, LearnerConfig, State, check, slot_weights
-from fewshot_nlp.learners.linear_models import PreconditionedRegression
+from fewshot_nlp.learners.base import Learner, LearnerConfig
 from fewshot_nlp.learners.linear_probe import logistic_regression
+from fewshot_nlp.modules.linear_models import PreconditionedRegression
+from fewshot_nlp.modules.state import State, slot_weights
+from fewshot_nlp.settings import check
 from fewshot_nlp.slots import SlotBatch
 
 SMALL = 10**7
@@ -35,19 +37,19 @@ class ContextProbeConfig(LearnerConfig):
         label_names: weight of the labels' names as extra rows; 0 uses them for labels without examples only.
         C: inverse strength of the regression's penalty.
         neighbours: weight of the features of the slots before and after, of the same example.
-        surface: weight of the surface features; the neighbours' count a third of it.
+        word_shape: weight of the word_shape features; the neighbours' count a third of it.
     """
 
     label_names: float = 0.0
     C: float = 100.0
     neighbours: float = 0.3
-    surface: float = 0.3
+    word_shape: float = 0.3
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check(self, "C", 1e-6, 1e9)
         check(self, "neighbours", 0, 10)
-        check(self, "surface", 0, 10)
+        check(self, "word_shape", 0, 10)
 
 
 @LEARNERS.register("context_probe")
@@ -65,7 +67,7 @@ class ContextProbe(Learner):
 
     def solve(self, features: Float[Tensor, "n_slots d"], support: SlotBatch) -> State:
         """`fit`, the features of the support set given."""
-        examples = features if bool(support.anchor_mask.all()) else features[~support.anchor_mask]
+        examples = features if bool(support.label_slot_mask.all()) else features[~support.label_slot_mask]
         state: State = {"mean": examples.mean(dim=0), "scale": examples.std(dim=0, correction=0) + 1e-3}
         weight = slot_weights(support, self.config.label_names, features)
         keep = weight > 0
@@ -106,10 +108,10 @@ class ContextProbe(Learner):
         return fine + (coarse - mass)[:, index] / 2
 
     def _design(self, state: State, features: Tensor, batch: SlotBatch) -> Float[Tensor, "n_slots wide"]:
-        """What the regression is fitted on: features (norm about 1), then the surface, each with its neighbours'."""
+        """What the regression is fitted on: features (norm about 1), then the word_shape, each with its neighbours'."""
         parts = [((features - state["mean"]) / self._spread(state), 1.0, self.config.neighbours)]
-        if batch.surface is not None:
-            parts.append((batch.surface.to(features), self.config.surface, self.config.surface / 3))
+        if batch.word_shape is not None:
+            parts.append((batch.word_shape.to(features), self.config.word_shape, self.config.word_shape / 3))
         columns = []
         for part, own, aside in parts:
             columns += [part * own, neighbour(part, batch, -1) * aside, neighbour(part, batch, 1) * aside]
@@ -129,11 +131,11 @@ class ContextProbe(Learner):
         aside = self.config.neighbours
         blocks = torch.cat([own, aside * before, aside * after]) / self._spread(state)
         scores = _with_neighbours(F.linear(features, blocks, -blocks @ state["mean"]), batch)
-        if batch.surface is not None:
-            surface = batch.surface.to(features)
-            own, before, after = torch.split(weight[:, 3 * width :], surface.shape[1], dim=1)
-            blocks = torch.cat([own, before / 3, after / 3]) * self.config.surface
-            scores = scores + _with_neighbours(F.linear(surface, blocks), batch)
+        if batch.word_shape is not None:
+            word_shape = batch.word_shape.to(features)
+            own, before, after = torch.split(weight[:, 3 * width :], word_shape.shape[1], dim=1)
+            blocks = torch.cat([own, before / 3, after / 3]) * self.config.word_shape
+            scores = scores + _with_neighbours(F.linear(word_shape, blocks), batch)
         scores = scores + torch.cat([state[f"{head}.bias"] for head in heads])
         return list(torch.split(scores, [len(state[f"{head}.bias"]) for head in heads], dim=1))
 

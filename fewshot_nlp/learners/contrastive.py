@@ -29,11 +29,13 @@ from torch import Tensor
 from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import LEARNERS
-from fewshot_nlp.learners.adamw import Descent, first_order
-from fewshot_nlp.learners.base import Learner, LearnerConfig, State, check, check_choice, fast_weights
-from fewshot_nlp.learners.inner_loop import fast_bfloat16
-from fewshot_nlp.learners.slot_pairs import Draw, draws
-from fewshot_nlp.learners.start import examples_of, moving, to_move
+from fewshot_nlp.learners.base import Learner, LearnerConfig
+from fewshot_nlp.modules.adamw import Descent, first_order
+from fewshot_nlp.modules.inner_loop import fast_bfloat16
+from fewshot_nlp.modules.slot_pairs import Draw, draws
+from fewshot_nlp.modules.start import differentiable_copy, examples_of, fast_parameters
+from fewshot_nlp.modules.state import State, fast_weights
+from fewshot_nlp.settings import check, check_choice
 from fewshot_nlp.slots import SlotBatch
 
 TUNED, BEFORE = "tuned.", "before."
@@ -117,7 +119,7 @@ class Contrastive(Learner):
 
     def fit(self, support: SlotBatch, *, meta: bool = False) -> State:
         """Tuned fast weights, and the heads on the features before and after."""
-        start = moving(self.encoder, self.config.scope)
+        start = fast_parameters(self.encoder, self.config.scope)
         with self._lower_layers_once():
             with torch.no_grad():
                 state = {BEFORE + name: value for name, value in self.head.fit(support).items()}
@@ -160,7 +162,7 @@ class Contrastive(Learner):
     def _tune(self, support: SlotBatch) -> State:
         examples = examples_of(support)
         examples = examples.select(examples.has_place).beginnings(self.config.longest)
-        weights = to_move(moving(self.encoder, self.config.scope), meta=False)
+        weights = differentiable_copy(fast_parameters(self.encoder, self.config.scope), meta=False)
         steps = draws(examples, self.config.steps, self.config.batch_size, self.config.seed)
         if not steps:
             return weights
@@ -180,11 +182,11 @@ class Contrastive(Learner):
 
     def _names(self, support: SlotBatch) -> tuple[Tensor, Tensor] | None:
         """Features of the labels' names before tuning, and their targets."""
-        anchors = support.select(support.anchor_mask)
-        if self.config.label_names == 0 or self.config.loss != "supervised" or anchors.n_slots == 0:
+        label_slots = support.select(support.label_slot_mask)
+        if self.config.label_names == 0 or self.config.loss != "supervised" or label_slots.n_slots == 0:
             return None
         with torch.no_grad():
-            return self.last_layer(self.features(anchors)), anchors.target_matrix
+            return self.last_layer(self.features(label_slots)), label_slots.target_matrix
 
     def pair_loss(
         self, examples: SlotBatch, draw: Draw, weights: State, names: tuple[Tensor, Tensor] | None = None
@@ -212,7 +214,7 @@ class Contrastive(Learner):
     def _lower_layers_once(self) -> Any:
         if self.config.scope == "all" or getattr(self.encoder, "lower", None) is not None:
             return nullcontext()
-        return self.encoder.lower_layers_cached()
+        return self.encoder.cache_frozen_layers()
 
 
 def _attach(encoder: Backbone, config: ContrastiveConfig) -> None:

@@ -22,20 +22,14 @@ from torch import Tensor
 from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import LEARNERS
-from fewshot_nlp.learners.adamw import Descent, layer_depths, mini_batches
-from fewshot_nlp.learners.base import (
-    FAST,
-    Learner,
-    LearnerConfig,
-    State,
-    check,
-    check_choice,
-    fast_weights,
-)
-from fewshot_nlp.learners.heads import LearnedHead, linear_scores
-from fewshot_nlp.learners.inner_loop import fast_bfloat16, need_adapter
-from fewshot_nlp.learners.part_of_the_way import between, part_of_the_way
-from fewshot_nlp.learners.start import examples_of, moving, on_sphere, prototype_start
+from fewshot_nlp.learners.base import Learner, LearnerConfig
+from fewshot_nlp.modules.adamw import Descent, layer_depths, mini_batches
+from fewshot_nlp.modules.heads import LearnedHead, linear_scores
+from fewshot_nlp.modules.inner_loop import fast_bfloat16, need_adapter
+from fewshot_nlp.modules.start import examples_of, fast_parameters, prototype_start, scaled_normalize
+from fewshot_nlp.modules.state import FAST, State, fast_weights
+from fewshot_nlp.modules.weight_interpolation import between, weight_interpolation
+from fewshot_nlp.settings import check, check_choice
 from fewshot_nlp.slots import SlotBatch
 
 WIDTH = 80
@@ -48,7 +42,7 @@ class FineTuneConfig(LearnerConfig):
 
     Args:
         scope: what moves beside the head: "adapter", "all" weights of the encoder, or "head" (nothing else).
-        steps: optimiser steps at most.
+        steps: optimizer steps at most.
         epochs: passes over the examples at most; None for any number.
         lr: learning rate of adapter or encoder; None takes 1e-3 for an adapter and 1e-4 for all weights.
         head_lr: learning rate of the head.
@@ -70,7 +64,8 @@ class FineTuneConfig(LearnerConfig):
         folds: from 2 on, the weights go only part of the way from the start to where training led, perhaps none of
             it: as far as lowers the loss of held-out examples in so many folds surely (by a standard error; Wortsman
             et al. 2022, Robust fine-tuning of zero-shot models). It doubles the time; 0 goes all the way.
-        reach: the most of the way that is gone from the start to where training led, in [0, 1]: less forgets less.
+        max_interpolation: the largest share of the way from the start to where training led, in [0, 1]: less forgets
+            less.
         bfloat16: compute the encoder in bfloat16 while training, which some processors do twice as fast; None does so
             where the processor has instructions for it.
     """
@@ -93,7 +88,7 @@ class FineTuneConfig(LearnerConfig):
     unfreeze: float = 0.0
     l2_sp: float = 0.0
     folds: int = 0
-    reach: float = 1.0
+    max_interpolation: float = 1.0
     bfloat16: bool | None = False
 
     def __post_init__(self) -> None:
@@ -116,7 +111,7 @@ class FineTuneConfig(LearnerConfig):
         check(self, "unfreeze", 0, 1)
         check(self, "l2_sp", 0, 1e6)
         check(self, "folds", 0, 20)
-        check(self, "reach", 0, 1)
+        check(self, "max_interpolation", 0, 1)
 
 
 @LEARNERS.register("fine_tune")
@@ -151,7 +146,7 @@ class FineTune(Learner):
         if meta or not examples.n_slots:
             return state
         if self.config.folds > 1:
-            return part_of_the_way(
+            return weight_interpolation(
                 state, examples, self._reached, self._training_scores, self.config.folds, self.config.seed
             )
         return self._reached(state, examples, 1.0)
@@ -164,16 +159,16 @@ class FineTune(Learner):
             return batch.prior  # the model's own head, which the fast weights have moved
         if self.start is not None:
             return self.start.score(state, features, batch)
-        return linear_scores(state, on_sphere(features, self.config.scale))
+        return linear_scores(state, scaled_normalize(features, self.config.scale))
 
     def initial(self) -> State | None:
         """With ``start="meta"`` the encoder's weights as they are and the meta-learned head."""
         if self.head is None:
             return super().initial()
-        return {**moving(self.encoder, self.config.scope), **self.head.state()}
+        return {**fast_parameters(self.encoder, self.config.scope), **self.head.state()}
 
     def _start(self, support: SlotBatch) -> State:
-        state: State = moving(self.encoder, self.config.scope)
+        state: State = fast_parameters(self.encoder, self.config.scope)
         if self.encoder.own_head:
             return state
         if self.head is not None:
@@ -192,14 +187,14 @@ class FineTune(Learner):
 
     def _reached(self, start: State, examples: SlotBatch, share: float) -> State:
         """Where training with a share of the steps led, as far as it may go."""
-        return between(start, self._train(start, examples, share), self.config.reach)
+        return between(start, self._train(start, examples, share), self.config.max_interpolation)
 
     @torch.enable_grad()
     def _train(self, start: State, examples: SlotBatch, share: float = 1.0) -> State:
         """The state after training; ``share`` of the steps."""
         state = {name: value.detach().clone() for name, value in start.items()}
         weights = {n: w.requires_grad_() for n, w in state.items() if n.startswith((FAST, "head."))}
-        train, held_out = self._split(examples.around_targets())
+        train, held_out = self._split(examples.crop_to_targets())
         steps = max(1, round(share * self.config.steps))
         if self.config.epochs is not None:
             batches = -(-len(torch.unique(train.groups)) // self.config.batch_size)
@@ -219,7 +214,7 @@ class FineTune(Learner):
         best, best_loss = state, float("inf")
         order = mini_batches(train, self.config.batch_size, self.config.seed)
         for step, batch in zip(range(steps), order, strict=False):
-            batch = batch.around_targets(WIDTH, self.config.seed + step)  # another stretch in every pass
+            batch = batch.crop_to_targets(WIDTH, self.config.seed + step)  # another stretch in every pass
             descent.step(batch.loss(self._training_scores(state, batch), self.config.label_smoothing))
             if held_out is not None and (step % 5 == 4 or step == steps - 1):
                 with torch.no_grad():

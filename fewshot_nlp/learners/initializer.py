@@ -20,17 +20,19 @@ from torch import Tensor, nn
 
 from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.learners import LEARNERS
-from fewshot_nlp.learners.base import Learner, LearnerConfig, State, check
-from fewshot_nlp.learners.heads import class_means, prototype_head, residual_network
-from fewshot_nlp.learners.inner_loop import Weights, need_adapter
-from fewshot_nlp.learners.rates import LearnedRates, learned_steps, start_rates
-from fewshot_nlp.learners.start import (
+from fewshot_nlp.learners.base import Learner, LearnerConfig
+from fewshot_nlp.modules.heads import class_means, prototype_head, residual_network
+from fewshot_nlp.modules.inner_loop import Weights, need_adapter
+from fewshot_nlp.modules.rates import LearnedRates, learned_steps, start_rates
+from fewshot_nlp.modules.start import (
     check_steps,
     examples_of,
-    moved_scores,
-    on_sphere,
+    head_scores,
+    scaled_normalize,
     seeded,
 )
+from fewshot_nlp.modules.state import State
+from fewshot_nlp.settings import check
 from fewshot_nlp.slots import SlotBatch
 
 
@@ -101,14 +103,14 @@ class Initializer(Learner):
         self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
     ) -> Float[Tensor, "n_slots n_classes"]:
         """A linear head on the features, or the model's own head where it has one."""
-        return moved_scores(state, features, batch, self.config.scale)
+        return head_scores(state, features, batch, self.config.scale)
 
     def written_head(self, support: SlotBatch, *, double_backward: bool = False) -> Weights:
         """Prototype head plus the mean of the network over each class's slots; none for a model with its own head."""
         if self.network is None:
             return {}
         features = self.features(support, double_backward=double_backward)
-        features = on_sphere(features, self.config.scale)
+        features = scaled_normalize(features, self.config.scale)
         weight, bias = prototype_head(features, support, self.config.label_names)
         means, _ = class_means(self.network(features), support, self.config.label_names)
         change = means[0] - means[1] if len(means) == 2 else means[0]

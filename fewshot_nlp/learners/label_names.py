@@ -19,10 +19,12 @@ from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.backbone.label_names import LabelNameHead
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import LEARNERS
-from fewshot_nlp.learners.base import Learner, LearnerConfig, State, check
-from fewshot_nlp.learners.prior import class_head
+from fewshot_nlp.learners.base import Learner, LearnerConfig
 from fewshot_nlp.learners.ridge import ridge_head
-from fewshot_nlp.learners.start import on_sphere
+from fewshot_nlp.modules.prior import class_head
+from fewshot_nlp.modules.start import scaled_normalize
+from fewshot_nlp.modules.state import State
+from fewshot_nlp.settings import check
 from fewshot_nlp.slots import SlotBatch
 
 
@@ -72,7 +74,7 @@ class LabelNames(Learner):
 
     def fit(self, support: SlotBatch, *, meta: bool = False) -> State:
         """The head of names, and the coefficients that correct it; none without an example."""
-        anchors = support.anchor_mask
+        label_slots = support.label_slot_mask
         if support.normaliser == "positions":
             raise FewShotError(
                 "label_names works by the names of labels, and this task has no labels; take another learner, such as "
@@ -80,14 +82,14 @@ class LabelNames(Learner):
             )
         read = self.last_layer(self.features(support))
         state: State = {}
-        if bool(anchors.all() if self.config.label_names == 0 else anchors.any()):
-            names = support.select(anchors)
-            made = class_head(self.names, self._name_vectors(names, read[anchors]), names)
+        if bool(label_slots.all() if self.config.label_names == 0 else label_slots.any()):
+            names = support.select(label_slots)
+            made = class_head(self.names, self._name_vectors(names, read[label_slots]), names)
             state = {f"names.{key}": value for key, value in made.items()}
-        if bool(anchors.all()):
+        if bool(label_slots.all()):
             return state
-        x, y = on_sphere(read[~anchors], 1.0), support.target_matrix[~anchors.cpu()].to(read)
-        scores = self._by_name(state, read[~anchors]).expand(len(y), support.n_classes)
+        x, y = scaled_normalize(read[~label_slots], 1.0), support.target_matrix[~label_slots.cpu()].to(read)
+        scores = self._by_name(state, read[~label_slots]).expand(len(y), support.n_classes)
         chance = scores.softmax(dim=1) if support.normaliser == "classes" else scores.sigmoid()
         coefficients, bias = ridge_head(x, y - chance, torch.ones_like(x[:, 0]), self.log_penalty.exp())
         return state | {
@@ -102,7 +104,7 @@ class LabelNames(Learner):
         read = self.last_layer(features)
         scores = self._by_name(state, read)
         if "head.weight" in state:
-            scores = scores + on_sphere(read, 1.0) @ state["head.weight"].T + state["head.bias"]
+            scores = scores + scaled_normalize(read, 1.0) @ state["head.weight"].T + state["head.bias"]
         return scores
 
     def _by_name(self, state: State, read: Tensor) -> Tensor:

@@ -1,15 +1,15 @@
-"""A learned optimiser: an LSTM that reads gradients on the support set moves adapter and head.
+"""A learned optimizer: an LSTM that reads gradients on the support set moves adapter and head.
 
 Papers: Andrychowicz et al. 2016, Learning to learn by gradient descent by gradient descent (``form="residual"``);
 Ravi, Larochelle 2017, Optimization as a Model for Few-Shot Learning (``form="gates"``); the formulas are in
 `lstm_optimizer`. The meta-loss is the mean of the query's losses after each step (Andrychowicz et al., equation 3 with
 equal weights; the mean, so that its size does not depend on the number of steps). It is differentiated through the
-optimiser, ``truncation`` steps back, but not through the gradients that it reads. It is on the query, as in Ravi and
+optimizer, ``truncation`` steps back, but not through the gradients that it reads. It is on the query, as in Ravi and
 Larochelle, because what counts here is to generalise; the former paper has one loss for both. One network serves all
 coordinates of the adapter, another one those of the head, as the former paper has one for each of two kinds of layers.
 Deviations: what moves is a PEFT adapter and a head that starts at the prototypes, so that any number of classes in any
-order can be met; before meta-training it is plain gradient descent; the start is meta-learned with the optimiser where
-the adapter is trained (``train: learner`` trains the optimiser alone); a model with a head of its own (a translation
+order can be met; before meta-training it is plain gradient descent; the start is meta-learned with the optimizer where
+the adapter is trained (``train: learner`` trains the optimizer alone); a model with a head of its own (a translation
 model) keeps it. Data needed: meta-training; the memory of a step in it is some hundred numbers for each weight of the
 adapter. Choose it to adapt in a fixed number of steps, where tuning of rates has found its limit.
 """
@@ -24,20 +24,22 @@ from torch import Tensor, nn
 
 from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.learners import LEARNERS
-from fewshot_nlp.learners.base import FAST, Learner, LearnerConfig, State, check, check_choice
-from fewshot_nlp.learners.inner_loop import Weights, need_adapter
-from fewshot_nlp.learners.lstm_optimizer import LSTMOptimizer, learned_path
-from fewshot_nlp.learners.start import (
+from fewshot_nlp.learners.base import Learner, LearnerConfig
+from fewshot_nlp.modules.inner_loop import Weights, need_adapter
+from fewshot_nlp.modules.lstm_optimizer import LSTMOptimizer, learned_path
+from fewshot_nlp.modules.start import (
     check_steps,
+    differentiable_copy,
     examples_of,
+    fast_parameters,
+    head_scores,
     inner_rate,
-    moved_scores,
-    moving,
     prototype_start,
     seeded,
     support_loss,
-    to_move,
 )
+from fewshot_nlp.modules.state import FAST, State
+from fewshot_nlp.settings import check, check_choice
 from fewshot_nlp.slots import SlotBatch
 
 
@@ -114,12 +116,12 @@ class LearnedOptimizer(Learner):
         self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
     ) -> Float[Tensor, "n_slots n_classes"]:
         """A linear head on the features, or the model's own head where it has one."""
-        return moved_scores(state, features, batch, self.config.scale)
+        return head_scores(state, features, batch, self.config.scale)
 
     def _path(self, support: SlotBatch, meta: bool) -> Iterator[Weights]:
         """The weights at the start and after each step."""
         head = prototype_start(self, support, self.config.scale)
-        weights = to_move(moving(self.encoder) | head, meta=meta)
+        weights = differentiable_copy(fast_parameters(self.encoder) | head, meta=meta)
         yield weights
         examples = examples_of(support)
         if examples.n_slots:

@@ -15,8 +15,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fewshot_nlp.learners import LEARNERS
-from fewshot_nlp.learners.base import Learner, LearnerConfig, State, check, slot_weights
-from fewshot_nlp.learners.heads import linear_scores
+from fewshot_nlp.learners.base import Learner, LearnerConfig
+from fewshot_nlp.modules.heads import linear_scores
+from fewshot_nlp.modules.state import State, slot_weights
+from fewshot_nlp.settings import check
 from fewshot_nlp.slots import SlotBatch
 
 

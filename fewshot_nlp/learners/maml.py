@@ -24,20 +24,22 @@ from torch import Tensor
 from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import LEARNERS
-from fewshot_nlp.learners.base import FAST, Learner, LearnerConfig, State, check, check_choice
-from fewshot_nlp.learners.heads import LearnedHead
-from fewshot_nlp.learners.inner_loop import Weights, need_adapter, sgd_path
-from fewshot_nlp.learners.rates import LearnedRates, start_rates
-from fewshot_nlp.learners.start import (
+from fewshot_nlp.learners.base import Learner, LearnerConfig
+from fewshot_nlp.modules.heads import LearnedHead
+from fewshot_nlp.modules.inner_loop import Weights, need_adapter, sgd_path
+from fewshot_nlp.modules.rates import LearnedRates, start_rates
+from fewshot_nlp.modules.start import (
     check_steps,
+    differentiable_copy,
     examples_of,
+    fast_parameters,
+    head_scores,
     inner_rate,
-    moved_scores,
-    moving,
     prototype_start,
     support_loss,
-    to_move,
 )
+from fewshot_nlp.modules.state import FAST, State
+from fewshot_nlp.settings import check, check_choice
 from fewshot_nlp.slots import SlotBatch
 
 LEAST = 0.03
@@ -134,19 +136,19 @@ class MAML(Learner):
         self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
     ) -> Float[Tensor, "n_slots n_classes"]:
         """A linear head on the features, or the model's own head where it has one."""
-        return moved_scores(state, features, batch, self.config.scale)
+        return head_scores(state, features, batch, self.config.scale)
 
     def initial(self) -> State | None:
         """With ``head="meta"`` the adapter as it is and the meta-learned head."""
         if self.head is None:
             return super().initial()
-        return {**moving(self.encoder, self.config.scope), **self.head.state()}
+        return {**fast_parameters(self.encoder, self.config.scope), **self.head.state()}
 
     def _path(self, support: SlotBatch, meta: bool) -> Iterator[Weights]:
         """The weights at the start and after each step; to be run through with gradients enabled."""
         second_order = meta and not self.config.first_order and self.progress >= self.config.first_order_until
-        start = moving(self.encoder, self.config.scope) | self._head(support, second_order)
-        weights = to_move(start, meta=meta)
+        start = fast_parameters(self.encoder, self.config.scope) | self._head(support, second_order)
+        weights = differentiable_copy(start, meta=meta)
         yield weights
         examples = examples_of(support)
         if examples.n_slots:

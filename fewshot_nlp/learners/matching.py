@@ -27,13 +27,15 @@ from torch import Tensor, nn
 from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.errors import FewShotError, logger
 from fewshot_nlp.learners import LEARNERS
-from fewshot_nlp.learners.base import Learner, LearnerConfig, State, check, slot_weights
-from fewshot_nlp.learners.context_embedding import ContextEmbedding
-from fewshot_nlp.learners.heads import UNSEEN
-from fewshot_nlp.learners.order import canonical_order
-from fewshot_nlp.learners.start import seeded
-from fewshot_nlp.memory.interpolation import choose_fixed, fixed_mass, mix
-from fewshot_nlp.memory.selection import balanced
+from fewshot_nlp.learners.base import Learner, LearnerConfig
+from fewshot_nlp.modules.context_embedding import ContextEmbedding
+from fewshot_nlp.modules.heads import UNSEEN
+from fewshot_nlp.modules.interpolation import choose_fixed, fixed_mass, mix
+from fewshot_nlp.modules.order import canonical_order
+from fewshot_nlp.modules.selection import balanced
+from fewshot_nlp.modules.start import seeded
+from fewshot_nlp.modules.state import State, slot_weights
+from fewshot_nlp.settings import check
 from fewshot_nlp.slots import SlotBatch
 
 FLOOR = 1e-30
@@ -116,7 +118,7 @@ class Matching(Learner):
         For classes that do not exclude each other the rows have a second half: "not this class".
         """
         weight = None
-        if support.anchors is not None:
+        if support.label_slots is not None:
             weight = slot_weights(support, self.config.label_names, torch.zeros(0))
         kept = self._kept(support, weight)
         keep = torch.zeros(support.n_slots, dtype=torch.bool)

@@ -28,12 +28,14 @@ from torch import Tensor, nn
 from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import LEARNERS
-from fewshot_nlp.learners.base import Learner, LearnerConfig, State, check, check_choice, slot_weights
-from fewshot_nlp.learners.heads import UNSEEN
-from fewshot_nlp.learners.start import seeded
-from fewshot_nlp.memory.key_value import KeyValueReader
-from fewshot_nlp.memory.selection import balanced
-from fewshot_nlp.memory.turing import TuringMemory
+from fewshot_nlp.learners.base import Learner, LearnerConfig
+from fewshot_nlp.modules.heads import UNSEEN
+from fewshot_nlp.modules.key_value import KeyValueReader
+from fewshot_nlp.modules.selection import balanced
+from fewshot_nlp.modules.start import seeded
+from fewshot_nlp.modules.state import State, slot_weights
+from fewshot_nlp.modules.turing import TuringMemory
+from fewshot_nlp.settings import check, check_choice
 from fewshot_nlp.slots import SlotBatch
 
 FLOOR = 1e-30
@@ -135,7 +137,7 @@ class MemoryAugmented(Learner):
         order = torch.randperm(len(slots), generator=generator).to(features.device)
         codes = label_codes(targets[order], self.config.code, self.config.seed)
         n_rows = min(self.config.rows, len(slots))
-        state, _ = self.memory.present(slots[order], values[order], codes, n_rows)
+        state, _ = self.memory.run(slots[order], values[order], codes, n_rows)
         return {"centre": centre} | {f"memory.{name}": value for name, value in state.items()}
 
     def score(
@@ -147,7 +149,7 @@ class MemoryAugmented(Learner):
         if isinstance(self.memory, KeyValueReader):
             weights: Tensor = self.memory(slots, memory["keys"])
         else:
-            weights = self.memory.look(memory, slots)[0]
+            weights = self.memory.read(memory, slots)[0]
         held = memory["values"].sum(dim=0)
         shares = (weights @ memory["values"]).clamp_min(FLOOR).log()
         shares = shares - self.balance * held.clamp_min(FLOOR).log().clamp_min(-10)

@@ -17,16 +17,17 @@ from torch import Tensor
 
 from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.learners import LEARNERS
-from fewshot_nlp.learners.base import Learner, LearnerConfig, State
-from fewshot_nlp.learners.inner_loop import need_adapter
-from fewshot_nlp.learners.rates import LearnedRates, learned_steps, start_rates
-from fewshot_nlp.learners.start import (
+from fewshot_nlp.learners.base import Learner, LearnerConfig
+from fewshot_nlp.modules.inner_loop import need_adapter
+from fewshot_nlp.modules.rates import LearnedRates, learned_steps, start_rates
+from fewshot_nlp.modules.start import (
     check_steps,
     examples_of,
-    moved_scores,
-    moving,
+    fast_parameters,
+    head_scores,
     prototype_start,
 )
+from fewshot_nlp.modules.state import State
 from fewshot_nlp.slots import SlotBatch
 
 
@@ -66,7 +67,7 @@ class MetaSGD(Learner):
     def __init__(self, encoder: Backbone, config: MetaSGDConfig | None = None) -> None:
         super().__init__(encoder, config)
         need_adapter(encoder, self.config.seed)
-        shapes = {name: weight.shape for name, weight in moving(encoder).items()}
+        shapes = {name: weight.shape for name, weight in fast_parameters(encoder).items()}
         heads = {"head.weight": torch.Size([encoder.dimension]), "head.bias": torch.Size([])}
         start = start_rates(encoder, self.config.inner_lr, self.config.head_lr)
         self.rates = LearnedRates(start, shapes | heads).to(encoder.device)
@@ -90,4 +91,4 @@ class MetaSGD(Learner):
         self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
     ) -> Float[Tensor, "n_slots n_classes"]:
         """A linear head on the features, or the model's own head where it has one."""
-        return moved_scores(state, features, batch, self.config.scale)
+        return head_scores(state, features, batch, self.config.scale)

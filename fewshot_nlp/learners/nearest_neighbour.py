@@ -20,11 +20,11 @@ from torch import Tensor
 
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import LEARNERS
-from fewshot_nlp.learners.base import Learner, LearnerConfig, State, check, check_choice
+from fewshot_nlp.learners.base import Learner, LearnerConfig
 from fewshot_nlp.memory import Memory
 from fewshot_nlp.memory.exact import distances
 from fewshot_nlp.memory.index import index_of
-from fewshot_nlp.memory.interpolation import (
+from fewshot_nlp.modules.interpolation import (
     adaptive_mass,
     by_content,
     choose_fixed,
@@ -32,6 +32,8 @@ from fewshot_nlp.memory.interpolation import (
     mix,
     train_adaptive,
 )
+from fewshot_nlp.modules.state import State
+from fewshot_nlp.settings import check, check_choice
 from fewshot_nlp.slots import SlotBatch
 
 FLOOR = 1e-4
@@ -138,12 +140,12 @@ class NearestNeighbour(Learner):
         return distances, state["values"][numbers]
 
     def kept(self, support: SlotBatch) -> Bool[Tensor, " n_slots"]:
-        """Which slots become keys: all; without label names, anchors only of classes that have no example."""
-        if self.config.label_names > 0 or support.anchors is None:
+        """Which slots become keys: all; without label names, label_slots only of classes that have no example."""
+        if self.config.label_names > 0 or support.label_slots is None:
             return torch.ones(support.n_slots, dtype=torch.bool)
         targets = support.target_matrix
-        seen = targets[~support.anchors].sum(dim=0) > 0
-        return ~support.anchors | (targets[:, ~seen].sum(dim=1) > 0)
+        seen = targets[~support.label_slots].sum(dim=0) > 0
+        return ~support.label_slots | (targets[:, ~seen].sum(dim=1) > 0)
 
     def _mixture(self, support: SlotBatch, features: Tensor) -> State:
         """How much the memory counts, by slots of the support set that see the other examples' slots only."""

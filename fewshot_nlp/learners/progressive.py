@@ -24,11 +24,20 @@ from torch import Tensor
 from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import LEARNERS
-from fewshot_nlp.learners.adamw import Descent, first_order, mini_batches
-from fewshot_nlp.learners.base import Learner, LearnerConfig, State, check, fast_weights
-from fewshot_nlp.learners.heads import linear_scores
-from fewshot_nlp.learners.inner_loop import need_adapter
-from fewshot_nlp.learners.start import examples_of, moving, on_sphere, prototype_start, seeded, to_move
+from fewshot_nlp.learners.base import Learner, LearnerConfig
+from fewshot_nlp.modules.adamw import Descent, first_order, mini_batches
+from fewshot_nlp.modules.heads import linear_scores
+from fewshot_nlp.modules.inner_loop import need_adapter
+from fewshot_nlp.modules.start import (
+    differentiable_copy,
+    examples_of,
+    fast_parameters,
+    prototype_start,
+    scaled_normalize,
+    seeded,
+)
+from fewshot_nlp.modules.state import State, fast_weights
+from fewshot_nlp.settings import check
 from fewshot_nlp.slots import SlotBatch
 
 _COLUMN = re.compile(r"column\.(\d+)\.")
@@ -131,7 +140,7 @@ class Progressive(Learner):
             return None
         with torch.no_grad():
             each = [self.features(batch, fast_weights(column)) for column in earlier]
-            return on_sphere(torch.stack(each), self.config.scale)
+            return scaled_normalize(torch.stack(each), self.config.scale)
 
     def _column_scores(
         self,
@@ -140,7 +149,7 @@ class Progressive(Learner):
         lateral: Float[Tensor, "n_earlier n_slots d"] | None,
     ) -> Float[Tensor, "n_slots n_classes"]:
         """Equation 2 at the output: W h + b + U relu(V [a_1 h_1, ..., a_j h_j])."""
-        scores = linear_scores(column, on_sphere(features, self.config.scale))
+        scores = linear_scores(column, scaled_normalize(features, self.config.scale))
         if lateral is None or "lateral.out" not in column:
             return scores
         scaled = lateral * column["lateral.scale"][:, None, None]
@@ -150,8 +159,10 @@ class Progressive(Learner):
     def _train(self, support: SlotBatch, earlier: list[State], meta: bool) -> State:
         with torch.no_grad():
             head = prototype_start(self, support, self.config.scale)
-        start = moving(self.encoder)
-        weights = to_move(start | head | self._lateral_start(len(earlier), support.n_classes), meta=False)
+        start = fast_parameters(self.encoder)
+        weights = differentiable_copy(
+            start | head | self._lateral_start(len(earlier), support.n_classes), meta=False
+        )
         examples = examples_of(support)
         if examples.n_slots:
             self._descend(weights, examples, earlier)

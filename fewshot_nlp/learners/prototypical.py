@@ -20,16 +20,12 @@ from torch import Tensor, nn
 from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import LEARNERS
-from fewshot_nlp.learners.base import (
-    Learner,
-    LearnerConfig,
-    State,
-    check,
-    check_choice,
-)
-from fewshot_nlp.learners.clusters import cluster_means
-from fewshot_nlp.learners.heads import class_means
-from fewshot_nlp.memory.interpolation import by_content, choose_fixed, fixed_mass, mix
+from fewshot_nlp.learners.base import Learner, LearnerConfig
+from fewshot_nlp.modules.clusters import cluster_means
+from fewshot_nlp.modules.heads import class_means
+from fewshot_nlp.modules.interpolation import by_content, choose_fixed, fixed_mass, mix
+from fewshot_nlp.modules.state import State
+from fewshot_nlp.settings import check, check_choice
 from fewshot_nlp.slots import SlotBatch
 
 

@@ -24,9 +24,11 @@ from torch import Tensor, nn
 from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import LEARNERS
-from fewshot_nlp.learners.base import Learner, LearnerConfig, State, check
-from fewshot_nlp.learners.heads import UNSEEN, class_means
-from fewshot_nlp.learners.start import seeded
+from fewshot_nlp.learners.base import Learner, LearnerConfig
+from fewshot_nlp.modules.heads import UNSEEN, class_means
+from fewshot_nlp.modules.start import seeded
+from fewshot_nlp.modules.state import State
+from fewshot_nlp.settings import check
 from fewshot_nlp.slots import SlotBatch
 
 CELLS = 2**22
@@ -105,13 +107,13 @@ class RelationNetwork(nn.Module):
         self.of_slot = nn.Linear(dimension, hidden, bias=False)
         self.of_product = nn.Linear(dimension, hidden, bias=False)
         self.out = nn.Linear(hidden, 1)
-        self.reach = float(dimension) ** 0.5  # so that a vector's components are about 1 in size
+        self.input_scale = float(dimension) ** 0.5  # so that a vector's components are about 1 in size
         for parameter in self.out.parameters():
             nn.init.zeros_(parameter)
 
     def forward(self, slots: Float[Tensor, "n d"], classes: Float[Tensor, "c d"]) -> Float[Tensor, "n c"]:
         """Relation of every slot to every class."""
-        slots, classes = slots * self.reach, classes * self.reach
+        slots, classes = slots * self.input_scale, classes * self.input_scale
         columns = [self._columns(slots, block) for block in torch.split(classes, CLASSES)]
         return torch.cat(columns, dim=1)
 

@@ -6,7 +6,7 @@ The one outer loop differentiates a loss, so the meta-loss here is a surrogate: 
 theta - theta_k exactly, by sum(theta * (theta - theta_k)) with the difference held constant, and its value is the
 query's loss at theta_k, which has no gradient and is there for the log. Nothing is differentiated through the steps.
 Settings of the outer loop: ``meta_batch: 1`` is the serial version, more the batched one; the paper's plain update is
-``optimiser: sgd`` (its momentum of 0.9 is an addition) with ``outer_lr`` as epsilon, ``schedule: linear``,
+``optimizer: sgd`` (its momentum of 0.9 is an addition) with ``outer_lr`` as epsilon, ``schedule: linear``,
 ``warmup: 0``, ``max_grad_norm: null`` and ``weight_decay: 0``; AdamW on the same gradient often goes faster.
 Deviations: theta is a PEFT adapter, the head starts anew at each task's prototypes; inner steps are plain gradient
 descent, not Adam; a model with a head of its own (a translation model) keeps it. As in the paper, meta-training takes
@@ -24,18 +24,20 @@ from torch import Tensor
 
 from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.learners import LEARNERS
-from fewshot_nlp.learners.base import FAST, Learner, LearnerConfig, State, check
-from fewshot_nlp.learners.inner_loop import Weights, need_adapter, sgd_steps
-from fewshot_nlp.learners.start import (
+from fewshot_nlp.learners.base import Learner, LearnerConfig
+from fewshot_nlp.modules.inner_loop import Weights, need_adapter, sgd_steps
+from fewshot_nlp.modules.start import (
     check_steps,
+    differentiable_copy,
     examples_of,
+    fast_parameters,
+    head_scores,
     inner_rate,
-    moved_scores,
-    moving,
     prototype_start,
     support_loss,
-    to_move,
 )
+from fewshot_nlp.modules.state import FAST, State
+from fewshot_nlp.settings import check
 from fewshot_nlp.slots import SlotBatch
 
 
@@ -88,7 +90,7 @@ class Reptile(Learner):
         end = self._descend(support, [examples_of(support), query])
         with torch.no_grad():
             reached = query.loss(self.query_scores(end, query))
-        start = moving(self.encoder)
+        start = fast_parameters(self.encoder)
         pull = torch.stack([(w * (w - end[name]).detach()).sum() for name, w in start.items()]).sum()
         return reached + (pull - pull.detach())
 
@@ -96,7 +98,7 @@ class Reptile(Learner):
         self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
     ) -> Float[Tensor, "n_slots n_classes"]:
         """A linear head on the features, or the model's own head where it has one."""
-        return moved_scores(state, features, batch, self.config.scale)
+        return head_scores(state, features, batch, self.config.scale)
 
     def _descend(self, support: SlotBatch, parts: Sequence[SlotBatch]) -> State:
         """The weights after the steps, of which each takes the next of the parts' mini-batches."""
@@ -104,7 +106,7 @@ class Reptile(Learner):
             head = prototype_start(self, support, self.config.scale)
         parts = [part for part in parts if part.n_slots]
         with torch.enable_grad():
-            weights = to_move(moving(self.encoder) | head, meta=False)
+            weights = differentiable_copy(fast_parameters(self.encoder) | head, meta=False)
             if not parts:
                 return weights
             batches = self._batches(parts)

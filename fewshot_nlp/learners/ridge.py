@@ -23,9 +23,11 @@ from torch import Tensor, nn
 
 from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.learners import LEARNERS
-from fewshot_nlp.learners.base import Learner, LearnerConfig, State, check, slot_weights
-from fewshot_nlp.learners.heads import UNSEEN, linear_scores
-from fewshot_nlp.learners.start import on_sphere
+from fewshot_nlp.learners.base import Learner, LearnerConfig
+from fewshot_nlp.modules.heads import UNSEEN, linear_scores
+from fewshot_nlp.modules.start import scaled_normalize
+from fewshot_nlp.modules.state import State, slot_weights
+from fewshot_nlp.settings import check
 from fewshot_nlp.slots import SlotBatch
 
 
@@ -70,7 +72,7 @@ class Ridge(Learner):
     def fit(self, support: SlotBatch, *, meta: bool = False) -> State:
         """The head of the regression on 0/1 targets, scale and bias included."""
         features = self.features(support)
-        x = on_sphere(features.to(torch.promote_types(features.dtype, torch.float32)), 1.0)
+        x = scaled_normalize(features.to(torch.promote_types(features.dtype, torch.float32)), 1.0)
         y = support.target_matrix.to(x)
         weight = slot_weights(support, self.config.label_names, x)
         mass = weight @ y
@@ -86,7 +88,7 @@ class Ridge(Learner):
         self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
     ) -> Float[Tensor, "n_slots n_classes"]:
         """The linear head."""
-        return linear_scores(state, on_sphere(features.to(state["head.weight"]), 1.0))
+        return linear_scores(state, scaled_normalize(features.to(state["head.weight"]), 1.0))
 
 
 def balanced_weights(mass: Float[Tensor, " n_classes"], balance: float) -> Float[Tensor, " n_classes"]:

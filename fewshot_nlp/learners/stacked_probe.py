@@ -17,8 +17,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fewshot_nlp.learners import LEARNERS
-from fewshot_nlp.learners.base import Learner, LearnerConfig, State, check
-from fewshot_nlp.learners.linear_models import (
+from fewshot_nlp.learners.base import Learner, LearnerConfig
+from fewshot_nlp.learners.linear_probe import logistic_regression
+from fewshot_nlp.modules.linear_models import (
     PreconditionedRegression,
     apply,
     log_softmax,
@@ -26,7 +27,8 @@ from fewshot_nlp.learners.linear_models import (
     stack_weights,
     stratified_folds,
 )
-from fewshot_nlp.learners.linear_probe import logistic_regression
+from fewshot_nlp.modules.state import State
+from fewshot_nlp.settings import check
 from fewshot_nlp.slots import SlotBatch
 
 PRIOR = {"regression": 1.0, "discriminant": 0.01, "names": 1.0}
@@ -83,25 +85,25 @@ class StackedProbe(Learner):
     def solve(self, features: Float[Tensor, "n_slots d"], support: SlotBatch) -> State:
         """`fit`, the features of the support set given."""
         blocks = self._blocks(features)
-        anchors = support.anchor_mask
-        examples = blocks[~anchors] if bool((~anchors).any()) else blocks
+        label_slots = support.label_slot_mask
+        examples = blocks[~label_slots] if bool((~label_slots).any()) else blocks
         mean = examples.mean(dim=0)
         scale = (examples - mean).square().sum(dim=2).mean(dim=0).sqrt().clamp_min(1e-6)
         state: State = {"mean": mean, "scale": scale}
         targets = support.target_matrix.numpy()
-        rows = self._rows(state, blocks[~anchors])
+        rows = self._rows(state, blocks[~label_slots])
         names, name_targets = self._names(state, blocks, support)
         if support.normaliser != "classes":
             x = np.concatenate([rows, names])
             weight = np.r_[np.ones(len(rows)), np.full(len(names), self.config.label_names)]
             head = logistic_regression(
-                x, np.concatenate([targets[~anchors.numpy()], name_targets]), weight, self.config.C, False
+                x, np.concatenate([targets[~label_slots.numpy()], name_targets]), weight, self.config.C, False
             )
             similarity, name_weight = np.zeros((0, rows.shape[1])), 0.0
         else:
             head, similarity, name_weight = self._fit_classes(
                 rows,
-                targets[~anchors.numpy()].argmax(axis=1),
+                targets[~label_slots.numpy()].argmax(axis=1),
                 names,
                 name_targets.argmax(axis=1),
                 support.n_classes,
@@ -144,22 +146,22 @@ class StackedProbe(Learner):
         self, state: State, blocks: Tensor, support: SlotBatch
     ) -> tuple[Float[np.ndarray, "m d"], Float[np.ndarray, "m c"]]:
         """Label names as rows: moved from the names' mean to the mean of the class means, last layer only."""
-        anchors = support.anchor_mask
+        label_slots = support.label_slot_mask
         targets = support.target_matrix.to(blocks)
-        if self.config.label_names == 0 or not bool(anchors.any()):
+        if self.config.label_names == 0 or not bool(label_slots.any()):
             return np.zeros((0, blocks.shape[1] * blocks.shape[2]), np.float32), np.zeros(
                 (0, support.n_classes), np.float32
             )
-        names = blocks[anchors]
+        names = blocks[label_slots]
         centre = names.mean(dim=0)
-        if bool((~anchors).any()):
-            of_class = targets[~anchors]
-            sums = torch.einsum("nc,nlh->clh", of_class, blocks[~anchors])
+        if bool((~label_slots).any()):
+            of_class = targets[~label_slots]
+            sums = torch.einsum("nc,nlh->clh", of_class, blocks[~label_slots])
             count = of_class.sum(dim=0)
             centre = centre - (sums[count > 0] / count[count > 0, None, None]).mean(dim=0)
         rows = self._rows(state, names - centre)
         rows[:, : rows.shape[1] - blocks.shape[2]] = 0.0
-        return rows, targets[anchors].cpu().numpy()
+        return rows, targets[label_slots].cpu().numpy()
 
     def _fit_classes(
         self,

@@ -16,8 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fewshot_nlp.disk import first_line, written_whole
 from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.persistence.disk import atomic_write, first_line
 
 try:
     import fcntl
@@ -57,7 +57,7 @@ def write_store(path: Path, keys: Float[Tensor, "n d"], header: Mapping[str, Any
         FewShotError: it cannot be written; what was there stays.
     """
     text = np.frombuffer(json.dumps({"format": FORMAT, **header}).encode(), np.uint8).copy()
-    with written_whole(path) as part:
+    with atomic_write(path) as part:
         save_file({"keys": keys.contiguous(), HEADER: torch.from_numpy(text)}, part)
 
 

@@ -9,10 +9,7 @@ from fewshot_nlp.backbone.bundled import resolve, shipped_folder
 from fewshot_nlp.episode import Example, Json, Query
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.evaluator import Report
-from fewshot_nlp.hub import download_model_folder, push_folder
 from fewshot_nlp.memory.store import MemoryStore
-from fewshot_nlp.model_card import model_card
-from fewshot_nlp.model_files import SUPPORT
 from fewshot_nlp.models.memory import (
     example_id,
     has_memory,
@@ -23,9 +20,12 @@ from fewshot_nlp.models.memory import (
     support_to_json,
     without,
 )
+from fewshot_nlp.persistence.hub import download_model_folder, push_folder
+from fewshot_nlp.persistence.model_card import model_card
+from fewshot_nlp.persistence.model_files import SUPPORT
+from fewshot_nlp.persistence.storage import is_model_folder, load, new_pipeline, save
 from fewshot_nlp.pipeline import Pipeline, TaskModel
 from fewshot_nlp.sources import read_rows
-from fewshot_nlp.storage import is_model_folder, load, new_pipeline, save
 from fewshot_nlp.tasks import TASKS
 from fewshot_nlp.tasks.base import Prediction
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from fewshot_nlp.disk import first_line
 from fewshot_nlp.episode import Example, Json, canonical_json, sha256
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners.nearest_neighbour import NearestNeighbour
 from fewshot_nlp.memory import Entry, MemoryStore
+from fewshot_nlp.persistence.disk import first_line
 from fewshot_nlp.pipeline import Pipeline, TaskModel
 from fewshot_nlp.slots import SlotBatch
 

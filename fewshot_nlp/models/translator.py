@@ -30,7 +30,7 @@ class FewShotTranslator(FewShotModel):
         "scope": "all",
         "lr": 1e-3,
         "steps": 50,
-        "reach": 0.75,
+        "max_interpolation": 0.75,
     }
     memory_config: ClassVar[dict[str, Any]] = {
         "k": 8,

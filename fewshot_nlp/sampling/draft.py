@@ -14,7 +14,7 @@ Pairs = tuple[tuple[str, int], ...]
 """Labels of an example, each with how often it occurs there."""
 
 
-class Draft:
+class SupportBuilder:
     """A set of examples in the making: between ``k`` and ``caps`` mentions of each label.
 
     Args:
@@ -27,7 +27,7 @@ class Draft:
         counts: how often they hold each label.
 
     Example:
-        >>> draft = Draft([(("A", 3),), (("A", 1),), (("A", 1), ("B", 2))], 1, {"A": 2, "B": 2})
+        >>> draft = SupportBuilder([(("A", 3),), (("A", 1),), (("A", 1), ("B", 2))], 1, {"A": 2, "B": 2})
         >>> draft.walk([0, 1, 2])
         >>> draft.rows, draft.counts
         ([1, 2], {'A': 2, 'B': 2})

@@ -18,7 +18,7 @@ import numpy as np
 from fewshot_nlp.episode import Episode, TaskDataset
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.sampling.base import SAMPLERS, SamplerConfig, generator, label_choice, whole
-from fewshot_nlp.sampling.draft import Draft, Pairs
+from fewshot_nlp.sampling.draft import Pairs, SupportBuilder
 from fewshot_nlp.sampling.rows import (
     RowIndex,
     Rows,
@@ -232,9 +232,9 @@ class NWayK2KShot:
 
     def _complete(
         self, rng: np.random.Generator, rows: Rows, k: int, caps: Mapping[str, int], *, spread: bool
-    ) -> Draft:
+    ) -> SupportBuilder:
         """A set from these rows, by a walk in random order and, where that falls short, repair."""
-        draft = Draft(self._pairs, k, caps)
+        draft = SupportBuilder(self._pairs, k, caps)
         draft.walk(rows[np.argsort(self._index.group_ranks(rng, spread)[rows])].tolist())
         if draft.short():
             allowed = np.zeros(len(self.dataset), bool)

@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fewshot_nlp.disk import written_whole
 from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.persistence.disk import atomic_write
 from fewshot_nlp.sources.cards import TASK_COLUMNS, card_names
 from fewshot_nlp.sources.conll import parse_conll, render_conll
 from fewshot_nlp.sources.features import named_rows
@@ -110,7 +110,7 @@ def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
         raise FewShotError(
             f"{path}: a text has half a surrogate pair, which UTF-8 cannot hold; write .jsonl."
         ) from error
-    with written_whole(path) as part:
+    with atomic_write(path) as part:
         part.write_bytes(data)
 
 

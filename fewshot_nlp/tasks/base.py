@@ -10,7 +10,7 @@ from torch import Tensor
 from fewshot_nlp.episode import Example, Json, Query, TaskDataset, canonical_json
 from fewshot_nlp.errors import FewShotError, logger
 from fewshot_nlp.slots import SlotBatch
-from fewshot_nlp.windows import WindowTokenizer
+from fewshot_nlp.tokenization.windows import WindowTokenizer
 
 Row = Mapping[str, Any]
 Prediction = dict[str, Any]
@@ -44,7 +44,7 @@ class Task(ABC):
         """
         return cls()
 
-    def settle(self, tokenizer: Any) -> None:  # noqa: B027 - most tasks take nothing
+    def bind(self, tokenizer: Any) -> None:  # noqa: B027 - most tasks take nothing
         """Takes from the backbone's tokenizer what was not given; called when the task meets a backbone."""
 
     @abstractmethod
@@ -98,7 +98,7 @@ class Task(ABC):
         return False
 
     def calibrate(self, support: SlotBatch, scores: Tensor | None = None) -> dict[str, Tensor]:
-        """Whatever of the decoding is learned from the support set; passed to `decode` as ``rule``.
+        """Whatever of the decoding is learned from the support set; passed to `decode` as ``decoding_parameters``.
 
         Args:
             support: the support set.
@@ -119,7 +119,7 @@ class Task(ABC):
         self,
         scores: Float[Tensor, "n_slots n_classes"],
         batch: SlotBatch,
-        rule: Mapping[str, Tensor] | None = None,
+        decoding_parameters: Mapping[str, Tensor] | None = None,
     ) -> list[Prediction]:
         """One prediction for each item of a batch."""
 

@@ -14,7 +14,7 @@ from fewshot_nlp.metrics.classification import multi_label_scores, single_label_
 from fewshot_nlp.slots import SlotBatch
 from fewshot_nlp.tasks import TASKS
 from fewshot_nlp.tasks.base import Prediction, Row, Task, check_descriptions, need_column, need_text
-from fewshot_nlp.windows import WindowTokenizer
+from fewshot_nlp.tokenization.windows import WindowTokenizer
 
 
 @TASKS.register("classification")
@@ -104,18 +104,18 @@ class Classification(Task):
             raise FewShotError(
                 f"{sum(p is None for p in pairs)} of {len(pairs)} texts have no 'text_pair'; give it for all or none."
             )
-        anchors = [descriptions[label] for label in described] if descriptions else []
+        label_slots = [descriptions[label] for label in described] if descriptions else []
         with_pairs = bool(pairs) and pairs[0] is not None
-        cut = tokenizer.texts(texts + anchors, None) if not with_pairs else tokenizer.texts(texts, pairs)  # type: ignore[arg-type]
+        cut = tokenizer.texts(texts + label_slots, None) if not with_pairs else tokenizer.texts(texts, pairs)  # type: ignore[arg-type]
         ids, types, owner = list(cut.ids), cut.types, cut.owner
-        if with_pairs and anchors:
-            more = tokenizer.texts(anchors)
+        if with_pairs and label_slots:
+            more = tokenizer.texts(label_slots)
             types = None if types is None else types + [[0] * len(w) for w in more.ids]
             owner = np.concatenate([owner, more.owner + len(texts)])
             ids += more.ids
         index = np.arange(len(ids))
         spans = np.stack([owner, index, np.zeros_like(index), np.array([len(w) for w in ids], int)], axis=1)
-        n_slots = len(texts) + len(anchors)
+        n_slots = len(texts) + len(label_slots)
         return SlotBatch(
             items=tuple(items),
             windows=ids,
@@ -126,7 +126,7 @@ class Classification(Task):
             pooling="text",
             normaliser="independent" if self.multi_label else "classes",
             targets=self._targets(items, described, labels) if with_targets else None,
-            anchors=torch.arange(n_slots) >= len(texts) if anchors else None,
+            label_slots=torch.arange(n_slots) >= len(texts) if label_slots else None,
         )
 
     def _targets(self, items: Sequence[Query], described: Sequence[str], labels: Sequence[str]) -> Tensor:
@@ -145,7 +145,7 @@ class Classification(Task):
         self,
         scores: Float[Tensor, "n_slots n_classes"],
         batch: SlotBatch,
-        rule: Mapping[str, Tensor] | None = None,
+        decoding_parameters: Mapping[str, Tensor] | None = None,
     ) -> list[Prediction]:
         """The likeliest label, or all labels from the threshold on, and every label's probability."""
         probabilities = batch.log_probabilities(scores).exp().cpu().numpy()

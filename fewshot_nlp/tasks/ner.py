@@ -25,7 +25,7 @@ from fewshot_nlp.tasks.tags import (
     words_of,
 )
 from fewshot_nlp.tasks.transitions import abstract, hidden_markov, legal_bio, viterbi
-from fewshot_nlp.windows import Windows, WindowTokenizer, unit_spans
+from fewshot_nlp.tokenization.windows import Windows, WindowTokenizer, unit_spans
 
 
 @TASKS.register("ner")
@@ -139,14 +139,14 @@ class NER(Task):
         windows = tokenizer.words([item.inputs["tokens"] for item in items])
         spans = _word_spans(windows, n_words)
         groups = np.repeat(np.arange(len(items)), n_words)
-        ids, n_slots, anchors = list(windows.ids), len(groups), []
+        ids, n_slots, label_slots = list(windows.ids), len(groups), []
         if descriptions:
-            anchors = [
+            label_slots = [
                 i
                 for i, c in enumerate(classes)
                 if c.removeprefix("B-").removeprefix("I-") in descriptions and i
             ]
-            texts = [descriptions[classes[i].removeprefix("B-").removeprefix("I-")] for i in anchors]
+            texts = [descriptions[classes[i].removeprefix("B-").removeprefix("I-")] for i in label_slots]
             more = tokenizer.texts(texts)
             owner = more.owner + n_slots
             inner = [
@@ -155,7 +155,7 @@ class NER(Task):
                 for t in range(1, len(row) - 1) or [0]  # a text that the tokenizer reads nothing of
             ]
             spans = np.concatenate([spans, np.array(inner, np.int64).reshape(-1, 4)])
-            groups = np.concatenate([groups, np.arange(len(anchors)) + len(items)])
+            groups = np.concatenate([groups, np.arange(len(label_slots)) + len(items)])
             ids += more.ids
         return SlotBatch(
             items=tuple(items),
@@ -166,50 +166,52 @@ class NER(Task):
             classes=classes,
             pooling=self.pooling,
             normaliser="classes",
-            targets=self._targets(items, anchors, classes) if with_targets else None,
-            surface=self._surface(items, len(anchors)),
+            targets=self._targets(items, label_slots, classes) if with_targets else None,
+            word_shape=self._word_shape(items, len(label_slots)),
             coarse=None if self.scheme == "io" else (0, *(1 + i // 2 for i in range(2 * len(labels)))),
-            anchors=torch.arange(len(groups)) >= n_slots if anchors else None,
+            label_slots=torch.arange(len(groups)) >= n_slots if label_slots else None,
         )
 
     @staticmethod
-    def _surface(items: Sequence[Query], n_anchors: int) -> Tensor:
+    def _word_shape(items: Sequence[Query], n_label_slots: int) -> Tensor:
         shapes = torch.from_numpy(word_shapes([item.inputs["tokens"] for item in items]))
-        return torch.cat([shapes, torch.zeros(n_anchors, shapes.shape[1])])
+        return torch.cat([shapes, torch.zeros(n_label_slots, shapes.shape[1])])
 
-    def _targets(self, items: Sequence[Query], anchors: Sequence[int], classes: Sequence[str]) -> Tensor:
+    def _targets(self, items: Sequence[Query], label_slots: Sequence[int], classes: Sequence[str]) -> Tensor:
         number = {c: i for i, c in enumerate(classes)}
         cut = 2 if self.scheme == "io" else 0
         tags = [tag for item in items if isinstance(item, Example) for tag in item.target]
         return torch.tensor(
-            [number[t if t == "O" else t[cut:]] for t in tags] + list(anchors), dtype=torch.long
+            [number[t if t == "O" else t[cut:]] for t in tags] + list(label_slots), dtype=torch.long
         )
 
     def calibrate(self, support: SlotBatch, scores: Tensor | None = None) -> dict[str, Tensor]:
         """Transitions counted on the support set, as the option says; without examples only what BIO forbids."""
-        examples = support.select(~support.anchor_mask)
+        examples = support.select(~support.label_slot_mask)
         tags = examples.gold.numpy()
         sentences = np.split(tags, np.flatnonzero(np.diff(examples.groups.numpy())) + 1) if len(tags) else []
         if self.scheme == "bio":
             counted = self.transitions == "hidden_markov" and sentences
-            rule = hidden_markov(support.classes, sentences) if counted else legal_bio(support.classes)
+            decoding_parameters = (
+                hidden_markov(support.classes, sentences) if counted else legal_bio(support.classes)
+            )
         elif self.transitions == "abstract" and sentences:
-            rule = abstract(support.n_classes, sentences)
+            decoding_parameters = abstract(support.n_classes, sentences)
         else:
             return {}
-        return {name: torch.from_numpy(value).float() for name, value in rule.items()}
+        return {name: torch.from_numpy(value).float() for name, value in decoding_parameters.items()}
 
     def decode(
         self,
         scores: Float[Tensor, "n_slots n_classes"],
         batch: SlotBatch,
-        rule: Mapping[str, Tensor] | None = None,
+        decoding_parameters: Mapping[str, Tensor] | None = None,
     ) -> list[Prediction]:
         """BIO tags of every item, and its entities with scores and character offsets."""
         log = batch.log_probabilities(scores).cpu().numpy()
         lengths = np.bincount(batch.groups.numpy(), minlength=len(batch.items))
-        if rule:
-            best = viterbi(log, lengths, {name: value.numpy() for name, value in rule.items()})
+        if decoding_parameters:
+            best = viterbi(log, lengths, {name: value.numpy() for name, value in decoding_parameters.items()})
         else:
             best = log.argmax(axis=1)
         ends = np.cumsum(lengths)

@@ -15,7 +15,7 @@ from fewshot_nlp.slots import SlotBatch
 from fewshot_nlp.tasks import TASKS
 from fewshot_nlp.tasks.answers import answer_spans, choose_threshold
 from fewshot_nlp.tasks.base import Prediction, Row, Task, need_column, need_text
-from fewshot_nlp.windows import Windows, WindowTokenizer, unit_spans
+from fewshot_nlp.tokenization.windows import Windows, WindowTokenizer, unit_spans
 
 CLASSES = ("start", "end")
 
@@ -130,23 +130,28 @@ class QuestionAnswering(Task):
 
     def calibrate(self, support: SlotBatch, scores: Tensor | None = None) -> dict[str, Tensor]:
         """The longest answer, and the threshold of "no answer" that serves the support set best, by F1."""
-        rule = {"max_answer_tokens": torch.tensor(max(self.max_answer_tokens, _longest_answer(support)))}
+        decoding_parameters = {
+            "max_answer_tokens": torch.tensor(max(self.max_answer_tokens, _longest_answer(support)))
+        }
         if scores is None or not self.calibrates_on_scores(support):
-            return rule
-        never = {**rule, "null_threshold": torch.tensor(torch.inf)}
+            return decoding_parameters
+        never = {**decoding_parameters, "null_threshold": torch.tensor(torch.inf)}
         margins, gains = [], []
         for item, prediction in zip(support.items, self.decode(scores, support, never), strict=True):
             gold = item.target if isinstance(item, Example) else {}
             margins.append(prediction["null_margin"])
             answered = span_scores([gold], [prediction["target"]])["squad_f1"]
             gains.append(answered - float(not gold["text"]))
-        return {**rule, "null_threshold": torch.tensor(choose_threshold(np.array(margins), np.array(gains)))}
+        return {
+            **decoding_parameters,
+            "null_threshold": torch.tensor(choose_threshold(np.array(margins), np.array(gains))),
+        }
 
     def decode(
         self,
         scores: Float[Tensor, "n_slots n_classes"],
         batch: SlotBatch,
-        rule: Mapping[str, Tensor] | None = None,
+        decoding_parameters: Mapping[str, Tensor] | None = None,
     ) -> list[Prediction]:
         """The best legal span of every item, or no answer; and the next best.
 
@@ -154,10 +159,10 @@ class QuestionAnswering(Task):
         which together sum to 1.
         """
         assert batch.offsets is not None
-        rule = rule or {}
-        longest = int(rule.get("max_answer_tokens", self.max_answer_tokens))
+        decoding_parameters = decoding_parameters or {}
+        longest = int(decoding_parameters.get("max_answer_tokens", self.max_answer_tokens))
         fixed = np.inf if self.null_threshold is None else self.null_threshold
-        threshold = float(rule.get("null_threshold", fixed))
+        threshold = float(decoding_parameters.get("null_threshold", fixed))
         values = scores.detach().cpu().double().numpy()
         ends = np.cumsum(np.bincount(batch.groups.numpy(), minlength=len(batch.items)))
         predictions = []

@@ -90,31 +90,33 @@ def abstract(n_classes: int, sentences: Sequence[Int[np.ndarray, " n"]]) -> Rule
 
 
 def viterbi(
-    emissions: Float[np.ndarray, "n_words n_classes"], lengths: Int[np.ndarray, " n_sentences"], rule: Rule
+    emissions: Float[np.ndarray, "n_words n_classes"],
+    lengths: Int[np.ndarray, " n_sentences"],
+    decoding_parameters: Rule,
 ) -> Int[np.ndarray, " n_words"]:
     """The best class sequence of every sentence: all sentences of a batch advance together.
 
     Args:
         emissions: log-scores of all words, sentence after sentence.
         lengths: words of each sentence.
-        rule: start and step scores, and the offset of every word's.
+        decoding_parameters: start and step scores, and the offset of every word's.
     """
     best = np.zeros(len(emissions), int)
     if not len(emissions):
         return best
-    emissions = emissions + rule["offset"]
+    emissions = emissions + decoding_parameters["offset"]
     order = np.argsort(-lengths, kind="stable")
     sizes = lengths[order]
     first = (np.cumsum(lengths) - lengths)[order]
     longest = int(sizes[0])
     alive = [int((sizes > t).sum()) for t in range(longest + 1)]
-    score = rule["start"] + emissions[first[: alive[0]]]
+    score = decoding_parameters["start"] + emissions[first[: alive[0]]]
     back: list[np.ndarray] = []
     final = np.zeros(alive[0], int)
     for t in range(1, longest + 1):
         ended = slice(alive[t], alive[t - 1])
         final[ended] = score[ended].argmax(axis=1)
-        paths = score[: alive[t], :, None] + rule["step"]
+        paths = score[: alive[t], :, None] + decoding_parameters["step"]
         back.append(paths.argmax(axis=1))
         score = paths.max(axis=1) + emissions[first[: alive[t]] + t] if alive[t] else paths[:, 0]
     state = np.zeros(alive[0], int)

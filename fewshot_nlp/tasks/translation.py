@@ -117,7 +117,7 @@ class Translation(Task):
             value = need_column(pair, self._keys(pair)[0], str, '"Guten Tag."')
         return Query({"text": need_text(value, "text")})
 
-    def settle(self, tokenizer: Any) -> None:
+    def bind(self, tokenizer: Any) -> None:
         """Takes the model's own languages where none were given, and warns where others were."""
         directions = tokenizer.directions
         given = self.source or directions[0], self.target or directions[1]
@@ -202,7 +202,7 @@ class Translation(Task):
         self,
         scores: Float[Tensor, "n_slots n_classes"],
         batch: SlotBatch,
-        rule: Mapping[str, Tensor] | None = None,
+        decoding_parameters: Mapping[str, Tensor] | None = None,
     ) -> list[Prediction]:
         """Not used: translations are generated token after token; see `read`."""
         raise NotImplementedError

@@ -11,8 +11,8 @@ import torch
 from fewshot_nlp.backbone import BACKBONES, Backbone
 from fewshot_nlp.backbone.adapters import adapter_from_json
 from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.persistence.storage import new_pipeline
 from fewshot_nlp.pipeline import Pipeline
-from fewshot_nlp.storage import new_pipeline
 from fewshot_nlp.tasks import TASKS
 from fewshot_nlp.training.config import EncoderSettings, MetaTrainConfig
 
@@ -20,7 +20,7 @@ from fewshot_nlp.training.config import EncoderSettings, MetaTrainConfig
 def build_pipeline(config: MetaTrainConfig, device: torch.device) -> Pipeline:
     """Task and learner of a configuration, before any training."""
     encoder = _backbone(config)
-    encoder.recomputes = config.gradient_checkpointing
+    encoder.gradient_checkpointing = config.gradient_checkpointing
     if config.adapter is not None:
         adapter = make_adapter(config.adapter)
         encoder.attach(adapter, config.top_layers, config.seed)

@@ -18,7 +18,7 @@ import numpy as np
 
 from fewshot_nlp.episode import Episode, Example, Json, canonical_json
 from fewshot_nlp.errors import FewShotError
-from fewshot_nlp.learners.base import check
+from fewshot_nlp.settings import check
 from fewshot_nlp.tasks import Task
 from fewshot_nlp.tasks.tags import tag_spans
 
@@ -129,9 +129,9 @@ def augment(episode: Episode, settings: Augmentation, task: Task, seed: int) -> 
         examples = _paraphrased(examples, settings, draws["paraphrase_rate"], seed)
     if settings.word_dropout:
         examples = [_fewer_words(e, settings.word_dropout, draws["word_dropout"]) for e in examples]
-    asked = {canonical_json(example.inputs) for example in episode.query}
+    query_inputs = {canonical_json(example.inputs) for example in episode.query}
     kept = (
-        old if canonical_json(new.inputs) in asked else new
+        old if canonical_json(new.inputs) in query_inputs else new
         for old, new in zip(episode.support, examples, strict=True)
     )
     return replace(episode, support=tuple(kept))

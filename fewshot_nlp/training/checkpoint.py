@@ -1,6 +1,6 @@
 """Checkpoints of a meta-training run: a folder each, written whole or not at all, without pickle.
 
-``tensors.safetensors`` holds the trainable parameters and the optimiser's state, ``state.json`` the step, the
+``tensors.safetensors`` holds the trainable parameters and the optimizer's state, ``state.json`` the step, the
 configuration, the sources' fingerprints and the digest of the tensors. Random numbers need no state: all are
 derived from the seed and the episode's number, so a resumed run repeats what an unbroken one does.
 """
@@ -35,7 +35,7 @@ class Checkpoint:
 
     Args:
         step: outer steps done.
-        tensors: parameters and optimiser state by name.
+        tensors: parameters and optimizer state by name.
         config: the run's settings as JSON.
         fingerprints: of the sources' rows.
         best: the best meta-validation so far, and its step; None before the first.

@@ -116,7 +116,7 @@ class MetaTrainConfig:
         targets: data sets that the result will be measured on; a run that trains on one of them is refused.
         ship: whether the weights will be given away; then every source must allow it (its card says).
         outer_lr: highest learning rate of the outer loop; in (0, 1e12], tens of which only make it diverge.
-        optimiser: "adamw" or "sgd".
+        optimizer: "adamw" or "sgd".
         momentum: of "sgd"; in [0, 1). 0 makes the outer step a plain one, as Reptile's is.
         weight_decay: on matrices; vectors and scalars have none; from 0.
         warmup: outer steps during which the rate rises linearly from 0; from 0.
@@ -170,7 +170,7 @@ class MetaTrainConfig:
     targets: tuple[str, ...] = ()
     ship: bool = False
     outer_lr: float = 1e-3
-    optimiser: Literal["adamw", "sgd"] = "adamw"
+    optimizer: Literal["adamw", "sgd"] = "adamw"
     momentum: float = 0.9
     weight_decay: float = 0.01
     warmup: int = 0
@@ -216,7 +216,7 @@ class MetaTrainConfig:
         for name, known in (
             ("train", ("adapter", "all", "learner")),
             ("best_by", ("loss", "metric")),
-            ("optimiser", ("adamw", "sgd")),
+            ("optimizer", ("adamw", "sgd")),
             ("schedule", ("linear", "constant", "cosine")),
             ("resume", ("auto", "never")),
         ):

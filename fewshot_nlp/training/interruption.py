@@ -37,7 +37,7 @@ class Interruption:
     ) -> None:
         self._restore()
 
-    def asked(self) -> bool:
+    def should_stop(self) -> bool:
         """Whether a signal came, or the launcher is gone."""
         return self.signal is not None or self._launcher not in (None, os.getppid())
 

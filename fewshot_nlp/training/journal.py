@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fewshot_nlp.disk import disk_failure, written_whole
 from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.persistence.disk import atomic_write, disk_failure
 
 ADVICE = "checkpoints stay; make room and start the run again"
 
@@ -32,7 +32,7 @@ class Journal:
                 if record["step"] <= step:
                     self.records.append(record)
         if writes:
-            with written_whole(path, ADVICE) as part:
+            with atomic_write(path, ADVICE) as part:
                 part.write_text("".join(json.dumps(r) + "\n" for r in self.records), encoding="utf-8")
 
     def add(self, record: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from fewshot_nlp.training.callbacks import Callback, EarlyStopping, Progress
 from fewshot_nlp.training.config import MetaTrainConfig
 from fewshot_nlp.training.episodes import make_streams
 from fewshot_nlp.training.interruption import Interruption, Stopped
-from fewshot_nlp.training.optimiser import (
+from fewshot_nlp.training.optimizer import (
     learning_rate,
     set_rate,
     trainable_parameters,
@@ -80,7 +80,7 @@ def _lower_layers_cached(config: MetaTrainConfig, pipeline: Pipeline) -> Abstrac
     if not config.cache_mb:
         return nullcontext()
     folder = None if config.cache_folder is None else Path(config.cache_folder).expanduser()
-    return pipeline.learner.encoder.lower_layers_cached(config.cache_mb * 2**20, folder)
+    return pipeline.learner.encoder.cache_frozen_layers(config.cache_mb * 2**20, folder)
 
 
 def _own_callbacks(config: MetaTrainConfig, accelerator: Accelerator) -> list[Callback]:
@@ -124,11 +124,13 @@ class _Run:
             self.state.journal.add({"step": 0, "diversity": self.streams.diversity})
         try:
             while not ended:
-                ended = self._validate_if_due(interruption.asked) or self.state.step == config.outer_steps
+                ended = (
+                    self._validate_if_due(interruption.should_stop) or self.state.step == config.outer_steps
+                )
                 if self.state.step % config.save_every == 0 or ended:
                     self.state.save_checkpoint()
                 if not ended:
-                    self._one_step(interruption.asked)
+                    self._one_step(interruption.should_stop)
         except Stopped:
             self.state.save_checkpoint()
             if accelerator.is_main_process:
@@ -146,7 +148,7 @@ class _Run:
         """Whether a callback in any process wants to end the run, so that all of them end it together."""
         return any(gather_object([any(stops)]))
 
-    def _one_step(self, asked: Callable[[], bool]) -> None:
+    def _one_step(self, should_stop: Callable[[], bool]) -> None:
         config, began, rate = self.config, time.perf_counter(), learning_rate(self.config, self.state.step)
         self.pipeline.learner.progress = self.state.step / config.outer_steps
         try:
@@ -160,13 +162,13 @@ class _Run:
                 label_smoothing=config.label_smoothing,
                 regulariser=self.state.regulariser,
                 seed=config.seed,
-                asked=asked,
+                should_stop=should_stop,
             )
             loss = sum(losses) / config.meta_batch
             limit = float("inf") if config.max_grad_norm is None else config.max_grad_norm
             norm = float(nn.utils.clip_grad_norm_(list(self.state.trainable.values()), limit))
-            set_rate(self.state.optimiser, rate)
-            self.state.optimiser.step()
+            set_rate(self.state.optimizer, rate)
+            self.state.optimizer.step()
             bad = not_finite(self.state.trainable)
             if bad is not None:
                 episode = self.streams.train.episode(self.state.step * config.meta_batch).episode_id
@@ -195,7 +197,7 @@ class _Run:
         for callback in self.callbacks:
             callback.on_step(record)
 
-    def _validate_if_due(self, asked: Callable[[], bool]) -> bool:
+    def _validate_if_due(self, should_stop: Callable[[], bool]) -> bool:
         """Whether the run is to end here, by what its callbacks say of a meta-validation."""
         config = self.config
         due = self.state.step % config.val_every == 0 or self.state.step == config.outer_steps
@@ -209,7 +211,7 @@ class _Run:
                 self.streams.val,
                 config.n_val_episodes,
                 config.val_seed,
-                asked,
+                should_stop,
             )
         except ScienceError as error:
             raise ScienceError(f"{error} {self.state.where()}") from error

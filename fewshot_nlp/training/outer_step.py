@@ -60,7 +60,7 @@ def outer_gradient(
     label_smoothing: float = 0.0,
     regulariser: Regulariser = UNREGULARISED,
     seed: int = 0,
-    asked: Callable[[], bool] = bool,
+    should_stop: Callable[[], bool] = bool,
 ) -> list[float]:
     """Puts the gradient of the mean meta-loss of one meta-batch into ``.grad`` of every trainable parameter.
 
@@ -77,7 +77,7 @@ def outer_gradient(
         label_smoothing: as for `MetaTrainConfig`.
         regulariser: of episodes and losses.
         seed: of what it changes, and of what is drawn from torch's global generator, which is left as it was.
-        asked: whether this process was asked to stop; looked at before every episode.
+        should_stop: whether this process was asked to stop; looked at before every episode.
 
     Returns:
         The loss of each of the meta-batch's episodes, in order.
@@ -94,7 +94,7 @@ def outer_gradient(
     for index in range(first, first + meta_batch):
         if index % accelerator.num_processes != accelerator.process_index:
             continue
-        stop = asked()
+        stop = should_stop()
         if stop:
             break
         episode = stream.episode(index)

@@ -25,8 +25,8 @@ from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.episode import Episode
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import Learner
-from fewshot_nlp.learners.base import check
 from fewshot_nlp.pipeline import Pipeline
+from fewshot_nlp.settings import check
 from fewshot_nlp.slots import SlotBatch, Targets
 from fewshot_nlp.tasks import Task
 from fewshot_nlp.training.augmentation import Augmentation, augment, relabelled
@@ -93,13 +93,13 @@ class Regularisation:
 
     def without_names(self, support: SlotBatch) -> SlotBatch:
         """The support set without some of its labels' names; a label that has no example keeps its own."""
-        if not self.name_dropout or support.anchors is None:
+        if not self.name_dropout or support.label_slots is None:
             return support
         kind = torch.tensor(support.coarse or range(support.n_classes))
         gone = (torch.rand(support.n_classes) < self.name_dropout)[kind]  # a type's tags share its name
         targets = support.target_matrix
-        seen = targets[~support.anchors].sum(dim=0) > 0
-        return support.select(~(support.anchors & (targets[:, gone & seen].sum(dim=1) > 0)))
+        seen = targets[~support.label_slots].sum(dim=0) > 0
+        return support.select(~(support.label_slots & (targets[:, gone & seen].sum(dim=1) > 0)))
 
     def query(self, query: SlotBatch, smoothing: float) -> SlotBatch:
         """The query with what its loss and its features need to know."""

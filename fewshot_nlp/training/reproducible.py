@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 import yaml
 
-from fewshot_nlp.disk import written_whole
 from fewshot_nlp.errors import FewShotError, logger
-from fewshot_nlp.storage import VERSION
+from fewshot_nlp.persistence.disk import atomic_write
+from fewshot_nlp.persistence.storage import VERSION
 from fewshot_nlp.training.config import MetaTrainConfig
 
 LIBRARIES = ("transformers", "tokenizers", "peft", "accelerate", "numpy")
@@ -34,7 +34,7 @@ def save_resolved(config: MetaTrainConfig, folder: Path) -> None:
     """
     path = folder / "config.yaml"
     told = "".join(f"# {name} {number}\n" for name, number in versions().items())
-    with written_whole(path) as part:
+    with atomic_write(path) as part:
         before = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         changed = [line for line in before if line.startswith("#") and line not in told.splitlines()]
         if changed:

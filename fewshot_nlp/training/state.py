@@ -10,20 +10,20 @@ from accelerate import Accelerator  # type: ignore[import-untyped]
 from torch import nn
 
 from fewshot_nlp.errors import FewShotError, logger
-from fewshot_nlp.model_card import HUB_TASKS, Unadapted, model_card
+from fewshot_nlp.persistence.model_card import HUB_TASKS, Unadapted, model_card
+from fewshot_nlp.persistence.storage import save
 from fewshot_nlp.pipeline import Pipeline
-from fewshot_nlp.storage import save
 from fewshot_nlp.training.checkpoint import Checkpoint, checkpoints, load_newest, save_checkpoint
 from fewshot_nlp.training.config import MetaTrainConfig
 from fewshot_nlp.training.episodes import Streams
 from fewshot_nlp.training.journal import Journal
-from fewshot_nlp.training.optimiser import Optimiser, make_optimiser, restore_state, state_tensors
+from fewshot_nlp.training.optimizer import Optimizer, make_optimizer, restore_state, state_tensors
 from fewshot_nlp.training.regularisation import make_regulariser
 from fewshot_nlp.training.reproducible import save_resolved
 
 
 class RunState:
-    """Parameters, optimiser, step, log and best meta-validation; taken up from the newest checkpoint if there is one.
+    """Parameters, optimizer, step, log and best meta-validation; taken up from the newest checkpoint if there is one.
 
     Args:
         config: all settings.
@@ -49,7 +49,7 @@ class RunState:
             config.regularisation, config.augmentation, pipeline, streams.train.episode(0)
         )
         self.trainable = self.regulariser.parameters | dict(trainable)
-        self.optimiser: Optimiser = make_optimiser(config, self.trainable)
+        self.optimizer: Optimizer = make_optimizer(config, self.trainable)
         self.folder = Path(config.output_dir).expanduser()
         self.step = self.saved_at = 0
         self._make_folder()
@@ -95,7 +95,7 @@ class RunState:
     def save_checkpoint(self) -> None:
         """Writes a checkpoint, unless this step has one."""
         if self.accelerator.is_main_process and self.saved_at != self.step:
-            tensors = state_tensors(self.trainable, self.optimiser) | {
+            tensors = state_tensors(self.trainable, self.optimizer) | {
                 f"recent_loss.{name}": torch.tensor(x, dtype=torch.float64)
                 for name, x in self.streams.train.losses.items()
             }
@@ -123,7 +123,7 @@ class RunState:
         found = load_newest(folder, self.config.to_json(), self.streams.fingerprints)
         if found is None:
             return None
-        restore_state(self.trainable, self.optimiser, found.tensors)
+        restore_state(self.trainable, self.optimizer, found.tensors)
         prefix = "recent_loss."
         self.streams.train.losses = {
             n.removeprefix(prefix): float(t) for n, t in found.tensors.items() if n.startswith(prefix)

@@ -23,7 +23,7 @@ def meta_validate(
     stream: TaskSampler,
     n_episodes: int,
     seed: int,
-    asked: Callable[[], bool] = bool,
+    should_stop: Callable[[], bool] = bool,
 ) -> dict[str, Any]:
     """Adapts to each episode as a user would (no meta-gradients), and scores its queries.
 
@@ -33,7 +33,7 @@ def meta_validate(
         stream: the episodes; the first ``n_episodes`` are used.
         n_episodes: how many.
         seed: of what the learner draws from torch's global generator, and named in the result.
-        asked: whether this process was asked to stop; looked at before every episode.
+        should_stop: whether this process was asked to stop; looked at before every episode.
 
     Returns:
         ``val_loss`` and the task's primary metric, each a mean with the half-width of its 95 % interval
@@ -49,7 +49,7 @@ def meta_validate(
     stop = False
     with learner.encoder.cached(64 * 2**20):
         for index in range(accelerator.process_index, n_episodes, accelerator.num_processes):
-            stop = asked()
+            stop = should_stop()
             if stop:
                 break
             episode = stream.episode(index)

@@ -2,7 +2,7 @@
 
 from fewshot_nlp.backbone import BACKBONES
 from fewshot_nlp.learners import LEARNERS
-from fewshot_nlp.storage import new_pipeline
+from fewshot_nlp.persistence.storage import new_pipeline
 from fewshot_nlp.tasks import TASKS
 
 QUICK = {

@@ -15,9 +15,9 @@ from toys import BAR, GAIN, ROWS, TOY_SETTINGS, rename, text_of, unique
 
 from fewshot_nlp.backbone.adapters import default_adapter
 from fewshot_nlp.learners import LEARNERS
-from fewshot_nlp.learners.base import FAST
+from fewshot_nlp.modules.state import FAST
+from fewshot_nlp.persistence.storage import load, save
 from fewshot_nlp.pipeline import Pipeline, TaskModel
-from fewshot_nlp.storage import load, save
 
 pytestmark = pytest.mark.parametrize(("task", "learner"), MATRIX, ids=[f"{t}-{m}" for t, m in MATRIX])
 

@@ -75,7 +75,7 @@ def test_a_launcher_that_is_gone_counts_as_a_signal(monkeypatch: pytest.MonkeyPa
     alone = Interruption()
     monkeypatch.setenv(LAUNCHED, "no")
     launched = Interruption()
-    assert not launched.asked()
+    assert not launched.should_stop()
     monkeypatch.setattr(os, "getppid", lambda: 1)
-    assert launched.asked()
-    assert not alone.asked(), "a run that was started from a shell goes on when the shell is closed"
+    assert launched.should_stop()
+    assert not alone.should_stop(), "a run that was started from a shell goes on when the shell is closed"

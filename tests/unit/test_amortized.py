@@ -11,8 +11,8 @@ from vectors import Vectors, random_episode, slots
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.learners.amortized import Amortized, AmortizedConfig
-from fewshot_nlp.learners.heads import linear_scores, prototype_head
-from fewshot_nlp.learners.start import on_sphere
+from fewshot_nlp.modules.heads import linear_scores, prototype_head
+from fewshot_nlp.modules.start import scaled_normalize
 from fewshot_nlp.training import meta_train
 
 NORMALISERS = ["classes", "independent", "positions"]
@@ -35,9 +35,9 @@ def test_without_variance_it_is_the_prototype_head(normaliser):
     encoder, support, query = random_episode(normaliser)
     learner = learner_of(encoder, trained=False)
     learner.log_variance.data.fill_(-math.inf)
-    weight, bias = prototype_head(on_sphere(encoder.features(support), 4.0), support, 1.0)
+    weight, bias = prototype_head(scaled_normalize(encoder.features(support), 4.0), support, 1.0)
     head = {"head.weight": weight, "head.bias": bias}
-    expected = query.log_probabilities(linear_scores(head, on_sphere(encoder.features(query), 4.0)))
+    expected = query.log_probabilities(linear_scores(head, scaled_normalize(encoder.features(query), 4.0)))
     got = query.log_probabilities(learner.adapt(support).scores(query))
     torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
 
@@ -47,8 +47,8 @@ def test_the_network_writes_from_mean_features_class_by_class(normaliser):
     encoder, support, _ = random_episode(normaliser)
     learner = learner_of(encoder, label_names=0.5, deviation=0.3)
     state = learner.adapt(support).state
-    rows = on_sphere(encoder.features(support), 4.0)
-    weight = torch.where(support.anchor_mask, 0.5, 1.0).double()
+    rows = scaled_normalize(encoder.features(support), 4.0)
+    weight = torch.where(support.label_slot_mask, 0.5, 1.0).double()
     for c in range(3):
         target = support.target_matrix[:, c].double()
         mean, variance = 0.0, 0.0
@@ -115,7 +115,9 @@ def test_names_and_places_of_classes_and_neighbours_do_not_matter():
     encoder, support, query = random_episode()
     learner = learner_of(encoder, deviation=0.5)
     order = torch.tensor([2, 0, 1])  # class c becomes order[c]
-    renamed = slots([int(w[0]) for w in support.windows], order[support.targets], 3, anchors=support.anchors)
+    renamed = slots(
+        [int(w[0]) for w in support.windows], order[support.targets], 3, label_slots=support.label_slots
+    )
     one, two = learner.adapt(support).scores(query), learner.adapt(renamed).scores(query)
     torch.testing.assert_close(two[:, order], one, rtol=1e-12, atol=1e-12)
     alone = learner.adapt(support).scores(query.select(torch.arange(8) == 3))

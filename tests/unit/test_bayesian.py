@@ -12,8 +12,9 @@ from training_runs import config_of
 from vectors import Vectors, random_episode, slots
 
 from fewshot_nlp.errors import FewShotError
-from fewshot_nlp.learners import LEARNERS, gaussian
+from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.learners.bayesian import Bayesian, BayesianConfig
+from fewshot_nlp.modules import gaussian
 from fewshot_nlp.training import meta_train
 
 NOISE, PRIOR, LENGTH = torch.tensor(0.3).double(), torch.tensor(0.7).double(), torch.tensor(1.3).double()
@@ -120,7 +121,7 @@ def test_scores_are_the_documented_formula(normaliser, kernel, center):
     learner = learner_of(encoder, kernel=kernel, center=center, label_names=0.5, calibrate=False, **settings)
     rows, at = encoder.features(support).numpy(), encoder.features(query).numpy()
     targets = support.target_matrix.double().numpy()
-    weight = np.where(support.anchor_mask.numpy(), 0.5, 1.0)
+    weight = np.where(support.label_slot_mask.numpy(), 0.5, 1.0)
     share = weight @ targets / weight.sum()
     transform = space(learner, rows, weight)
     y = torch.from_numpy((2 * targets - 1) - (2 * share - 1))
@@ -140,7 +141,7 @@ def test_the_factor_is_the_best_for_texts_scored_by_the_others(normaliser, kerne
     settings = {"noise": float(NOISE), "prior": float(PRIOR), "length": float(LENGTH), "sharpness": 20.0}
     learner = learner_of(encoder, kernel=kernel, label_names=0.5, **settings)
     rows, targets = encoder.features(support).numpy(), support.target_matrix.double().numpy()
-    weight = np.where(support.anchor_mask.numpy(), 0.5, 1.0)
+    weight = np.where(support.label_slot_mask.numpy(), 0.5, 1.0)
     share = weight @ targets / weight.sum()
     x = torch.from_numpy(space(learner, rows, weight)(rows))
     y = torch.from_numpy(2 * (targets - share))
@@ -152,7 +153,7 @@ def test_the_factor_is_the_best_for_texts_scored_by_the_others(normaliser, kerne
         )
     moved = torch.from_numpy(20.0 * mean / np.sqrt(1 + np.pi * 400.0 * variance[:, None] / 8))
     base = torch.from_numpy(np.log(share) if normaliser == "classes" else np.log(share / (1 - share)))
-    examples = support.select(~support.anchor_mask)
+    examples = support.select(~support.label_slot_mask)
     factors = np.exp(np.linspace(-4, 4, 81))
     losses = [5 * float(examples.loss(f * moved + base)) + 0.5 * np.log(f) ** 2 for f in factors]
     best = factors[int(np.argmin(losses))]

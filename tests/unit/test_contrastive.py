@@ -11,7 +11,7 @@ from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.learners.contrastive import Contrastive, ContrastiveConfig
 from fewshot_nlp.learners.linear_probe import LinearProbe
-from fewshot_nlp.learners.slot_pairs import draws
+from fewshot_nlp.modules.slot_pairs import draws
 from fewshot_nlp.training import meta_train
 
 X = np.array([[1.0, 0.2, 0.0], [0.8, -0.4, 0.3], [-0.5, 1.0, 0.1], [0.1, 0.9, -0.7], [0.3, 0.2, 1.0]])
@@ -156,7 +156,7 @@ def test_the_prediction_is_the_mixture_of_the_heads_before_and_after():
 
 
 def test_texts_are_tuned_on_by_their_beginnings(tiny_encoder_folder):
-    from fewshot_nlp.storage import new_pipeline
+    from fewshot_nlp.persistence.storage import new_pipeline
 
     encoder = Encoder.from_pretrained(tiny_encoder_folder)
     task = new_pipeline("classification", {}, encoder, "prototypical", {}).task

@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from fewshot_nlp.disk import written_whole
 from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.persistence.disk import atomic_write
 
 
 def fail_half_way(path: Path, error: BaseException) -> None:
-    with written_whole(path, "try again") as part:
+    with atomic_write(path, "try again") as part:
         part.write_text("half")
         raise error
 
 
 def test_a_file_appears_when_all_of_it_is_written(tmp_path: Path) -> None:
     path = tmp_path / "new" / "a.txt"
-    with written_whole(path) as part:
+    with atomic_write(path) as part:
         part.write_text("first")
         assert not path.exists()
     assert path.read_text() == "first"

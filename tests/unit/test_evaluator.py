@@ -10,7 +10,7 @@ from fewshot_nlp import FewShotError, FewShotNER, evaluate_episodes
 from fewshot_nlp.backbone import Encoder
 from fewshot_nlp.episode import Episode, Example, read_episodes, write_episodes
 from fewshot_nlp.evaluator import bootstrap_interval, mean_and_interval
-from fewshot_nlp.storage import new_pipeline
+from fewshot_nlp.persistence.storage import new_pipeline
 
 
 def example(text, label):

@@ -7,9 +7,9 @@ from vectors import random_episode
 from fewshot_nlp.backbone import Encoder
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import LEARNERS
-from fewshot_nlp.learners.adamw import Descent, layer_begins, layer_depths, layer_rates
-from fewshot_nlp.learners.base import FAST
 from fewshot_nlp.learners.fine_tune import FineTune, FineTuneConfig
+from fewshot_nlp.modules.adamw import Descent, layer_begins, layer_depths, layer_rates
+from fewshot_nlp.modules.state import FAST
 from fewshot_nlp.slots import SlotBatch
 
 CONSTANT = {"weight_decay": 0.0, "max_grad_norm": 1e6}
@@ -164,7 +164,9 @@ def test_bad_settings_are_refused_in_one_line(config, message):
 def test_reach_is_the_share_of_the_way_that_is_gone(encoder):
     support = support_of(encoder)
     start, half, whole = (
-        FineTune(encoder, FineTuneConfig(scope="all", steps=3, lr=1e-3, reach=reach)).adapt(support).state
+        FineTune(encoder, FineTuneConfig(scope="all", steps=3, lr=1e-3, max_interpolation=reach))
+        .adapt(support)
+        .state
         for reach in (0.0, 0.5, 1.0)
     )
     assert any(not torch.equal(start[name], whole[name]) for name in whole)

@@ -19,9 +19,9 @@ from stand_in_hub import TOKEN, StandInHub, stand_in_hub
 
 from fewshot_nlp import FewShotClassifier, FewShotError, FewShotNER, Report
 from fewshot_nlp.backbone import bundled
-from fewshot_nlp.hub import download_model_folder, push_folder
 from fewshot_nlp.learners import LEARNERS
-from fewshot_nlp.model_card import HUB_TASKS, TEMPLATE, model_card
+from fewshot_nlp.persistence.hub import download_model_folder, push_folder
+from fewshot_nlp.persistence.model_card import HUB_TASKS, TEMPLATE, model_card
 
 ROWS = [
     {"text": "I lost my card", "label": "card"},

@@ -39,7 +39,7 @@ def test_without_steps_it_is_the_written_head(normaliser):
     written = np.tanh(rows @ first.weight.detach().numpy().T + first.bias.detach().numpy())
     written = written @ last.weight.detach().numpy().T + last.bias.detach().numpy()
     targets = support.target_matrix.double().numpy()
-    weight = np.where(support.anchor_mask.numpy(), 0.5, 1.0)[:, None]
+    weight = np.where(support.label_slot_mask.numpy(), 0.5, 1.0)[:, None]
 
     def head(kind):
         kind = kind * weight / (kind * weight).sum(0)
@@ -107,7 +107,9 @@ def test_renaming_the_classes_renames_the_head():
     encoder, support, query = random_episode()
     learner = learner_of(encoder)
     order = torch.tensor([2, 0, 1])  # class c becomes order[c]
-    renamed = slots([int(w[0]) for w in support.windows], order[support.targets], 3, anchors=support.anchors)
+    renamed = slots(
+        [int(w[0]) for w in support.windows], order[support.targets], 3, label_slots=support.label_slots
+    )
     one, two = learner.adapt(support), learner.adapt(renamed)
     torch.testing.assert_close(two.scores(query)[:, order], one.scores(query), rtol=1e-13, atol=1e-13)
     torch.testing.assert_close(

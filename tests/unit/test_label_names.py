@@ -15,7 +15,7 @@ from fewshot_nlp import FewShotClassifier, FewShotNER
 from fewshot_nlp.backbone.label_names import LabelNameHead
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners.label_names import LabelNames, LabelNamesConfig
-from fewshot_nlp.learners.prior import PRIOR, class_head, prior_state, with_prior
+from fewshot_nlp.modules.prior import PRIOR, class_head, prior_state, with_prior
 from fewshot_nlp.slots import SlotBatch
 from fewshot_nlp.tasks.base import readable
 
@@ -109,7 +109,7 @@ def test_same_seed_same_head_and_the_global_generator_is_left_alone():
     assert not torch.equal(one.slot.weight, other.slot.weight)
 
 
-def batch_of(windows, spans, n_slots, targets=None, anchors=None, n_classes=3):
+def batch_of(windows, spans, n_slots, targets=None, label_slots=None, n_classes=3):
     return SlotBatch(
         items=(),
         windows=windows,
@@ -120,7 +120,7 @@ def batch_of(windows, spans, n_slots, targets=None, anchors=None, n_classes=3):
         pooling="mean",
         normaliser="classes",
         targets=None if targets is None else torch.tensor(targets),
-        anchors=None if anchors is None else torch.tensor(anchors),
+        label_slots=None if label_slots is None else torch.tensor(label_slots),
     )
 
 
@@ -205,7 +205,7 @@ def test_the_prior_is_mixed_by_its_formula(weight):
 
 def test_anchors_and_words_outside_of_entities_are_not_labelled():
     encoder, _, names, support, query = prior_problem()
-    support = replace(support, anchors=torch.tensor([False, False, False, True]))
+    support = replace(support, label_slots=torch.tensor([False, False, False, True]))
     state = prior_state(encoder, names, support)
     labelled = np.isin(query.token_keys, state[PRIOR + "labelled"].numpy())
     assert labelled.tolist() == [True, False, False, False, False, False]
@@ -390,7 +390,7 @@ def test_meta_gradient_matches_finite_differences(normaliser):
 
 def test_meta_gradient_of_the_rest():
     encoder, support, query = random_episode()
-    support = support.select(~support.anchor_mask | (support.gold > 0))  # class 0 has no name
+    support = support.select(~support.label_slot_mask | (support.gold > 0))  # class 0 has no name
     learner = LabelNames(encoder, LabelNamesConfig(width=4)).double()
     learner.meta_loss(support, query).backward()
     for parameter in (learner.names.rest, learner.names.rest_bias):
@@ -407,7 +407,7 @@ def test_meta_gradient_of_the_rest():
 
 def test_names_alone_suffice_also_where_they_are_to_be_left_out():
     encoder, support, query = random_episode()
-    names = support.select(support.anchor_mask)
+    names = support.select(support.label_slot_mask)
     for weight in (1.0, 0.0):
         learner = LabelNames(encoder, LabelNamesConfig(width=4, label_names=weight)).double()
         expected = by_hand(learner.names, encoder.table[9:12], [True] * 3, None, encoder.table[12:])
@@ -418,7 +418,7 @@ def test_equal_names_are_told_apart_by_examples_only():
     encoder, support, query = random_episode()
     encoder.table[10] = encoder.table[9]
     learner = LabelNames(encoder, LabelNamesConfig(width=4)).double()
-    alone = learner.adapt(support.select(support.anchor_mask)).scores(query)
+    alone = learner.adapt(support.select(support.label_slot_mask)).scores(query)
     torch.testing.assert_close(alone[:, 0], alone[:, 1])
     scores = learner.adapt(support).scores(query)
     assert torch.isfinite(scores).all()
@@ -481,9 +481,11 @@ def test_one_slot_each_in_a_batch_with_anchors_between():
     encoder, _, query = random_episode()
     learner = LabelNames(encoder, LabelNamesConfig(width=4)).double()
     rows, gold = [0, 9, 1, 10, 2, 11], [0, 0, 1, 1, 2, 2]
-    mixed = slots(rows, gold, 3, anchors=[False, True] * 3)
+    mixed = slots(rows, gold, 3, label_slots=[False, True] * 3)
     order = [0, 2, 4, 1, 3, 5]
-    sorted_ = slots([rows[i] for i in order], [gold[i] for i in order], 3, anchors=[False] * 3 + [True] * 3)
+    sorted_ = slots(
+        [rows[i] for i in order], [gold[i] for i in order], 3, label_slots=[False] * 3 + [True] * 3
+    )
     torch.testing.assert_close(learner.adapt(mixed).scores(query), learner.adapt(sorted_).scores(query))
 
 

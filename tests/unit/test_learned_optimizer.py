@@ -1,4 +1,4 @@
-"""The learned optimiser against gradient descent, the published formulas, and gradients that are known exactly."""
+"""The learned optimizer against gradient descent, the published formulas, and gradients that are known exactly."""
 
 import math
 
@@ -9,10 +9,10 @@ from vectors import random_episode
 
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import LEARNERS
-from fewshot_nlp.learners.inner_loop import sgd_steps
 from fewshot_nlp.learners.learned_optimizer import LearnedOptimizer, LearnedOptimizerConfig
-from fewshot_nlp.learners.lstm_optimizer import LSTMOptimizer, learned_path, preprocess
 from fewshot_nlp.learners.maml import MAML, MAMLConfig
+from fewshot_nlp.modules.inner_loop import sgd_steps
+from fewshot_nlp.modules.lstm_optimizer import LSTMOptimizer, learned_path, preprocess
 from fewshot_nlp.training import meta_train
 
 RATES = {"inner_steps": 3, "inner_lr": 0.3, "head_lr": 0.2}
@@ -176,7 +176,7 @@ def test_truncation_cuts_what_it_should_and_nothing_else(form):
 
 
 def replay(optimizer, weights, slope, parameters):
-    """Steps 3 and 4 by hand from constants that steps 1 and 2 led to; their gradient in the optimiser."""
+    """Steps 3 and 4 by hand from constants that steps 1 and 2 led to; their gradient in the optimizer."""
 
     def step(w, memory):
         moved = {name: optimizer(w[name], slope[name], torch.tensor(LEVEL), memory[name]) for name in w}
@@ -207,7 +207,7 @@ def test_untrained_it_adapts_as_maml_and_its_meta_loss_is_the_mean_along_the_way
     for name, value in adapted.state.items():
         torch.testing.assert_close(mine[name], value, rtol=1e-12, atol=1e-14)
     assert float(ours.meta_loss(support, query).detach()) == pytest.approx(sum(losses) / 3, rel=1e-12)
-    names = support.select(support.anchor_mask)
+    names = support.select(support.label_slot_mask)
     alone = query.loss(ours.adapt(names).scores(query))
     assert float(ours.meta_loss(names, query).detach()) == pytest.approx(float(alone))
 

@@ -14,8 +14,9 @@ from fewshot_nlp.backbone import Encoder
 from fewshot_nlp.errors import FewShotError, ScienceError
 from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.learners.context_probe import neighbour
-from fewshot_nlp.learners.inner_loop import sgd_steps
-from fewshot_nlp.learners.linear_models import (
+from fewshot_nlp.memory import Memory, search
+from fewshot_nlp.modules.inner_loop import sgd_steps
+from fewshot_nlp.modules.linear_models import (
     PreconditionedRegression,
     apply,
     log_softmax,
@@ -23,8 +24,7 @@ from fewshot_nlp.learners.linear_models import (
     stack_weights,
     stratified_folds,
 )
-from fewshot_nlp.memory import Memory, search
-from fewshot_nlp.storage import new_pipeline
+from fewshot_nlp.persistence.storage import new_pipeline
 from fewshot_nlp.tasks import TASKS
 
 ROWS = [
@@ -79,8 +79,8 @@ def test_label_names_move_prototypes_by_their_weight(encoder):
     plain, without = support_of(encoder, "prototypical", label_names=0.0)
     named, support = support_of(encoder, "prototypical", label_names=2.0)
     means = plain.learner.fit(without)["prototypes"][0]
-    anchors = support.select(support.anchor_mask)
-    names = torch.nn.functional.normalize(encoder.features(anchors), dim=1)
+    label_slots = support.select(support.label_slot_mask)
+    names = torch.nn.functional.normalize(encoder.features(label_slots), dim=1)
     expected = (2 * means + 2.0 * names) / 4.0
     torch.testing.assert_close(named.learner.fit(support)["prototypes"][0], expected)
 
@@ -152,7 +152,7 @@ def test_large_problems_skip_the_decomposition_with_the_same_result(monkeypatch)
     whole = PreconditionedRegression(x, 3, 1.0, np.float64).fit(
         np.arange(40), y, np.ones(40), tolerance=1e-12
     )
-    monkeypatch.setattr("fewshot_nlp.learners.linear_models.DECOMPOSED", 5)
+    monkeypatch.setattr("fewshot_nlp.modules.linear_models.DECOMPOSED", 5)
     plain = PreconditionedRegression(x, 3, 1.0, np.float64).fit(
         np.arange(40), y, np.ones(40), tolerance=1e-12
     )
@@ -295,7 +295,7 @@ def test_anil_leaves_the_encoder_alone(encoder):
 @pytest.mark.parametrize("scope", ["adapter", "all", "head"])
 def test_fine_tuning_lowers_the_support_loss_and_moves_only_its_scope(encoder, scope):
     pipeline, support = support_of(encoder, "fine_tune", scope=scope, steps=20, lr=1e-2, head_lr=1e-2)
-    examples = support.select(~support.anchor_mask)
+    examples = support.select(~support.label_slot_mask)
     start = pipeline.learner.fit(support, meta=True)
     before = examples.loss(pipeline.learner.query_scores(start, examples))
     adapted = pipeline.learner.adapt(support)
@@ -335,7 +335,7 @@ def test_early_stopping_keeps_the_best_of_the_held_out_loss(encoder):
             encoder, "fine_tune", rows, scope="head", steps=60, head_lr=5.0, early_stopping=0.3, seed=1
         )
         learner = pipeline.learner
-        train, held = learner._split(support.select(~support.anchor_mask))
+        train, held = learner._split(support.select(~support.label_slot_mask))
         assert held is not None
         assert not set(train.groups.tolist()) & set(held.groups.tolist())
         stopped = learner.adapt(support)

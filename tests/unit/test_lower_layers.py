@@ -30,7 +30,7 @@ def test_features_and_gradients_are_those_of_a_whole_pass(family, tokenizer):  #
     encoder = adapted(family, tokenizer)
     batch = texts_batch(encoder, TEXTS)
     expected = gradient(encoder, batch)
-    with encoder.lower_layers_cached() as cache:
+    with encoder.cache_frozen_layers() as cache:
         first, again = gradient(encoder, batch), gradient(encoder, batch)
     assert cache is not None
     assert (cache.hits, cache.misses) == (3, 3)  # of 4 texts two are one
@@ -40,9 +40,9 @@ def test_features_and_gradients_are_those_of_a_whole_pass(family, tokenizer):  #
 
 def test_what_is_kept_does_not_depend_on_the_batch(tokenizer):  # noqa: F811
     encoder = adapted("bert", tokenizer)
-    with encoder.lower_layers_cached():
+    with encoder.cache_frozen_layers():
         expected = encoder.features(texts_batch(encoder, TEXTS[:1]))
-    with encoder.lower_layers_cached():
+    with encoder.cache_frozen_layers():
         encoder.features(texts_batch(encoder, TEXTS))
         assert torch.equal(encoder.features(texts_batch(encoder, TEXTS[:1])), expected)
 
@@ -53,7 +53,7 @@ def test_lower_layers_run_once_for_a_text(tokenizer):  # noqa: F811
     runs = []
     plain = encoder.model.encoder.layer[0].attention
     plain.register_forward_hook(lambda *_: runs.append(1))
-    with encoder.lower_layers_cached():
+    with encoder.cache_frozen_layers():
         runs.clear()
         for _ in range(3):
             encoder.features(batch)
@@ -63,7 +63,7 @@ def test_lower_layers_run_once_for_a_text(tokenizer):  # noqa: F811
 def test_moved_layers_are_never_kept(tokenizer):  # noqa: F811
     encoder = adapted("bert", tokenizer)
     batch = texts_batch(encoder, TEXTS)
-    with encoder.lower_layers_cached(), torch.no_grad():
+    with encoder.cache_frozen_layers(), torch.no_grad():
         before = encoder.features(batch)
         next(iter(encoder.adapter.values())).add_(1.0)
         assert not torch.equal(encoder.features(batch), before)
@@ -76,19 +76,19 @@ def test_a_lower_layer_that_is_read_is_not_left_out(tokenizer):  # noqa: F811
     encoder = adapted("bert", tokenizer, layers=(1, -1))
     batch = texts_batch(encoder, TEXTS)
     expected = encoder.features(batch)
-    with encoder.lower_layers_cached():
+    with encoder.cache_frozen_layers():
         torch.testing.assert_close(encoder.features(batch), expected)
 
 
 def test_memory_is_bounded_and_the_file_has_the_rest(tokenizer, tmp_path):  # noqa: F811
     encoder = adapted("bert", tokenizer)
     batch = texts_batch(encoder, TEXTS)
-    with encoder.lower_layers_cached(1500, tmp_path) as cache:
+    with encoder.cache_frozen_layers(1500, tmp_path) as cache:
         first = encoder.features(batch)
         assert cache.bytes <= 1500
         assert torch.equal(encoder.features(batch), first)
         assert cache.misses == 3
-    with encoder.lower_layers_cached(10**6, tmp_path) as cache:  # a later run
+    with encoder.cache_frozen_layers(10**6, tmp_path) as cache:  # a later run
         assert torch.equal(encoder.features(batch), first)
         assert cache.misses == 0
 
@@ -96,13 +96,13 @@ def test_memory_is_bounded_and_the_file_has_the_rest(tokenizer, tmp_path):  # no
 def test_files_of_other_weights_are_not_read(tokenizer, tmp_path):  # noqa: F811
     encoder = adapted("bert", tokenizer)
     batch = texts_batch(encoder, TEXTS)
-    with encoder.lower_layers_cached(10**6, tmp_path):
+    with encoder.cache_frozen_layers(10**6, tmp_path):
         encoder.features(batch)
     other = make("bert", tokenizer)
     with torch.no_grad():
         next(other.model.parameters()).add_(0.1)
     other.attach(LoraConfig(r=2, target_modules="all-linear"), top_layers=1)
-    with other.lower_layers_cached(10**6, tmp_path) as cache:
+    with other.cache_frozen_layers(10**6, tmp_path) as cache:
         other.features(batch)
     assert cache.misses == 3
 
@@ -122,7 +122,7 @@ def test_recomputed_passes_have_the_same_second_order_gradient(tokenizer):  # no
     expected = meta_gradient()
     passes = []
     encoder.model.encoder.layer[0].register_forward_hook(lambda *_: passes.append(1))
-    encoder.recomputes = True
+    encoder.gradient_checkpointing = True
     torch.testing.assert_close(meta_gradient(), expected, rtol=1e-4, atol=1e-4)
     assert len(passes) > 2
 

@@ -63,7 +63,7 @@ def test_multi_step_loss_is_the_sum_over_truncated_runs(normaliser, scope):
     assert float(learner.meta_loss(support, query).detach()) == pytest.approx(expected, rel=1e-12)
     learner.progress = 0.2
     assert float(learner.meta_loss(support, query).detach()) != pytest.approx(expected, rel=1e-4)
-    names = support.select(support.anchor_mask)
+    names = support.select(support.label_slot_mask)
     learner.progress = 0.05
     alone = query.loss(learner.adapt(names).scores(query))
     assert float(learner.meta_loss(names, query).detach()) == pytest.approx(float(alone), rel=1e-12)

@@ -12,7 +12,7 @@ from vectors import Vectors, random_episode, slots
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import LEARNERS, matching
 from fewshot_nlp.learners.matching import Matching, MatchingConfig
-from fewshot_nlp.learners.order import canonical_order
+from fewshot_nlp.modules.order import canonical_order
 from fewshot_nlp.training import meta_train
 
 NORMALISERS = ["classes", "independent", "positions"]
@@ -99,14 +99,18 @@ def weights(module, suffix):
 def context_by_hand(learner, support, query):
     """g and f of section 2.1.2 and appendix A, slot by slot."""
     c = learner.context
-    reach, read, processed = c.reach, c.read.weight.detach().numpy(), c.processed.weight.detach().numpy()
+    input_scale, read, processed = (
+        c.input_scale,
+        c.read.weight.detach().numpy(),
+        c.processed.weight.detach().numpy(),
+    )
     states = np.zeros((2, len(support), c.hidden))
     for side, (suffix, order) in enumerate(
         [("_l0", range(len(support))), ("_l0_reverse", reversed(range(len(support))))]
     ):
         h = cell = np.zeros(c.hidden)
         for i in order:
-            h, cell = lstm_step(reach * support[i], h, cell, *weights(c.reader, suffix))
+            h, cell = lstm_step(input_scale * support[i], h, cell, *weights(c.reader, suffix))
             states[side, i] = h
     g = unit(support + states.sum(0) @ read.T)
     f = np.zeros_like(query)
@@ -115,7 +119,7 @@ def context_by_hand(learner, support, query):
         now = x
         for _ in range(c.steps):
             attention = softmax(float(c.log_sharpness.detach().exp()) * g @ now)
-            given = reach * np.concatenate([x, attention @ g])
+            given = input_scale * np.concatenate([x, attention @ g])
             h, cell = lstm_step(given, h, cell, *weights(c.cell, ""))
             now = x + processed @ h
         f[n] = now
@@ -152,7 +156,7 @@ def shuffled(support, seed=0):
     """The support set in another order."""
     order = torch.randperm(support.n_slots, generator=torch.Generator().manual_seed(seed)).tolist()
     rows = [int(support.windows[i][0]) for i in order]
-    return slots(rows, support.gold[order], 3, support.normaliser, anchors=support.anchor_mask[order])
+    return slots(rows, support.gold[order], 3, support.normaliser, label_slots=support.label_slot_mask[order])
 
 
 @pytest.mark.parametrize("limit", [5, 512])
@@ -224,7 +228,7 @@ def test_mixture_with_the_models_own_distribution_is_brute_force(interpolation):
 def test_a_class_without_a_slot_is_never_chosen_and_names_alone_suffice():
     encoder, support, _ = random_episode()
     learner = Matching(encoder)
-    names = support.select(support.anchor_mask)
+    names = support.select(support.label_slot_mask)
     assert learner.adapt(names).scores(names).argmax(1).tolist() == [0, 1, 2]
     two = names.select(names.gold < 2)
     assert float(learner.adapt(two).scores(names)[:, 2].max()) < -9000

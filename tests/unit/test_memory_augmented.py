@@ -10,8 +10,8 @@ from vectors import Vectors, random_episode, slots
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.learners.memory_augmented import MemoryAugmented, MemoryAugmentedConfig, label_codes
-from fewshot_nlp.memory.selection import balanced
-from fewshot_nlp.memory.turing import (
+from fewshot_nlp.modules.selection import balanced
+from fewshot_nlp.modules.turing import (
     TuringMemory,
     content_weights,
     least_used,
@@ -74,15 +74,15 @@ def test_the_row_that_was_least_used_is_overwritten():
     torch.nn.init.constant_(cell.gate.bias, -100.0)  # to the least used row only
     x, values, code = torch.eye(3), torch.eye(4), torch.zeros(2, 2)
     with torch.no_grad():
-        state, _ = cell.present(x[:2], values[:2], code, n_rows=2)
+        state, _ = cell.run(x[:2], values[:2], code, n_rows=2)
         torch.testing.assert_close(state["keys"], x[:2])
-        weights, new = cell.look(
+        weights, new = cell.read(
             state, x[None, 0]
         )  # reads the first row, so the second is the one used least
-        after = cell.learn(state, weights[0], {k: v[0] for k, v in new.items()}, values[3], code[0])
+        after = cell.write(state, weights[0], {k: v[0] for k, v in new.items()}, values[3], code[0])
         torch.testing.assert_close(after["values"], values[[0, 3]])
         state["usage"] = torch.tensor([0.1, 0.2])
-        after = cell.learn(state, weights[0], {k: v[0] for k, v in new.items()}, values[3], code[0])
+        after = cell.write(state, weights[0], {k: v[0] for k, v in new.items()}, values[3], code[0])
         torch.testing.assert_close(after["values"], values[[3, 1]])
 
 
@@ -98,7 +98,7 @@ def association(generator, n_way=5, noise=8):
 def read_second(cell, generator):
     vectors, labels, n_way = association(generator)
     values = F.one_hot(labels, n_way).float()
-    _, found = cell.present(vectors, values, label_codes(values, 8, seed=0), n_rows=10)
+    _, found = cell.run(vectors, values, label_codes(values, 8, seed=0), n_rows=10)
     return found[n_way:], labels[n_way:]
 
 
@@ -115,13 +115,13 @@ def test_the_association_task_is_learned():
         return np.mean([float((f.argmax(1) == y).float().mean()) for f, y in found])
 
     before = accuracy()
-    optimiser = torch.optim.Adam(cell.parameters(), 2e-2)
+    optimizer = torch.optim.Adam(cell.parameters(), 2e-2)
     generator = torch.Generator().manual_seed(1)
     for _ in range(250):
         found, labels = read_second(cell, generator)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         F.nll_loss(found.clamp_min(1e-6).log(), labels).backward()
-        optimiser.step()
+        optimizer.step()
     assert before < 0.6
     assert accuracy() > 0.9
 
@@ -166,7 +166,7 @@ def test_meta_gradient_matches_finite_differences(kind, normaliser):
 def test_renamed_classes_permute_scores_of_a_trained_memory(kind, normaliser):
     encoder, support, query = random_episode(normaliser)
     learner = shake(learner_of(encoder, kind=kind, label_names=0.0, max_slots=7))
-    support = support.select(~support.anchor_mask)
+    support = support.select(~support.label_slot_mask)
     to = torch.tensor([2, 0, 1])
     targets = to[support.gold] if normaliser == "classes" else support.gold[:, to.argsort()]
     renamed = slots(range(9), targets, 3, normaliser)
@@ -179,7 +179,7 @@ def test_order_matters_to_the_controller_and_not_to_the_key_value_memory():
     back = slots(range(8, -1, -1), support.gold[:9].flip(0), 3)
     for kind in KINDS:
         learner = shake(learner_of(encoder, kind=kind, label_names=0.0))
-        one = learner.adapt(support.select(~support.anchor_mask)).scores(query)
+        one = learner.adapt(support.select(~support.label_slot_mask)).scores(query)
         same = torch.allclose(one, learner.adapt(back).scores(query), rtol=1e-8)
         assert same == (kind == "key_value")
 

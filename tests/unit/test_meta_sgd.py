@@ -79,7 +79,7 @@ def test_each_weight_moves_at_its_own_rate_and_direction():
 def test_label_names_and_classes_without_examples_count():
     encoder, support, _ = random_episode()
     ours, _ = pair(encoder)
-    names = support.select(support.anchor_mask)
+    names = support.select(support.label_slot_mask)
     scores = ours.adapt(names).scores(names)
     assert scores.argmax(1).tolist() == [0, 1, 2]
 

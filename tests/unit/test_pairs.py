@@ -8,8 +8,8 @@ from transformers import PretrainedConfig
 from fewshot_nlp.backbone.seq2seq import instructions_of
 from fewshot_nlp.episode import Query
 from fewshot_nlp.errors import FewShotError
-from fewshot_nlp.pairs import PairTokenizer
 from fewshot_nlp.tasks.translation import Translation
+from fewshot_nlp.tokenization.pairs import PairTokenizer
 
 
 class Words:
@@ -159,7 +159,7 @@ def test_the_instruction_of_a_model_stands_before_every_text() -> None:
 
     def words_read(**options: str) -> int:
         task = Translation(**options)
-        task.settle(tokenizer)
+        task.bind(tokenizer)
         return len(task.collate(items, (), tokenizer, with_targets=False).sources[0]) - 1
 
     assert words_read(source="en", target="de") == 5

@@ -11,9 +11,9 @@ from vectors import Vectors, random_episode, slots
 
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import LEARNERS
-from fewshot_nlp.learners.clusters import cluster_means, kmeans
-from fewshot_nlp.learners.heads import class_means
 from fewshot_nlp.learners.prototypical import Prototypical, PrototypicalConfig
+from fewshot_nlp.modules.clusters import cluster_means, kmeans
+from fewshot_nlp.modules.heads import class_means
 from fewshot_nlp.training import meta_train
 
 
@@ -147,11 +147,13 @@ def test_order_of_the_support_set_and_of_classes_do_not_matter():
     learner = Prototypical(encoder, PrototypicalConfig(n_prototypes=3, slots_per_prototype=4))
     scores = learner.adapt(support).scores(query)
     order = torch.randperm(33, generator=torch.Generator().manual_seed(1)).tolist()
-    anchors = support.anchor_mask[order]
-    other = slots([int(support.windows[i][0]) for i in order], support.gold[order], 3, anchors=anchors)
+    label_slots = support.label_slot_mask[order]
+    other = slots(
+        [int(support.windows[i][0]) for i in order], support.gold[order], 3, label_slots=label_slots
+    )
     torch.testing.assert_close(learner.adapt(other).scores(query), scores)
     rows = [int(window[0]) for window in support.windows]
-    renamed = slots(rows, 2 - support.gold, 3, anchors=support.anchor_mask)
+    renamed = slots(rows, 2 - support.gold, 3, label_slots=support.label_slot_mask)
     torch.testing.assert_close(learner.adapt(renamed).scores(query), scores.flip(1))
 
 

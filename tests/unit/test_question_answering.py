@@ -18,8 +18,8 @@ from fewshot_nlp.metrics.question_answering import (
     token_f1,
     unicode_normalised,
 )
+from fewshot_nlp.persistence.storage import load, new_pipeline, save
 from fewshot_nlp.sampling import KShot
-from fewshot_nlp.storage import load, new_pipeline, save
 from fewshot_nlp.tasks import TASKS
 from fewshot_nlp.tasks.answers import answer_spans, choose_threshold, mark_answer
 from fewshot_nlp.training import MetaTrainConfig
@@ -144,7 +144,7 @@ def test_selected_slots_keep_their_offsets(encoder):
 def test_only_windows_around_the_targets_are_learned_from(encoder):
     nothing = {**long_row(150, 20), "answers": {"text": [], "answer_start": []}}
     batch = collate(encoder, [long_row(150, 100), nothing, row()])
-    near = batch.around_targets()
+    near = batch.crop_to_targets()
     owner = [
         next(g for s, w, *_ in near.spans if w == i for g in [int(near.groups[s])])
         for i in range(len(near.windows))
@@ -161,9 +161,9 @@ def test_only_windows_around_the_targets_are_learned_from(encoder):
 @pytest.mark.parametrize("place", [0, 70, 149])
 def test_a_stretch_about_the_answer_is_cut_out_of_its_window(encoder, place):
     context = long_row(150, place)["context"]
-    near = collate(encoder, [long_row(150, place), row()]).around_targets()
+    near = collate(encoder, [long_row(150, place), row()]).crop_to_targets()
     first = [
-        near.around_targets(6, seed).select(near.around_targets(6, seed).groups == 0) for seed in range(9)
+        near.crop_to_targets(6, seed).select(near.crop_to_targets(6, seed).groups == 0) for seed in range(9)
     ]
     texts = set()
     for cut in first:
@@ -184,7 +184,7 @@ def test_where_every_slot_has_a_class_no_window_is_left_out(encoder):
     examples = ner.examples([{"tokens": ["court"] * 150, "ner_tags": ["O"] * 149 + ["B-X"]}])
     batch = ner.collate(examples, ("X",), encoder.tokenizer, with_targets=True)
     assert len(batch.windows) > 2
-    assert batch.around_targets().windows == batch.windows
+    assert batch.crop_to_targets().windows == batch.windows
 
 
 # Decoding
@@ -261,8 +261,8 @@ def test_threshold_is_learned_from_unanswerable_support_only(encoder):
     n = int((batch.groups == 0).sum())
     scores[0] = 3.0  # the null of the answerable question is high, that of the other one higher
     scores[n] = 8.0
-    rule = TASK.calibrate(batch, scores)
-    answers = [p["answer"] for p in TASK.decode(scores, batch, rule)]
+    decoding_parameters = TASK.calibrate(batch, scores)
+    answers = [p["answer"] for p in TASK.decode(scores, batch, decoding_parameters)]
     assert answers == ["20 mg", ""]
     answerable = collate(encoder, rows[:1])
     assert not TASK.calibrates_on_scores(answerable)
@@ -274,9 +274,9 @@ def test_longer_answers_in_the_support_set_make_longer_answers_legal(encoder):
     long, two_places = row(text, [text], [0]), row(text, ["court", "court"], [0, len(text) - 5])
     batch = collate(encoder, [long])
     assert TASK.decode(gold_scores(batch), batch)[0]["answer"] != text
-    rule = TASK.calibrate(batch)
-    assert int(rule["max_answer_tokens"]) == 40
-    assert TASK.decode(gold_scores(batch), batch, rule)[0]["answer"] == text
+    decoding_parameters = TASK.calibrate(batch)
+    assert int(decoding_parameters["max_answer_tokens"]) == 40
+    assert TASK.decode(gold_scores(batch), batch, decoding_parameters)[0]["answer"] == text
     for rows in ([row()], [two_places]):
         assert int(TASK.calibrate(collate(encoder, rows))["max_answer_tokens"]) == 30
 

@@ -22,7 +22,7 @@ from fewshot_nlp.training.assembly import build_pipeline
 from fewshot_nlp.training.augmentation import Augmentation
 from fewshot_nlp.training.config import SamplerSettings, Source
 from fewshot_nlp.training.episodes import make_streams
-from fewshot_nlp.training.optimiser import trainable_parameters
+from fewshot_nlp.training.optimizer import trainable_parameters
 from fewshot_nlp.training.outer_step import meta_loss, outer_gradient
 from fewshot_nlp.training.regularisation import (
     Bottleneck,
@@ -215,14 +215,14 @@ def test_names_are_left_out_where_there_are_examples(tmp_path: Path, tiny_encode
     episode = make_streams(config, pipeline.task).train.episode(0)
     none = Regularisation(name_dropout=1.0)
     support = none.without_names(pipeline.support(episode.support, episode.label_names))
-    assert not support.anchor_mask.any()
+    assert not support.label_slot_mask.any()
     assert support.n_slots == len(episode.support)
     first = [e for e in episode.support if e.target != episode.label_names[0]]
     support = none.without_names(pipeline.support(first, episode.label_names))
-    assert support.gold[support.anchor_mask].tolist() == [0], "a class without examples keeps its name"
+    assert support.gold[support.label_slot_mask].tolist() == [0], "a class without examples keeps its name"
     half = Regularisation(name_dropout=0.5)
     whole = pipeline.support(episode.support, episode.label_names)
-    counts = {int(half.without_names(whole).anchor_mask.sum()) for _ in range(40)}
+    counts = {int(half.without_names(whole).label_slot_mask.sum()) for _ in range(40)}
     assert counts == {0, 1, 2, 3}
 
 
@@ -234,8 +234,8 @@ def test_types_of_entities_lose_their_name_in_all_tags(tmp_path: Path, tiny_enco
     half = Regularisation(name_dropout=0.5)
     for _ in range(20):
         support = half.without_names(whole)
-        left = [support.classes[c][2:] for c in support.gold[support.anchor_mask].tolist()]
-        seen = {c[2:] for c in {support.classes[i] for i in support.gold[~support.anchor_mask].tolist()}}
+        left = [support.classes[c][2:] for c in support.gold[support.label_slot_mask].tolist()]
+        seen = {c[2:] for c in {support.classes[i] for i in support.gold[~support.label_slot_mask].tolist()}}
         both = [
             n for n in episode.label_names if f"I-{n}" in {support.classes[i] for i in support.gold.tolist()}
         ]
@@ -244,7 +244,7 @@ def test_types_of_entities_lose_their_name_in_all_tags(tmp_path: Path, tiny_enco
 
 
 def examples_of(support: Any) -> set[str]:
-    return {support.classes[i] for i in support.gold[~support.anchor_mask].tolist()}
+    return {support.classes[i] for i in support.gold[~support.label_slot_mask].tolist()}
 
 
 def test_information_penalty_is_the_divergence_from_the_unit_gaussian() -> None:

@@ -35,7 +35,7 @@ def same(one, two):
     assert a.labels == b.labels
     assert a.adapted.state.keys() == b.adapted.state.keys()
     assert all(torch.equal(v, b.adapted.state[k]) for k, v in a.adapted.state.items())
-    assert all(torch.equal(v, b.rule[k]) for k, v in a.rule.items())
+    assert all(torch.equal(v, b.decoding_parameters[k]) for k, v in a.decoding_parameters.items())
 
 
 def queries_of(model, task):

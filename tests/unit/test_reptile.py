@@ -64,12 +64,12 @@ def test_outer_step_is_the_published_update(n_tasks):
     with torch.no_grad():
         shift.copy_(torch.from_numpy(theta))
     shift.requires_grad_()
-    optimiser = torch.optim.SGD([shift], lr=EPSILON)
+    optimizer = torch.optim.SGD([shift], lr=EPSILON)
     for number, (_, y) in enumerate(tasks):  # as the outer loop does: the mean over the meta-batch
         rows = range(10 * number, 10 * number + 10)
         support, query = slots(rows[:6], y[:6], 2), slots(rows[6:], y[6:], 2)
         (learner.meta_loss(support, query) / n_tasks).backward()
-    optimiser.step()
+    optimizer.step()
     reached = np.mean([end_of_descent(theta, x, y) for x, y in tasks], axis=0)
     assert np.abs(reached - theta).max() > 0.05
     np.testing.assert_allclose(shift.detach().numpy(), theta + EPSILON * (reached - theta), rtol=1e-10)
@@ -82,7 +82,7 @@ def test_surrogate_has_the_query_loss_as_value_and_the_way_as_gradient(normalise
     shift = encoder.adapter["shift"].requires_grad_()
     loss = learner.meta_loss(support, query)
     loss.backward()
-    end = learner._descend(support, [support.select(~support.anchor_mask), query])
+    end = learner._descend(support, [support.select(~support.label_slot_mask), query])
     assert torch.equal(shift.grad, shift.detach() - end["fast.shift"])
     assert float(loss.detach()) == float(query.loss(learner.query_scores(end, query)))
     assert shift.grad.abs().max() > 1e-3

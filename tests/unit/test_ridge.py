@@ -80,7 +80,7 @@ def test_balance_gives_classes_the_same_weight_and_keeps_the_total():
 def test_a_class_without_a_slot_is_never_chosen_and_names_alone_suffice():
     encoder, support, _ = random_episode()
     learner = Ridge(encoder)
-    names = support.select(support.anchor_mask)
+    names = support.select(support.label_slot_mask)
     assert learner.adapt(names).scores(names).argmax(1).tolist() == [0, 1, 2]
     two = names.select(names.gold < 2)
     assert float(learner.adapt(two).scores(names)[:, 2].max()) < -9000

@@ -39,7 +39,7 @@ from fewshot_nlp.sampling import (
     split_classes,
     split_domains,
 )
-from fewshot_nlp.sampling.draft import Draft
+from fewshot_nlp.sampling.draft import SupportBuilder
 from fewshot_nlp.sampling.rows import can_divide
 
 ROOT = Path(__file__).parents[2]
@@ -454,21 +454,21 @@ def test_a_support_set_is_found_exactly_where_there_is_one(sentences: list[str],
 
 
 def test_greedy_walk_takes_only_what_is_needed_and_fits() -> None:
-    draft = Draft(
+    draft = SupportBuilder(
         [(("A", 1),), (("A", 1),), (("A", 1), ("B", 2)), (("B", 1),), (("B", 1), ("Z", 9))],
         1,
         {"A": 2, "B": 2},
     )
     draft.walk([0, 1, 3, 2])
     assert (draft.rows, draft.counts) == ([0, 3], {"A": 1, "B": 1})  # 1: no label short; 2 is not reached
-    draft = Draft([(("A", 3),), (("A", 1), ("Z", 9))], 1, {"A": 2})
+    draft = SupportBuilder([(("A", 3),), (("A", 1), ("Z", 9))], 1, {"A": 2})
     draft.walk([0, 1])
     assert (draft.rows, draft.counts) == ([1], {"A": 1})  # 3 are over 2K; Z does not count
 
 
 def test_repair_finds_what_the_walk_misses() -> None:
     pairs = [(("A", 2),), (("A", 2), ("B", 1))]  # having taken the first, the walk cannot take the second
-    draft = Draft(pairs, 1, {"A": 2, "B": 2})
+    draft = SupportBuilder(pairs, 1, {"A": 2, "B": 2})
     draft.walk([0, 1])
     assert draft.short() == ["B"]
     draft.repair(np.random.default_rng(0), lambda label: np.array([1] if label == "B" else [0, 1]), 5)

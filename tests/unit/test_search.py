@@ -15,12 +15,12 @@ from training_runs import METRIC, ROOT, config_of, environment
 
 from fewshot_nlp import FewShotError, FewShotNER
 from fewshot_nlp.errors import ScienceError
+from fewshot_nlp.search import study as module
+from fewshot_nlp.search.proposals import proposing_sampler
+from fewshot_nlp.search.study import SearchConfig, search
 from fewshot_nlp.training import MetaTrainResult, parse_config
-from fewshot_nlp.training import search as module
 from fewshot_nlp.training.callbacks import Callback
 from fewshot_nlp.training.config import MetaTrainConfig, parse_as
-from fewshot_nlp.training.proposals import proposing_sampler
-from fewshot_nlp.training.search import SearchConfig, search
 
 RECIPES = sorted((ROOT / "recipes" / "search").glob("*.yaml"))
 SPACE: dict[str, Any] = {

@@ -16,10 +16,11 @@ import torch
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 
-from fewshot_nlp import FewShotClassifier, FewShotError, FewShotNER, storage
+from fewshot_nlp import FewShotClassifier, FewShotError, FewShotNER
 from fewshot_nlp.backbone import Encoder, bundled
 from fewshot_nlp.backbone import encoder as encoder_module
 from fewshot_nlp.models import base
+from fewshot_nlp.persistence import storage
 
 ROWS = [
     {"text": "I lost my card", "label": "card"},

@@ -77,7 +77,7 @@ def test_selecting_slots_keeps_their_features(tiny_encoder_folder):
     part = batch.select(keep)
     torch.testing.assert_close(encoder.features(part), encoder.features(batch)[keep])
     assert part.gold.tolist() == batch.gold[keep].tolist()
-    assert part.anchor_mask.tolist() == [False] * 4 + [True]
+    assert part.label_slot_mask.tolist() == [False] * 4 + [True]
 
 
 @pytest.mark.parametrize(
@@ -140,11 +140,13 @@ def test_a_span_that_cuts_a_word_is_widened():
     assert example.target == ["B-DRUG", "O"]
 
 
-def brute_force(emissions, rule):
+def brute_force(emissions, decoding_parameters):
     best, best_score = None, -np.inf
     for path in itertools.product(range(emissions.shape[1]), repeat=len(emissions)):
-        score = rule["start"][path[0]] + sum(emissions[i, c] + rule["offset"][c] for i, c in enumerate(path))
-        score += sum(rule["step"][a, b] for a, b in itertools.pairwise(path))
+        score = decoding_parameters["start"][path[0]] + sum(
+            emissions[i, c] + decoding_parameters["offset"][c] for i, c in enumerate(path)
+        )
+        score += sum(decoding_parameters["step"][a, b] for a, b in itertools.pairwise(path))
         if score > best_score:
             best, best_score = path, score
     return list(best)
@@ -155,18 +157,18 @@ def test_viterbi_is_brute_force_on_every_sentence_of_a_batch(kind):
     rng = np.random.default_rng(0)
     classes = ("O", "B-X", "I-X", "B-Y", "I-Y")
     sentences = [np.array([0, 1, 2, 0]), np.array([3, 4, 4]), np.array([1, 0, 3])]
-    rule = {
+    decoding_parameters = {
         "legal": legal_bio(classes),
         "hidden_markov": hidden_markov(classes, sentences),
         "abstract": abstract(5, sentences),
     }[kind]
     lengths = np.array([3, 1, 5, 0, 2, 5])
     emissions = rng.normal(size=(lengths.sum(), 5)) * 2
-    got = viterbi(emissions, lengths, rule)
+    got = viterbi(emissions, lengths, decoding_parameters)
     ends = np.cumsum(lengths)
     for n, end in zip(lengths, ends, strict=True):
         if n:
-            assert got[end - n : end].tolist() == brute_force(emissions[end - n : end], rule)
+            assert got[end - n : end].tolist() == brute_force(emissions[end - n : end], decoding_parameters)
 
 
 def test_transition_rows_are_probabilities():

@@ -24,7 +24,7 @@ from fewshot_nlp.training import MetaTrainConfig, meta_train
 from fewshot_nlp.training.assembly import build_pipeline
 from fewshot_nlp.training.config import SamplerSettings, Source
 from fewshot_nlp.training.episodes import make_streams
-from fewshot_nlp.training.optimiser import trainable_parameters
+from fewshot_nlp.training.optimizer import trainable_parameters
 from fewshot_nlp.training.outer_step import meta_loss, outer_gradient
 from fewshot_nlp.training.validation import meta_validate
 
@@ -36,7 +36,7 @@ from fewshot_nlp.training import parse_config
 from fewshot_nlp.training.assembly import build_pipeline
 from fewshot_nlp.training.episodes import make_streams
 from fewshot_nlp.training.interruption import Stopped
-from fewshot_nlp.training.optimiser import trainable_parameters
+from fewshot_nlp.training.optimizer import trainable_parameters
 from fewshot_nlp.training.outer_step import outer_gradient
 from fewshot_nlp.training.validation import meta_validate
 
@@ -50,10 +50,10 @@ with trainable_parameters(pipeline, config.train) as trainable:
     if accelerator.is_main_process:
         assert accelerator.num_processes == 2, accelerator.num_processes
         save_file({n: p.grad.clone() for n, p in trainable.items()}, sys.argv[1], {"losses": repr(losses)})
-    asked = lambda: accelerator.process_index == 1  # one process is asked, both must stop
+    should_stop = lambda: accelerator.process_index == 1  # one process is asked, both must stop
     for stopping in (
-        lambda: outer_gradient(accelerator, pipeline, trainable, streams.train, **step, asked=asked),
-        lambda: meta_validate(accelerator, pipeline, streams.val, 2, 0, asked),
+        lambda: outer_gradient(accelerator, pipeline, trainable, streams.train, **step, should_stop=should_stop),
+        lambda: meta_validate(accelerator, pipeline, streams.val, 2, 0, should_stop),
     ):
         try:
             stopping()

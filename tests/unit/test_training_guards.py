@@ -17,7 +17,7 @@ from fewshot_nlp.training import MetaTrainConfig, meta_train, parse_config
 from fewshot_nlp.training.assembly import build_pipeline
 from fewshot_nlp.training.config import SamplerSettings, Source
 from fewshot_nlp.training.episodes import make_streams
-from fewshot_nlp.training.optimiser import learning_rate, make_optimiser, set_rate
+from fewshot_nlp.training.optimizer import learning_rate, make_optimizer, set_rate
 from fewshot_nlp.training.outer_step import meta_loss
 from fewshot_nlp.training.regularisation import MetaQuery
 
@@ -154,15 +154,15 @@ def test_sharded_parameters_are_refused(
 
 
 def test_momentum_of_sgd_is_a_setting(tmp_path: Path, tiny_encoder_folder: Path) -> None:
-    config = config_of(tmp_path, tiny_encoder_folder, optimiser="sgd", momentum=0.0, weight_decay=0.0)
+    config = config_of(tmp_path, tiny_encoder_folder, optimizer="sgd", momentum=0.0, weight_decay=0.0)
     start = torch.tensor([[1.0, 2.0]])
     for momentum, expected in ((0.0, start - 0.3), (0.5, start - 0.35)):
         parameter = torch.nn.Parameter(start.clone())
-        optimiser = make_optimiser(replace(config, momentum=momentum), {"weight": parameter})
+        optimizer = make_optimizer(replace(config, momentum=momentum), {"weight": parameter})
         for gradient in (1.0, 2.0):
             parameter.grad = torch.full_like(parameter, gradient)
-            set_rate(optimiser, 0.1)
-            optimiser.step()
+            set_rate(optimizer, 0.1)
+            optimizer.step()
         assert torch.allclose(parameter, expected)
     with pytest.raises(FewShotError, match="momentum is 1"):
         replace(config, momentum=1.0)

@@ -12,9 +12,9 @@ import torch
 from fewshot_nlp.backbone import Seq2Seq
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.memory.index import Index
-from fewshot_nlp.memory.interpolation import adaptive_mass, by_content, choose_fixed, mix, train_adaptive
 from fewshot_nlp.metrics.translation import corpus_scores, paired_bootstrap, signatures
 from fewshot_nlp.models import FewShotTranslator
+from fewshot_nlp.modules.interpolation import adaptive_mass, by_content, choose_fixed, mix, train_adaptive
 from fewshot_nlp.tasks.translation import Translation
 
 WORDS = "bank card cash judge law court doctor letter order money".split()  # noqa: SIM905

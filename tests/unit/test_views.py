@@ -148,7 +148,7 @@ def test_views_with_lower_layers_kept(trained):
     batch = batch_of(encoder)
     names = names_of(encoder, {"drug": "a drug", "cash": "cash"})
     seen, read, vectors = *encoder.views(batch), encoder.name_vectors(names)
-    with encoder.lower_layers_cached() as cache:
+    with encoder.cache_frozen_layers() as cache:
         assert cache is not None
         for _ in range(2):
             for got, expected in zip(encoder.views(batch), (seen, read), strict=True):

@@ -30,7 +30,7 @@ class Vectors(Backbone):
         return rows + rows @ shift
 
 
-def slots(rows, targets, n_classes=None, normaliser="classes", groups=None, anchors=None):
+def slots(rows, targets, n_classes=None, normaliser="classes", groups=None, label_slots=None):
     """A batch of one-token slots.
 
     Args:
@@ -39,7 +39,7 @@ def slots(rows, targets, n_classes=None, normaliser="classes", groups=None, anch
         n_classes: needed where targets are numbers.
         normaliser: as in `SlotBatch`.
         groups: of the slots; each its own by default.
-        anchors: True for slots that stand for a label's name.
+        label_slots: True for slots that stand for a label's name.
     """
     n = len(rows)
     targets = torch.as_tensor(targets)
@@ -55,12 +55,12 @@ def slots(rows, targets, n_classes=None, normaliser="classes", groups=None, anch
         pooling="mean",
         normaliser=normaliser,
         targets=targets,
-        anchors=None if anchors is None else torch.as_tensor(anchors),
+        label_slots=None if label_slots is None else torch.as_tensor(label_slots),
     )
 
 
 def random_episode(normaliser="classes", seed=0, n_support=9, n_query=8, dimension=6, noise=1.0):
-    """A table with three kinds of vectors, a support batch with two anchors, and a query batch."""
+    """A table with three kinds of vectors, a support batch with two label_slots, and a query batch."""
     generator = torch.Generator().manual_seed(seed)
     n = n_support + 3 + n_query
     kind = torch.arange(n) % 3
@@ -72,8 +72,8 @@ def random_episode(normaliser="classes", seed=0, n_support=9, n_query=8, dimensi
     targets = kind if normaliser == "classes" else matrix.float()
     head, tail = slice(0, n_support + 3), slice(n_support + 3, n)
     groups = torch.arange(n) // 3 if normaliser == "positions" else torch.arange(n)
-    anchors = torch.arange(n_support + 3) >= n_support
+    label_slots = torch.arange(n_support + 3) >= n_support
     index = list(range(n))
-    support = slots(index[head], targets[head], 3, normaliser, groups[head], anchors)
+    support = slots(index[head], targets[head], 3, normaliser, groups[head], label_slots)
     query = slots(index[tail], targets[tail], 3, normaliser, groups[tail] - groups[tail].min())
     return Vectors(table), support, query

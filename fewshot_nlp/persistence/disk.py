@@ -10,7 +10,7 @@ from fewshot_nlp.errors import FewShotError
 
 
 @contextmanager
-def written_whole(path: Path, advice: str = "make room, or name another file") -> Iterator[Path]:
+def atomic_write(path: Path, advice: str = "make room, or name another file") -> Iterator[Path]:
     """A file beside ``path`` for the block to write; it then takes that name, or goes where the block fails.
 
     Args:

@@ -9,8 +9,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from fewshot_nlp.disk import first_line
 from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.persistence.disk import first_line
 
 CONFIG = "fewshot_nlp.json"
 TENSORS = "model.safetensors"

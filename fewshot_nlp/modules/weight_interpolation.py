@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fewshot_nlp.learners.base import State
+from fewshot_nlp.modules.state import State
 from fewshot_nlp.slots import SlotBatch
 
 SHARES = (0.0, 0.5, 1.0)
@@ -25,7 +25,7 @@ Train = Callable[[State, SlotBatch, float], State]
 Score = Callable[[State, SlotBatch], Tensor]
 
 
-def part_of_the_way(
+def weight_interpolation(
     start: State, examples: SlotBatch, train: Train, score: Score, folds: int, seed: int
 ) -> State:
     """The state part of the way from a start to where training leads, perhaps at the start itself.
@@ -46,10 +46,10 @@ def part_of_the_way(
         out = torch.isin(examples.groups, held)
         end = train(start, examples.select(~out), 1 - 1 / folds)
         states = [between(start, end, share) for share in SHARES]
-        losses.append(_losses(states, examples.select(out).around_targets(), score))
+        losses.append(_losses(states, examples.select(out).crop_to_targets(), score))
         if sum(map(len, losses)) >= ENOUGH_HELD_OUT:
             break
-    share = surely_better(torch.cat(losses)) if losses else 0.0
+    share = one_standard_error(torch.cat(losses)) if losses else 0.0
     if share == 0.0:
         return {name: value.detach().clone() for name, value in start.items()}
     return between(start, train(start, examples, 1.0), share)
@@ -83,7 +83,7 @@ def between(start: State, end: State, share: float) -> State:
     }
 
 
-def surely_better(losses: Float[Tensor, "n_examples n_shares n_temperatures"]) -> float:
+def one_standard_error(losses: Float[Tensor, "n_examples n_shares n_temperatures"]) -> float:
     """The share with the least mean loss, where it beats the first by a standard error of the difference; else 0.
 
     Each share has its best temperature, so that to be more or less sure of the same answers is no gain.

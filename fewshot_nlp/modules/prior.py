@@ -31,7 +31,7 @@ def prior_state(encoder: Backbone, names: SlotBatch, support: SlotBatch) -> dict
     state = class_head(encoder.head, vectors, names)
     named = torch.zeros(names.n_classes, dtype=torch.bool)
     named[names.target_matrix.sum(dim=0) > 0] = True
-    labelled = named[support.target_matrix.argmax(dim=1)] & ~support.anchor_mask
+    labelled = named[support.target_matrix.argmax(dim=1)] & ~support.label_slot_mask
     keys = torch.from_numpy(np.unique(support.token_keys[labelled.numpy()]))
     return {PRIOR + key: value for key, value in state.items()} | {PRIOR + "labelled": keys}
 

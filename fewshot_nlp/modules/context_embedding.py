@@ -28,13 +28,13 @@ class ContextEmbedding(nn.Module):
         self.read, self.processed = (nn.Linear(hidden, dimension, bias=False) for _ in range(2))
         self.log_sharpness = nn.Parameter(torch.tensor(float(sharpness)).log())
         self.steps, self.hidden = steps, hidden
-        self.reach = float(dimension) ** 0.5  # so that the LSTMs' inputs are about 1 in size
+        self.input_scale = float(dimension) ** 0.5  # so that the LSTMs' inputs are about 1 in size
         for layer in (self.read, self.processed):
             nn.init.zeros_(layer.weight)
 
     def support(self, slots: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         """g: each slot plus what was read before and after it, in the order given."""
-        states = self.reader(slots * self.reach)[0].view(len(slots), 2, self.hidden).sum(dim=1)
+        states = self.reader(slots * self.input_scale)[0].view(len(slots), 2, self.hidden).sum(dim=1)
         result: Tensor = slots + self.read(states)
         return result
 
@@ -49,7 +49,7 @@ class ContextEmbedding(nn.Module):
         now = slots
         for _ in range(self.steps):
             attention = (now @ support.T * self.log_sharpness.exp()).softmax(dim=-1)
-            inputs = torch.cat([slots, attention @ support], dim=1) * self.reach
+            inputs = torch.cat([slots, attention @ support], dim=1) * self.input_scale
             state = self.cell(inputs, state)
             now = slots + self.processed(state[0])
         return now

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -10,13 +10,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fewshot_nlp.backbone import Backbone
-from fewshot_nlp.learners.base import FAST, Learner, State, check, fast_weights
-from fewshot_nlp.learners.heads import linear_scores, prototype_head
-from fewshot_nlp.learners.inner_loop import Weights
+from fewshot_nlp.modules.heads import linear_scores, prototype_head
+from fewshot_nlp.modules.inner_loop import Weights
+from fewshot_nlp.modules.state import FAST, State, fast_weights
+from fewshot_nlp.settings import check
 from fewshot_nlp.slots import SlotBatch
 
+if TYPE_CHECKING:
+    from fewshot_nlp.learners.base import Learner
 
-def moving(encoder: Backbone, scope: str = "adapter") -> Weights:
+
+def fast_parameters(encoder: Backbone, scope: str = "adapter") -> Weights:
     """The encoder's weights that steps move, as part of a state.
 
     Args:
@@ -29,30 +33,30 @@ def moving(encoder: Backbone, scope: str = "adapter") -> Weights:
     return {FAST + name: parameter for name, parameter in chosen.items()}
 
 
-def on_sphere(features: Float[Tensor, "n_slots d"], scale: float) -> Float[Tensor, "n_slots d"]:
+def scaled_normalize(features: Float[Tensor, "n_slots d"], scale: float) -> Float[Tensor, "n_slots d"]:
     """Features of one length, so that rates suit every encoder."""
     return F.normalize(features, dim=-1) * scale
 
 
 def prototype_start(
-    learner: Learner, support: SlotBatch, scale: float, *, double_backward: bool = False
+    learner: "Learner", support: SlotBatch, scale: float, *, double_backward: bool = False
 ) -> Weights:
-    """The head of the prototypes of `on_sphere` features; none for a model that has a head of its own."""
+    """The head of the prototypes of `scaled_normalize` features; none for a model that has a head of its own."""
     if learner.encoder.own_head:
         return {}
-    features = on_sphere(learner.features(support, double_backward=double_backward), scale)
+    features = scaled_normalize(learner.features(support, double_backward=double_backward), scale)
     weight, bias = prototype_head(features, support, learner.config.label_names)
     return {"head.weight": weight, "head.bias": bias}
 
 
-def moved_scores(
+def head_scores(
     state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch, scale: float
 ) -> Float[Tensor, "n_slots n_classes"]:
-    """A linear head on `on_sphere` features, or the model's own head where it has one."""
-    return batch.prior if batch.prior is not None else linear_scores(state, on_sphere(features, scale))
+    """A linear head on `scaled_normalize` features, or the model's own head where it has one."""
+    return batch.prior if batch.prior is not None else linear_scores(state, scaled_normalize(features, scale))
 
 
-def to_move(weights: Mapping[str, Tensor], *, meta: bool) -> Weights:
+def differentiable_copy(weights: Mapping[str, Tensor], *, meta: bool) -> Weights:
     """Start values that can be differentiated, and never the parameters themselves.
 
     Args:
@@ -66,7 +70,7 @@ def to_move(weights: Mapping[str, Tensor], *, meta: bool) -> Weights:
 
 
 def support_loss(
-    learner: Learner, examples: SlotBatch, weights: Mapping[str, Tensor], *, double_backward: bool = False
+    learner: "Learner", examples: SlotBatch, weights: Mapping[str, Tensor], *, double_backward: bool = False
 ) -> Callable[[Weights], Tensor]:
     """The examples' loss as a function of weights; features are computed once where no fast weight moves them.
 
@@ -90,7 +94,7 @@ def support_loss(
 
 def examples_of(support: SlotBatch) -> SlotBatch:
     """A support set without the slots of its labels' names."""
-    return support.select(~support.anchor_mask)
+    return support.select(~support.label_slot_mask)
 
 
 def check_steps(config: Any, least: int = 1) -> None:

@@ -6,15 +6,18 @@ and a change below -1 turns a step's direction round.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from fewshot_nlp.backbone import Backbone
-from fewshot_nlp.learners.base import Learner
-from fewshot_nlp.learners.inner_loop import Weights, sgd_steps
-from fewshot_nlp.learners.start import inner_rate, moving, support_loss, to_move
+from fewshot_nlp.modules.inner_loop import Weights, sgd_steps
+from fewshot_nlp.modules.start import differentiable_copy, fast_parameters, inner_rate, support_loss
 from fewshot_nlp.slots import SlotBatch
+
+if TYPE_CHECKING:
+    from fewshot_nlp.learners.base import Learner
 
 
 class LearnedRates(nn.Module):
@@ -45,12 +48,12 @@ def start_rates(
     encoder: Backbone, inner_lr: float | None, head_lr: float, scope: str = "adapter"
 ) -> dict[str, float]:
     """One rate for what `moving` names, another one for the head (none where the model has its own head)."""
-    rates = dict.fromkeys(moving(encoder, scope), inner_rate(encoder, inner_lr))
+    rates = dict.fromkeys(fast_parameters(encoder, scope), inner_rate(encoder, inner_lr))
     return rates if encoder.own_head else rates | {"head.weight": head_lr, "head.bias": head_lr}
 
 
 def learned_steps(
-    learner: Learner,
+    learner: "Learner",
     rates: LearnedRates,
     head: Weights,
     examples: SlotBatch,
@@ -70,7 +73,7 @@ def learned_steps(
         meta: keep the result a function of the meta-parameters, the rates among them.
         second_order: keep the gradients' own graph.
     """
-    weights = to_move(moving(learner.encoder) | head, meta=meta)
+    weights = differentiable_copy(fast_parameters(learner.encoder) | head, meta=meta)
     if not examples.n_slots or not steps:
         return weights
     return sgd_steps(

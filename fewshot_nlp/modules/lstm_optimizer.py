@@ -1,4 +1,4 @@
-"""An optimiser that is a small LSTM, the same for every coordinate of the weights, each of which has its own memory.
+"""An optimizer that is a small LSTM, the same for every coordinate of the weights, each of which has its own memory.
 
 Papers: Andrychowicz et al. 2016, Learning to learn by gradient descent by gradient descent (section 2.1 and appendix A;
 form "residual"); Ravi, Larochelle 2017, Optimization as a Model for Few-Shot Learning (section 3; form "gates").
@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fewshot_nlp.learners.inner_loop import Weights, gradients
+from fewshot_nlp.modules.inner_loop import Weights, gradients
 
 KEEP = 6.0
 """What the gate that keeps the weights has before its sigmoid at first: they shrink by 0.25 % a step."""
@@ -103,7 +103,7 @@ def learned_path(
     steps: int,
     truncation: int,
 ) -> Iterator[Weights]:
-    """The weights after each step of learned optimisers.
+    """The weights after each step of learned optimizers.
 
     The loss and its gradients count as constants (the dashed edges of figure 2 of Andrychowicz et al.), so no second
     derivatives are needed. Every ``truncation`` steps the way back to earlier steps is cut, for weights and memory; the
@@ -112,7 +112,7 @@ def learned_path(
     Args:
         weights: start values.
         loss: of some weights.
-        optimizer: the optimiser of a weight, by name.
+        optimizer: the optimizer of a weight, by name.
         steps: how many.
         truncation: steps through which is differentiated.
     """

@@ -14,15 +14,15 @@ from typing import Any, Literal
 
 import yaml
 
-from fewshot_nlp.disk import written_whole
 from fewshot_nlp.episode import Json, canonical_json, sha256
 from fewshot_nlp.errors import FewShotError, ScienceError, logger
+from fewshot_nlp.persistence.disk import atomic_write
 from fewshot_nlp.sampling.base import whole
+from fewshot_nlp.search.proposals import Space, proposing_sampler
 from fewshot_nlp.tasks import TASKS
 from fewshot_nlp.training.callbacks import Callback, Record
 from fewshot_nlp.training.config import MetaTrainConfig, parse_as, parse_config
 from fewshot_nlp.training.meta_train import meta_train
-from fewshot_nlp.training.proposals import Space, proposing_sampler
 
 FIXED = frozenset(
     {"task", "targets", "val_sources", "val_class_fraction", "val_sampler", "n_val_episodes", "val_every"}
@@ -274,7 +274,7 @@ def _write_best(config: SearchConfig, made: MetaTrainConfig, best: Any) -> None:
     head = f"# Trial {best.number} of the study {config.study!r}: {made.best_by} of {made.n_val_episodes} " \
            f"meta-validation episodes {best.value:g}. Its model is in {made.output_dir}/best.\n" \
            f"# Again: accelerate launch recipes/meta_train.py --config {path}\n"  # fmt: skip
-    with written_whole(path) as part:
+    with atomic_write(path) as part:
         part.write_text(
             head + yaml.safe_dump(again.to_json(), sort_keys=False, allow_unicode=True), encoding="utf-8"
         )

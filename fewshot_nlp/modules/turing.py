@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from fewshot_nlp.memory.correction import Correction
+from fewshot_nlp.modules.correction import Correction
 
 Controller = Literal["lstm", "feed_forward"]
 GATE = -4.0
@@ -108,7 +108,7 @@ class TuringMemory(nn.Module):
         state = {name: like.new_zeros(shape) for name, shape in shapes.items()}
         return state | {"written": torch.zeros(n_rows, dtype=torch.bool, device=like.device)}
 
-    def look(
+    def read(
         self, state: dict[str, Tensor], slots: Float[Tensor, "n d"]
     ) -> tuple[Float[Tensor, "n m"], dict[str, Tensor]]:
         """What rows each slot reads, none of the slots knowing of the others; nothing is written.
@@ -137,7 +137,7 @@ class TuringMemory(nn.Module):
             weights = slots.new_zeros(n, len(state["usage"]))
         return weights, {"key": keys, "hidden": hidden, "cell": cell}
 
-    def learn(
+    def write(
         self,
         state: dict[str, Tensor],
         read: Float[Tensor, " m"],
@@ -150,7 +150,7 @@ class TuringMemory(nn.Module):
         Args:
             state: before it.
             read: the slot's read weights.
-            new: of the slot, from `look`.
+            new: of the slot, from `read`.
             value: the label as memory keeps it.
             code: the label as the controller will be told it, together with the next slot.
         """
@@ -167,7 +167,7 @@ class TuringMemory(nn.Module):
             "written": state["written"] | (least > 0),
         }
 
-    def present(
+    def run(
         self,
         slots: Float[Tensor, "t d"],
         values: Float[Tensor, "t v"],
@@ -188,7 +188,7 @@ class TuringMemory(nn.Module):
         state = self.empty(n_rows, values.shape[1], codes.shape[1])
         found = []
         for slot, value, code in zip(slots, values, codes, strict=True):
-            weights, new = self.look(state, slot[None])
+            weights, new = self.read(state, slot[None])
             found.append(weights[0] @ state["values"])
-            state = self.learn(state, weights[0], {n: t[0] for n, t in new.items()}, value, code)
+            state = self.write(state, weights[0], {n: t[0] for n, t in new.items()}, value, code)
         return state, torch.stack(found) if found else values[:0]

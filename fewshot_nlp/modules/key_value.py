@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fewshot_nlp.memory.correction import Correction
+from fewshot_nlp.modules.correction import Correction
 
 
 class KeyValueReader(nn.Module):

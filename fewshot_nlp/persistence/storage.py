@@ -20,11 +20,11 @@ from torch import Tensor
 from fewshot_nlp.backbone import BACKBONES, Backbone
 from fewshot_nlp.backbone.adapters import adapter_from_json, adapter_to_json
 from fewshot_nlp.backbone.label_names import LabelNameHead
-from fewshot_nlp.disk import disk_failure, first_line
 from fewshot_nlp.episode import Json
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import LEARNERS, Adapted, Learner
-from fewshot_nlp.model_files import (
+from fewshot_nlp.persistence.disk import disk_failure, first_line
+from fewshot_nlp.persistence.model_files import (
     CONFIG,
     FORMAT,
     SUPPORT,
@@ -192,7 +192,7 @@ def load(
     if config["labels"] is not None:
         state = {name: tensor.to(encoder.device) for name, tensor in _under("state.", tensors).items()}
         adapted = Adapted(pipeline.learner, state)
-        model = TaskModel(pipeline, tuple(config["labels"]), adapted, _under("rule.", tensors))
+        model = TaskModel(pipeline, tuple(config["labels"]), adapted, _under("decoding_parameters.", tensors))
     return Saved(pipeline=pipeline, model=model, descriptions=config["descriptions"], extra=config["extra"])
 
 
@@ -212,7 +212,7 @@ def new_pipeline(
         raise FewShotError(
             f"The task {task} has no such option: {str(error).split('argument')[-1].strip()}."
         ) from error
-    made.settle(encoder.tokenizer)
+    made.bind(encoder.tokenizer)
     return Pipeline(made, learner_class(encoder, config))
 
 
@@ -228,7 +228,7 @@ def _tensors(pipeline: Pipeline, model: TaskModel | None, half: bool) -> dict[st
     if half:
         parts = {part: {n: t.half() for n, t in tensors.items()} for part, tensors in parts.items()}
     if model is not None:
-        parts |= {"state": model.adapted.state, "rule": model.rule}
+        parts |= {"state": model.adapted.state, "decoding_parameters": model.decoding_parameters}
     return {
         f"{part}.{name}": tensor.detach().cpu().contiguous().clone()
         for part, tensors in parts.items()

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fewshot_nlp.errors import FewShotError
-from fewshot_nlp.model_files import CONFIG, TENSORS
+from fewshot_nlp.persistence.model_files import CONFIG, TENSORS
 
 ENCODER_FILES = ("json", "jinja", "model", "safetensors", "spm", "txt")
 FILES = [CONFIG, TENSORS, "README.md", *(f"encoder/*.{suffix}" for suffix in ENCODER_FILES)]

@@ -1,4 +1,4 @@
-"""What is trained, by which optimiser, at which rate."""
+"""What is trained, by which optimizer, at which rate."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.pipeline import Pipeline
 from fewshot_nlp.training.config import MetaTrainConfig
 
-Optimiser = torch.optim.AdamW | torch.optim.SGD
+Optimizer = torch.optim.AdamW | torch.optim.SGD
 
 
 @contextmanager
@@ -57,14 +57,14 @@ def trainable_parameters(pipeline: Pipeline, train: str) -> Iterator[dict[str, n
             parameter.grad = None
 
 
-def make_optimiser(config: MetaTrainConfig, trainable: Mapping[str, nn.Parameter]) -> Optimiser:
-    """The optimiser; weight decay is on matrices only, so that a learned temperature does not drift to 1."""
+def make_optimizer(config: MetaTrainConfig, trainable: Mapping[str, nn.Parameter]) -> Optimizer:
+    """The optimizer; weight decay is on matrices only, so that a learned temperature does not drift to 1."""
     groups = [
         {"params": [p for p in trainable.values() if (p.dim() > 1) == matrices], "weight_decay": decay}
         for matrices, decay in ((True, config.weight_decay), (False, 0.0))
     ]
     groups = [group for group in groups if group["params"]]
-    if config.optimiser == "sgd":
+    if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.outer_lr, momentum=config.momentum)
     return torch.optim.AdamW(groups, lr=config.outer_lr)
 
@@ -88,25 +88,25 @@ def learning_rate(config: MetaTrainConfig, step: int) -> float:
     return config.outer_lr * share
 
 
-def set_rate(optimiser: Optimiser, rate: float) -> None:
+def set_rate(optimizer: Optimizer, rate: float) -> None:
     """Sets the rate of all groups."""
-    for group in optimiser.param_groups:
+    for group in optimizer.param_groups:
         group["lr"] = rate
 
 
-def state_tensors(trainable: Mapping[str, nn.Parameter], optimiser: Optimiser) -> dict[str, Tensor]:
-    """All that an outer step changes: ``parameter.<name>``, and ``optimiser.<parameter number>.<what>``."""
-    state: dict[int, dict[str, Any]] = optimiser.state_dict()["state"]
+def state_tensors(trainable: Mapping[str, nn.Parameter], optimizer: Optimizer) -> dict[str, Tensor]:
+    """All that an outer step changes: ``parameter.<name>``, and ``optimizer.<parameter number>.<what>``."""
+    state: dict[int, dict[str, Any]] = optimizer.state_dict()["state"]
     moments = {f"{i}.{key}": value for i, values in state.items() for key, value in values.items()}
     return {f"parameter.{name}": p.detach() for name, p in trainable.items()} | {
-        f"optimiser.{name}": value for name, value in moments.items() if isinstance(value, Tensor)
+        f"optimizer.{name}": value for name, value in moments.items() if isinstance(value, Tensor)
     }
 
 
 def restore_state(
-    trainable: Mapping[str, nn.Parameter], optimiser: Optimiser, tensors: Mapping[str, Tensor]
+    trainable: Mapping[str, nn.Parameter], optimizer: Optimizer, tensors: Mapping[str, Tensor]
 ) -> None:
-    """Puts what `state_tensors` gave into parameters and optimiser of the same kind.
+    """Puts what `state_tensors` gave into parameters and optimizer of the same kind.
 
     Raises:
         FewShotError: the tensors are of other parameters.
@@ -120,7 +120,7 @@ def restore_state(
         for name, parameter in parameters.items():
             parameter.copy_(tensors[name])
     state: dict[int, dict[str, Tensor]] = {}
-    for name in sorted(name for name in tensors if name.startswith("optimiser.")):
+    for name in sorted(name for name in tensors if name.startswith("optimizer.")):
         _, number, key = name.split(".", 2)
         state.setdefault(int(number), {})[key] = tensors[name]
-    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

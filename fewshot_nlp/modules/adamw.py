@@ -12,8 +12,8 @@ from torch import Tensor
 
 from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.backbone.adapters import layer_name
-from fewshot_nlp.learners.base import FAST
-from fewshot_nlp.learners.inner_loop import Weights, gradients
+from fewshot_nlp.modules.inner_loop import Weights, gradients
+from fewshot_nlp.modules.state import FAST
 from fewshot_nlp.slots import SlotBatch
 
 
@@ -60,9 +60,9 @@ class Descent:
         ]
         head = [w for name, w in weights.items() if name not in self.fast]
         groups += [{"params": head, "lr": head_lr, "weight_decay": weight_decay}] if head else []
-        self.optimiser = torch.optim.AdamW(groups)
+        self.optimizer = torch.optim.AdamW(groups)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimiser, lambda step: min((step + 1) / (0.1 * steps + 1), 1 - step / steps)
+            self.optimizer, lambda step: min((step + 1) / (0.1 * steps + 1), 1 - step / steps)
         )
         self.taken = 0
 
@@ -74,7 +74,7 @@ class Descent:
             live[name].grad = grad if pull is None else grad + pull
         if self.fast:
             torch.nn.utils.clip_grad_norm_(self.fast.values(), self.max_grad_norm)
-        self.optimiser.step()
+        self.optimizer.step()
         self.schedule.step()
         self.taken += 1
 

@@ -120,13 +120,13 @@ def train_adaptive(
     network = {name: value.to(distances).requires_grad_() for name, value in network.items()}
     scale = {"mix.scale": distances[distances.isfinite()].mean().clamp_min(1e-6)}
     with torch.enable_grad():
-        optimiser = torch.optim.AdamW(network.values(), lr=0.01, weight_decay=0.01)
+        optimizer = torch.optim.AdamW(network.values(), lr=0.01, weight_decay=0.01)
         for _ in range(ADAPTIVE_STEPS):
             mass = adaptive_mass({**network, **scale}, distances, classes)
             likelihood = (mass * hit).sum(dim=1) + (1 - mass.sum(dim=1)).clamp_min(0) * prior.exp()
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             torch.autograd.backward(-likelihood.clamp_min(FLOOR).log().mean())
-            optimiser.step()
+            optimizer.step()
     return {name: value.detach() for name, value in network.items()} | scale
 
 

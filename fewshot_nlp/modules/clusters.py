@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fewshot_nlp.learners.base import slot_weights
-from fewshot_nlp.learners.order import canonical_order
 from fewshot_nlp.memory.exact import distances
+from fewshot_nlp.modules.order import canonical_order
+from fewshot_nlp.modules.state import slot_weights
 from fewshot_nlp.slots import SlotBatch
 
 STARTS = 4
@@ -34,7 +34,7 @@ def cluster_means(
     Args:
         features: of the slots.
         support: the slots.
-        label_names: weight of anchors.
+        label_names: weight of label_slots.
         most: clusters of a class, from 1.
         slots_each: a class has one cluster for each so many of its slots, within 1 and ``most``.
         seed: for the starts.

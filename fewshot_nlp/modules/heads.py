@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fewshot_nlp.errors import FewShotError
-from fewshot_nlp.learners.base import class_sums, slot_weights
+from fewshot_nlp.modules.state import class_sums, slot_weights
 from fewshot_nlp.slots import SlotBatch
 
 UNSEEN = -1e4

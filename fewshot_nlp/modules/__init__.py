@@ -1,0 +1,1 @@
+"""Parts that learners are made of: heads, inner loops, posteriors, memories."""

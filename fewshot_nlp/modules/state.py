@@ -1,0 +1,39 @@
+"""What a learner took from a support set, and sums over its slots."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fewshot_nlp.slots import SlotBatch
+
+State = dict[str, Tensor]
+"""All that a learner took from a support set; keys that begin with ``fast.`` are the encoder's fast weights."""
+
+FAST = "fast."
+
+
+def fast_weights(state: State) -> dict[str, Tensor]:
+    """The encoder's fast weights in a state, under the encoder's own names."""
+    return {key.removeprefix(FAST): value for key, value in state.items() if key.startswith(FAST)}
+
+
+def class_sums(
+    features: Float[Tensor, "n_slots d"], weights: Float[Tensor, "n_slots n_classes"]
+) -> tuple[Float[Tensor, "n_classes d"], Float[Tensor, " n_classes"]]:
+    """Weighted sum of the features of each class, and each class's total weight."""
+    return weights.T @ features, weights.sum(dim=0)
+
+
+def slot_weights(batch: SlotBatch, label_names: float | Tensor, like: Tensor) -> Float[Tensor, " n_slots"]:
+    """Weight of each slot: 1 for examples, ``label_names`` for label_slots.
+
+    Where a class has label_slots only (no example), they count fully, so that it can be predicted at all.
+    """
+    weight = torch.ones(batch.n_slots, dtype=like.dtype)
+    if batch.label_slots is None:
+        return weight.to(like.device)
+    targets = batch.target_matrix
+    seen = targets[~batch.label_slots].sum(dim=0) > 0
+    alone = (targets[:, ~seen].sum(dim=1) > 0) & batch.label_slots
+    weight[batch.label_slots & ~alone] = label_names
+    return weight.to(like.device)

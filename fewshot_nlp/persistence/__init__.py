@@ -1,0 +1,1 @@
+"""Model folders: writing, reading, their cards, and the Hub."""

@@ -1,0 +1,1 @@
+"""Search for a learner's settings on meta-validation episodes."""

@@ -1,0 +1,1 @@
+"""Texts to token windows that keep the place of every word."""
