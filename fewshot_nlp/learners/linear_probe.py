@@ -80,7 +80,7 @@ def logistic_regression(
     weight: Float[np.ndarray, " n"],
     C: float,
     exclusive: bool,
-) -> Float[np.ndarray, "c d+1"]:
+) -> Float[np.ndarray, "c d1"]:
     """Coefficients and, in the last column, intercepts; classes that never occur get a very low intercept.
 
     Args:

@@ -170,7 +170,7 @@ class StackedProbe(Learner):
         names: Float[np.ndarray, "m d"],
         name_classes: Int[np.ndarray, " m"],
         n_classes: int,
-    ) -> tuple[Float[np.ndarray, "c d+1"], Float[np.ndarray, "c hidden"], float]:
+    ) -> tuple[Float[np.ndarray, "c d1"], Float[np.ndarray, "c hidden"], float]:
         """Head, unit label-name vectors (none when unused) and their weight."""
         hidden = x.shape[1] // len(self.encoder.layers)
         no_names = np.zeros((0, hidden), np.float32)

@@ -17,8 +17,14 @@ class FewShotClassifier(FewShotModel):
     adapts in a fraction of one, a few points lower on most data.
 
     Example:
-        >>> clf = FewShotClassifier.from_pretrained()  # doctest: +SKIP
-        >>> clf.adapt([{"text": "I lost my card", "label": "lost card"}, ...]).predict(["Where is my card?"])
+        >>> rows = [
+        ...     {"text": "I lost my card", "label": "lost card"},
+        ...     {"text": "My card is gone", "label": "lost card"},
+        ...     {"text": "How do I send money abroad?", "label": "transfer"},
+        ...     {"text": "Pay this account", "label": "transfer"},
+        ... ]
+        >>> clf = FewShotClassifier.from_pretrained(learner="stacked_probe").adapt(rows)
+        >>> clf.predict(["Somebody took my card."])
         ['lost card']
     """
 

@@ -13,10 +13,14 @@ class FewShotNER(FewShotModel):
     general, scientific and intent texts.
 
     Example:
-        >>> ner = FewShotNER.from_pretrained()  # doctest: +SKIP
-        >>> ner.adapt([{"tokens": ["Give", "aspirin"], "ner_tags": ["O", "B-DRUG"]}, ...])
-        >>> ner.predict(["Give 20 mg aspirin."])
-        [[{'entity_group': 'DRUG', 'score': 0.93, 'word': 'aspirin', 'start': 11, 'end': 18}]]
+        >>> rows = [
+        ...     {"tokens": ["Give", "aspirin", "twice", "a", "day"], "ner_tags": ["O", "B-DRUG", "O", "O", "O"]},
+        ...     {"tokens": ["She", "takes", "ibuprofen"], "ner_tags": ["O", "O", "B-DRUG"]},
+        ...     {"tokens": ["No", "insulin", "was", "given"], "ner_tags": ["O", "B-DRUG", "O", "O"]},
+        ... ]
+        >>> ner = FewShotNER.from_pretrained().adapt(rows)
+        >>> [entity["word"] for entity in ner.predict(["He was given paracetamol before."])[0]]
+        ['paracetamol']
     """
 
     task_name = "ner"

@@ -12,10 +12,10 @@ class FewShotQA(FewShotModel):
     """Answers questions by a span of their context; before any example, and better after a few of a domain.
 
     Example:
-        >>> qa = FewShotQA.from_pretrained()  # doctest: +SKIP
-        >>> qa.adapt([{"question": "...", "context": "...", "answers": {"text": ["..."], "answer_start": [0]}}])
-        >>> qa.predict([{"question": "How much?", "context": "Give 20 mg of aspirin."}])
-        [{'answer': '20 mg', 'score': 0.7, 'start': 5, 'end': 10}]
+        >>> qa = FewShotQA.from_pretrained()
+        >>> row = {"question": "When is rent due?", "context": "Rent is due on the first day of each month."}
+        >>> qa.predict([row])[0]["answer"]
+        'first day of each month'
     """
 
     task_name = "question_answering"

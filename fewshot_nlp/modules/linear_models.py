@@ -21,8 +21,8 @@ def log_softmax(scores: Float[Array, "n c"]) -> Float[Array, "n c"]:
     return result
 
 
-def apply(head: Float[Array, "c d+1"], x: Float[Array, "n d"]) -> Float[Array, "n c"]:
-    """Scores of a linear head."""
+def apply(head: Float[Array, "c d1"], x: Float[Array, "n d"]) -> Float[Array, "n c"]:
+    """Scores of a linear head, whose last column is the intercept (d1 = d + 1)."""
     result: Array = x @ head[:, :-1].T + head[:, -1]
     return result
 
@@ -74,7 +74,7 @@ class PreconditionedRegression:
         weight: Float[Array, " m"],
         n_classes: int | None = None,
         tolerance: float = 1e-4,
-    ) -> Float[Array, "c d+1"]:
+    ) -> Float[Array, "c d1"]:
         """Coefficients fitted on some of the rows.
 
         Args:
@@ -121,7 +121,7 @@ def shrunk_lda(
     shrinkage: float,
     names: Float[Array, "m d"] | None = None,
     name_classes: Int[Array, " m"] | None = None,
-) -> Float[Array, "c d+1"]:
+) -> Float[Array, "c d1"]:
     """Linear discriminant analysis with equal priors and a covariance shrunk towards a multiple of the identity.
 
     Friedman 1989, Regularized Discriminant Analysis: S = (1 - a) S_within + a (tr S_within / d) I.
