@@ -1,8 +1,10 @@
-"""Names to things: one registry for tasks, one for learners; an unknown name suggests the nearest."""
+"""Names to classes: one registry for tasks, one for learners, one for samplers; each class names itself."""
 
 from collections.abc import Callable
 from difflib import get_close_matches
 from importlib import import_module
+from importlib.metadata import entry_points
+from pkgutil import iter_modules
 from typing import Generic, TypeVar
 
 from fewshot_nlp.errors import FewShotError
@@ -11,17 +13,22 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """Maps a public name to an object; the package that fills it is imported on the first look.
+    """Maps a public name to a class. On the first look all that could register a class is imported.
+
+    That is every module of ``package``, and every entry point of a group, so that an installed package of somebody else
+    can add a class without an edit here.
 
     Args:
-        kind: what is registered, for messages ("learner").
-        package: importing this package registers everything in it.
+        kind: what is registered, for messages ("learner"); the group is ``fewshot_nlp.<kind>s``.
+        package: the package whose modules are imported.
     """
 
     def __init__(self, kind: str, package: str) -> None:
         self.kind = kind
         self._package = package
+        self._group = f"fewshot_nlp.{kind}s"
         self._items: dict[str, T] = {}
+        self._complete = False
 
     def register(self, name: str) -> Callable[[T], T]:
         """Decorator that registers the decorated object under ``name``."""
@@ -36,18 +43,38 @@ class Registry(Generic[T]):
 
     def names(self) -> list[str]:
         """All registered names, sorted."""
-        import_module(self._package)
+        if not self._complete:
+            self._import_all()
         return sorted(self._items)
 
     def get(self, name: str) -> T:
-        """The object registered under ``name``.
+        """The class registered under ``name``.
 
         Raises:
             FewShotError: naming the nearest known name and all known names.
         """
         known = self.names()
         if name not in self._items:
-            near = get_close_matches(str(name), known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise FewShotError(f"There is no {self.kind} {name!r}.{hint} Known: {', '.join(known)}.")
+            raise FewShotError(f"There is no {self.kind} {name!r}.{nearest(name, known)}")
         return self._items[name]
+
+    def _import_all(self) -> None:
+        for module in iter_modules(import_module(self._package).__path__):
+            import_module(f"{self._package}.{module.name}")
+        for point in entry_points(group=self._group):
+            try:
+                point.load()
+            except Exception as error:
+                package = point.dist.name if point.dist else "an installed package"
+                raise FewShotError(
+                    f"{package} offers the {self.kind} {point.name!r}, but it cannot be imported: {error}. "
+                    "Upgrade or uninstall it."
+                ) from error
+        self._complete = True
+
+
+def nearest(name: object, known: list[str]) -> str:
+    """The end of a message about an unknown name: the nearest known one, where one is near, and all of them."""
+    near = get_close_matches(str(name), known, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"{hint} Known: {', '.join(known)}."

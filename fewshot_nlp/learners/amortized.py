@@ -22,7 +22,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fewshot_nlp.backbone import Backbone
-from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.learners.base import Learner, LearnerConfig
 from fewshot_nlp.modules.heads import class_means, prototype_head, residual_network
 from fewshot_nlp.modules.start import scaled_normalize, seeded
@@ -57,13 +56,8 @@ class AmortizedConfig(LearnerConfig):
         check(self, "scale", 1e-3, 1e3)
 
 
-@LEARNERS.register("amortized")
-class Amortized(Learner):
+class Amortized(Learner[AmortizedConfig], name="amortized"):
     """Weights as distributions, in one forward pass."""
-
-    name = "amortized"
-    config_class = AmortizedConfig
-    config: AmortizedConfig
 
     def __init__(self, encoder: Backbone, config: AmortizedConfig | None = None) -> None:
         super().__init__(encoder, config)

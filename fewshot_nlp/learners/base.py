@@ -8,16 +8,18 @@ meta-loss is the query's loss under the state fitted to the support set, differe
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, cast, get_args, get_origin
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from typing_extensions import TypeVar
 
 from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.errors import FewShotError, ScienceError
 from fewshot_nlp.modules.prior import PRIOR, prior_scores, prior_state, with_prior
 from fewshot_nlp.modules.state import State, fast_weights
+from fewshot_nlp.registry import Registry
 from fewshot_nlp.settings import check
 from fewshot_nlp.slots import SlotBatch
 
@@ -55,8 +57,17 @@ class LearnerConfig:
         return asdict(self)
 
 
-class Learner(nn.Module, ABC):
+LEARNERS: "Registry[type[Learner]]" = Registry("learner", "fewshot_nlp.learners")
+"""All learners by name."""
+
+Config = TypeVar("Config", bound=LearnerConfig, default=LearnerConfig, covariant=True)
+
+
+class Learner(nn.Module, ABC, Generic[Config]):
     """Base of all learners; its own parameters (a temperature, a meta-learned head) are meta-parameters.
+
+    A subclass gives its name and settings in its class line, ``class Ridge(Learner[RidgeConfig], name="ridge")``, and
+    is then registered.
 
     Args:
         encoder: the backbone; shared, not owned: its weights are no part of this module's state.
@@ -65,6 +76,8 @@ class Learner(nn.Module, ABC):
 
     name: ClassVar[str]
     config_class: ClassVar[type[LearnerConfig]] = LearnerConfig
+    """The class of `config`, from the class line."""
+
     meta_learns: ClassVar[bool] = True
     """Whether ``fit`` can be differentiated, so that the meta-loss trains the encoder through it."""
 
@@ -78,10 +91,19 @@ class Learner(nn.Module, ABC):
     order_free: ClassVar[bool] = True
     """Whether the order of the support set leaves the result as it is, up to rounding."""
 
-    def __init__(self, encoder: Backbone, config: LearnerConfig | None = None) -> None:
+    def __init_subclass__(cls, *, name: str | None = None, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for base in cls.__dict__.get("__orig_bases__", ()):
+            if get_origin(base) is Learner:
+                (cls.config_class,) = get_args(base)
+        if name is not None:
+            cls.name = name
+            LEARNERS.register(name)(cls)
+
+    def __init__(self, encoder: Backbone, config: Config | None = None) -> None:
         super().__init__()
         self.__dict__["encoder"] = encoder
-        self.config = config if config is not None else self.config_class()
+        self.config: Config = config if config is not None else cast(Config, self.config_class())
 
     encoder: Backbone
 

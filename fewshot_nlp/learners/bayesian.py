@@ -30,7 +30,6 @@ from torch import Tensor, nn
 
 from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.errors import FewShotError
-from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.learners.base import Learner, LearnerConfig
 from fewshot_nlp.modules.gaussian import (
     left_out,
@@ -90,13 +89,8 @@ class BayesianConfig(LearnerConfig):
         check_choice(self, "objective", "scores", "predictive", "marginal")
 
 
-@LEARNERS.register("bayesian")
-class Bayesian(Learner):
+class Bayesian(Learner[BayesianConfig], name="bayesian"):
     """Regression on labels, with its uncertainty."""
-
-    name = "bayesian"
-    config_class = BayesianConfig
-    config: BayesianConfig
 
     def __init__(self, encoder: Backbone, config: BayesianConfig | None = None) -> None:
         super().__init__(encoder, config)

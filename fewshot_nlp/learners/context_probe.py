@@ -17,7 +17,6 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.learners.base import Learner, LearnerConfig
 from fewshot_nlp.learners.linear_probe import logistic_regression
 from fewshot_nlp.modules.linear_models import PreconditionedRegression
@@ -52,13 +51,9 @@ class ContextProbeConfig(LearnerConfig):
         check(self, "word_shape", 0, 10)
 
 
-@LEARNERS.register("context_probe")
-class ContextProbe(Learner):
+class ContextProbe(Learner[ContextProbeConfig], name="context_probe"):
     """Regression on slots in their context."""
 
-    name = "context_probe"
-    config_class = ContextProbeConfig
-    config: ContextProbeConfig
     meta_learns = False
 
     def fit(self, support: SlotBatch, *, meta: bool = False) -> State:

@@ -98,13 +98,9 @@ class ContrastiveConfig(LearnerConfig):
         check(self, "before", 0, 1)
 
 
-@LEARNERS.register("contrastive")
-class Contrastive(Learner):
+class Contrastive(Learner[ContrastiveConfig], name="contrastive"):
     """Like slots drawn together, different ones apart, before a head is solved."""
 
-    name = "contrastive"
-    config_class = ContrastiveConfig
-    config: ContrastiveConfig
     order_free = False
 
     def __init__(self, encoder: Backbone, config: ContrastiveConfig | None = None) -> None:

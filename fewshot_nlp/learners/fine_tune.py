@@ -114,14 +114,10 @@ class FineTuneConfig(LearnerConfig):
         check(self, "max_interpolation", 0, 1)
 
 
-@LEARNERS.register("fine_tune")
-class FineTune(Learner):
+class FineTune(Learner[FineTuneConfig], name="fine_tune"):
     """AdamW on fast weights and a head."""
 
-    name = "fine_tune"
-    config_class = FineTuneConfig
     uses_prior = True
-    config: FineTuneConfig
 
     def __init__(self, encoder: Backbone, config: FineTuneConfig | None = None) -> None:
         super().__init__(encoder, config)

@@ -19,7 +19,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fewshot_nlp.backbone import Backbone
-from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.learners.base import Learner, LearnerConfig
 from fewshot_nlp.modules.heads import class_means, prototype_head, residual_network
 from fewshot_nlp.modules.inner_loop import Weights, need_adapter
@@ -63,14 +62,10 @@ class InitializerConfig(LearnerConfig):
         check(self, "hidden", 1, 10**5)
 
 
-@LEARNERS.register("initializer")
-class Initializer(Learner):
+class Initializer(Learner[InitializerConfig], name="initializer"):
     """A written head, then gradient steps."""
 
-    name = "initializer"
-    config_class = InitializerConfig
     uses_prior = True
-    config: InitializerConfig
 
     def __init__(self, encoder: Backbone, config: InitializerConfig | None = None) -> None:
         super().__init__(encoder, config)

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.backbone.label_names import LabelNameHead
 from fewshot_nlp.errors import FewShotError
-from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.learners.base import Learner, LearnerConfig
 from fewshot_nlp.learners.ridge import ridge_head
 from fewshot_nlp.modules.prior import class_head
@@ -51,13 +50,9 @@ class LabelNamesConfig(LearnerConfig):
         check(self, "step", 1e-3, 1e4)
 
 
-@LEARNERS.register("label_names")
-class LabelNames(Learner):
+class LabelNames(Learner[LabelNamesConfig], name="label_names"):
     """A head made of names, and one step of boosting on the examples."""
 
-    name = "label_names"
-    config_class = LabelNamesConfig
-    config: LabelNamesConfig
     needs_names = True
 
     def __init__(self, encoder: Backbone, config: LabelNamesConfig | None = None) -> None:

@@ -23,7 +23,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fewshot_nlp.backbone import Backbone
-from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.learners.base import Learner, LearnerConfig
 from fewshot_nlp.modules.inner_loop import Weights, need_adapter
 from fewshot_nlp.modules.lstm_optimizer import LSTMOptimizer, learned_path
@@ -75,14 +74,10 @@ class LearnedOptimizerConfig(LearnerConfig):
         check(self, "hidden", 1, 1000)
 
 
-@LEARNERS.register("learned_optimizer")
-class LearnedOptimizer(Learner):
+class LearnedOptimizer(Learner[LearnedOptimizerConfig], name="learned_optimizer"):
     """Steps on fast weights by an LSTM that was learned."""
 
-    name = "learned_optimizer"
-    config_class = LearnedOptimizerConfig
     uses_prior = True
-    config: LearnedOptimizerConfig
 
     def __init__(self, encoder: Backbone, config: LearnedOptimizerConfig | None = None) -> None:
         super().__init__(encoder, config)

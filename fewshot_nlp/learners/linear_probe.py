@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.learners.base import Learner, LearnerConfig
 from fewshot_nlp.modules.heads import linear_scores
 from fewshot_nlp.modules.state import State, slot_weights
@@ -37,13 +36,8 @@ class LinearProbeConfig(LearnerConfig):
         check(self, "C", 1e-6, 1e9)
 
 
-@LEARNERS.register("linear_probe")
-class LinearProbe(Learner):
+class LinearProbe(Learner[LinearProbeConfig], name="linear_probe"):
     """Logistic regression."""
-
-    name = "linear_probe"
-    config_class = LinearProbeConfig
-    config: LinearProbeConfig
 
     def fit(self, support: SlotBatch, *, meta: bool = False) -> State:
         """Weights and biases of the regression on L2-normalised features."""

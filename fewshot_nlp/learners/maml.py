@@ -23,7 +23,6 @@ from torch import Tensor
 
 from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.errors import FewShotError
-from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.learners.base import Learner, LearnerConfig
 from fewshot_nlp.modules.heads import LearnedHead
 from fewshot_nlp.modules.inner_loop import Weights, need_adapter, sgd_path
@@ -89,14 +88,10 @@ class MAMLConfig(LearnerConfig):
         check(self, "first_order_until", 0, 1)
 
 
-@LEARNERS.register("maml")
-class MAML(Learner):
+class MAML(Learner[MAMLConfig], name="maml"):
     """Gradient steps on fast weights, differentiated through."""
 
-    name = "maml"
-    config_class = MAMLConfig
     uses_prior = True
-    config: MAMLConfig
 
     def __init__(self, encoder: Backbone, config: MAMLConfig | None = None) -> None:
         super().__init__(encoder, config)

@@ -26,7 +26,6 @@ from torch import Tensor, nn
 
 from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.errors import FewShotError, logger
-from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.learners.base import Learner, LearnerConfig
 from fewshot_nlp.modules.context_embedding import ContextEmbedding
 from fewshot_nlp.modules.heads import UNSEEN
@@ -91,14 +90,10 @@ class MatchingConfig(LearnerConfig):
         return min(self.max_slots, self.context_slots) if self.context else self.max_slots
 
 
-@LEARNERS.register("matching")
-class Matching(Learner):
+class Matching(Learner[MatchingConfig], name="matching"):
     """Attention over the support set."""
 
-    name = "matching"
-    config_class = MatchingConfig
     uses_prior = True
-    config: MatchingConfig
 
     def __init__(self, encoder: Backbone, config: MatchingConfig | None = None) -> None:
         super().__init__(encoder, config)

@@ -27,7 +27,6 @@ from torch import Tensor, nn
 
 from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.errors import FewShotError
-from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.learners.base import Learner, LearnerConfig
 from fewshot_nlp.modules.heads import UNSEEN
 from fewshot_nlp.modules.key_value import KeyValueReader
@@ -90,14 +89,10 @@ class MemoryAugmentedConfig(LearnerConfig):
         check(self, "balance", 0, 1)
 
 
-@LEARNERS.register("memory_augmented")
-class MemoryAugmented(Learner):
+class MemoryAugmented(Learner[MemoryAugmentedConfig], name="memory_augmented"):
     """A memory with learned addressing."""
 
-    name = "memory_augmented"
-    config_class = MemoryAugmentedConfig
     order_free = False
-    config: MemoryAugmentedConfig
 
     def __init__(self, encoder: Backbone, config: MemoryAugmentedConfig | None = None) -> None:
         super().__init__(encoder, config)

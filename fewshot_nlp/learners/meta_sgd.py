@@ -16,7 +16,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fewshot_nlp.backbone import Backbone
-from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.learners.base import Learner, LearnerConfig
 from fewshot_nlp.modules.inner_loop import need_adapter
 from fewshot_nlp.modules.rates import LearnedRates, learned_steps, start_rates
@@ -55,14 +54,10 @@ class MetaSGDConfig(LearnerConfig):
         check_steps(self)
 
 
-@LEARNERS.register("meta_sgd")
-class MetaSGD(Learner):
+class MetaSGD(Learner[MetaSGDConfig], name="meta_sgd"):
     """Gradient steps whose rates are as many as there are weights, and meta-learned."""
 
-    name = "meta_sgd"
-    config_class = MetaSGDConfig
     uses_prior = True
-    config: MetaSGDConfig
 
     def __init__(self, encoder: Backbone, config: MetaSGDConfig | None = None) -> None:
         super().__init__(encoder, config)

@@ -19,7 +19,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fewshot_nlp.errors import FewShotError
-from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.learners.base import Learner, LearnerConfig
 from fewshot_nlp.memory import Memory
 from fewshot_nlp.memory.exact import distances
@@ -83,14 +82,10 @@ class NearestNeighbourConfig(LearnerConfig):
         check_choice(self, "metric", "euclidean", "cosine")
 
 
-@LEARNERS.register("nearest_neighbour")
-class NearestNeighbour(Learner):
+class NearestNeighbour(Learner[NearestNeighbourConfig], name="nearest_neighbour"):
     """k nearest support slots."""
 
-    name = "nearest_neighbour"
-    config_class = NearestNeighbourConfig
     uses_prior = True
-    config: NearestNeighbourConfig
 
     def fit(self, support: SlotBatch, *, meta: bool = False) -> State:
         """The support slots themselves: keys are features, values class numbers, or 0/1 rows over the classes.

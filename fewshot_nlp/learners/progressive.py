@@ -23,7 +23,6 @@ from torch import Tensor
 
 from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.errors import FewShotError
-from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.learners.base import Learner, LearnerConfig
 from fewshot_nlp.modules.adamw import Descent, first_order, mini_batches
 from fewshot_nlp.modules.heads import linear_scores
@@ -83,13 +82,8 @@ class ProgressiveConfig(LearnerConfig):
             check(self, "task_id", 0, 10**6)
 
 
-@LEARNERS.register("progressive")
-class Progressive(Learner):
+class Progressive(Learner[ProgressiveConfig], name="progressive"):
     """A chain of columns, of which the last one learns."""
-
-    name = "progressive"
-    config_class = ProgressiveConfig
-    config: ProgressiveConfig
 
     def __init__(self, encoder: Backbone, config: ProgressiveConfig | None = None) -> None:
         super().__init__(encoder, config)

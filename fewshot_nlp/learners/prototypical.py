@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.errors import FewShotError
-from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.learners.base import Learner, LearnerConfig
 from fewshot_nlp.modules.clusters import cluster_means
 from fewshot_nlp.modules.heads import class_means
@@ -69,14 +68,10 @@ class PrototypicalConfig(LearnerConfig):
             raise FewShotError("learn_label_names needs a weight to start from; set label_names above 0.")
 
 
-@LEARNERS.register("prototypical")
-class Prototypical(Learner):
+class Prototypical(Learner[PrototypicalConfig], name="prototypical"):
     """Nearest class mean."""
 
-    name = "prototypical"
-    config_class = PrototypicalConfig
     uses_prior = True
-    config: PrototypicalConfig
 
     def __init__(self, encoder: Backbone, config: PrototypicalConfig | None = None) -> None:
         super().__init__(encoder, config)

@@ -23,7 +23,6 @@ from torch import Tensor, nn
 
 from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.errors import FewShotError
-from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.learners.base import Learner, LearnerConfig
 from fewshot_nlp.modules.heads import UNSEEN, class_means
 from fewshot_nlp.modules.start import seeded
@@ -57,13 +56,8 @@ class RelationConfig(LearnerConfig):
         check(self, "temperature", 1e-6, 1e6)
 
 
-@LEARNERS.register("relation")
-class Relation(Learner):
+class Relation(Learner[RelationConfig], name="relation"):
     """Prototypes that are compared by a network."""
-
-    name = "relation"
-    config_class = RelationConfig
-    config: RelationConfig
 
     def __init__(self, encoder: Backbone, config: RelationConfig | None = None) -> None:
         super().__init__(encoder, config)

@@ -23,7 +23,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fewshot_nlp.backbone import Backbone
-from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.learners.base import Learner, LearnerConfig
 from fewshot_nlp.modules.inner_loop import Weights, need_adapter, sgd_steps
 from fewshot_nlp.modules.start import (
@@ -67,14 +66,10 @@ class ReptileConfig(LearnerConfig):
             check(self, "batch_size", 1, 10**6)
 
 
-@LEARNERS.register("reptile")
-class Reptile(Learner):
+class Reptile(Learner[ReptileConfig], name="reptile"):
     """Gradient steps on a task, and an outer step towards where they led."""
 
-    name = "reptile"
-    config_class = ReptileConfig
     uses_prior = True
-    config: ReptileConfig
 
     def __init__(self, encoder: Backbone, config: ReptileConfig | None = None) -> None:
         super().__init__(encoder, config)

@@ -22,7 +22,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fewshot_nlp.backbone import Backbone
-from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.learners.base import Learner, LearnerConfig
 from fewshot_nlp.modules.heads import UNSEEN, linear_scores
 from fewshot_nlp.modules.start import scaled_normalize
@@ -54,13 +53,8 @@ class RidgeConfig(LearnerConfig):
         check(self, "balance", 0, 1)
 
 
-@LEARNERS.register("ridge")
-class Ridge(Learner):
+class Ridge(Learner[RidgeConfig], name="ridge"):
     """A linear head by least squares."""
-
-    name = "ridge"
-    config_class = RidgeConfig
-    config: RidgeConfig
 
     def __init__(self, encoder: Backbone, config: RidgeConfig | None = None) -> None:
         super().__init__(encoder, config)

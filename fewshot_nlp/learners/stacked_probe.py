@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.learners.base import Learner, LearnerConfig
 from fewshot_nlp.learners.linear_probe import logistic_regression
 from fewshot_nlp.modules.linear_models import (
@@ -68,13 +67,9 @@ class StackedProbeConfig(LearnerConfig):
         check(self, "name_evidence", -1e9, 1e9)
 
 
-@LEARNERS.register("stacked_probe")
-class StackedProbe(Learner):
+class StackedProbe(Learner[StackedProbeConfig], name="stacked_probe"):
     """The best blend of three closed or convex heads."""
 
-    name = "stacked_probe"
-    config_class = StackedProbeConfig
-    config: StackedProbeConfig
     meta_learns = False
     order_free = False
 

@@ -30,7 +30,7 @@ class TaskSampler(Protocol):
     def __len__(self) -> int: ...
 
 
-SAMPLERS: Registry[Callable[..., TaskSampler]] = Registry("sampler", "fewshot_nlp.sampling.catalogue")
+SAMPLERS: Registry[Callable[..., TaskSampler]] = Registry("sampler", "fewshot_nlp.sampling")
 """Samplers of one data set by name; each is called as ``SAMPLERS.get(name)(dataset, **knobs)``."""
 
 USUAL = {"classification": "n_way_k_shot", "ner": "n_way_k2k_shot"}

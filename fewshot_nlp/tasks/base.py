@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fewshot_nlp.episode import Example, Json, Query, TaskDataset, canonical_json
 from fewshot_nlp.errors import FewShotError, logger
+from fewshot_nlp.registry import Registry
 from fewshot_nlp.slots import SlotBatch
 from fewshot_nlp.tokenization.windows import WindowTokenizer
 
@@ -17,8 +18,15 @@ Prediction = dict[str, Any]
 """A prediction: ``"target"`` in the form of `Example.target`, and what else the task tells of it."""
 
 
+TASKS: "Registry[type[Task]]" = Registry("task", "fewshot_nlp.tasks")
+"""All tasks by name."""
+
+
 class Task(ABC):
-    """One task. A subclass is one file in this folder; it knows nothing of models or learners."""
+    """One task. A subclass is one file in this folder; it knows nothing of models or learners.
+
+    A subclass names itself in its class line, ``class NER(Task, name="ner")``, and is then registered.
+    """
 
     name: ClassVar[str]
     columns: ClassVar[tuple[str, ...]]
@@ -29,6 +37,12 @@ class Task(ABC):
     """Whether targets are made of a closed set of label names."""
     backbone: ClassVar[str] = "encoder"
     """The kind of model that gives the features: a key of `fewshot_nlp.backbone.BACKBONES`."""
+
+    def __init_subclass__(cls, *, name: str | None = None, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if name is not None:
+            cls.name = name
+            TASKS.register(name)(cls)
 
     @property
     def options(self) -> dict[str, Json]:

@@ -12,13 +12,11 @@ from fewshot_nlp.episode import Example, Json, Query
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.metrics.classification import multi_label_scores, single_label_scores
 from fewshot_nlp.slots import SlotBatch
-from fewshot_nlp.tasks import TASKS
 from fewshot_nlp.tasks.base import Prediction, Row, Task, check_descriptions, need_column, need_text
 from fewshot_nlp.tokenization.windows import WindowTokenizer
 
 
-@TASKS.register("classification")
-class Classification(Task):
+class Classification(Task, name="classification"):
     """Rows: ``{"text": str, "label": str}``, with an optional ``"text_pair"``.
 
     A label may be a whole number, which is read as its text. With ``multi_label`` a row has
@@ -29,7 +27,6 @@ class Classification(Task):
         threshold: with ``multi_label``, the probability from which a label is given; in (0, 1).
     """
 
-    name = "classification"
     columns = ("text", "label")
     primary_metric = "accuracy"
 

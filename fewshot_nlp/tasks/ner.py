@@ -13,7 +13,6 @@ from fewshot_nlp.episode import Example, Json, Query
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.metrics.ner import entity_scores
 from fewshot_nlp.slots import SlotBatch
-from fewshot_nlp.tasks import TASKS
 from fewshot_nlp.tasks.base import Prediction, Row, Task, check_descriptions, need_column, need_text
 from fewshot_nlp.tasks.tags import (
     Repair,
@@ -28,8 +27,7 @@ from fewshot_nlp.tasks.transitions import abstract, hidden_markov, legal_bio, vi
 from fewshot_nlp.tokenization.windows import Windows, WindowTokenizer, unit_spans
 
 
-@TASKS.register("ner")
-class NER(Task):
+class NER(Task, name="ner"):
     """Rows: ``{"tokens": [str], "ner_tags": [str]}`` with BIO tags, or ``{"text", "spans"}``.
 
     A span is ``{"start": int, "end": int, "label": str}`` in characters of the text, end exclusive.
@@ -43,7 +41,6 @@ class NER(Task):
         repair: what an ``I-X`` without a ``B-X`` becomes: "begin" makes it a ``B-X``, "error" refuses it.
     """
 
-    name = "ner"
     columns = ("tokens", "ner_tags")
     primary_metric = "entity_f1_strict_iob2"
 

@@ -12,7 +12,6 @@ from fewshot_nlp.episode import Example, Json, Query
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.metrics.question_answering import span_scores
 from fewshot_nlp.slots import SlotBatch
-from fewshot_nlp.tasks import TASKS
 from fewshot_nlp.tasks.answers import answer_spans, choose_threshold
 from fewshot_nlp.tasks.base import Prediction, Row, Task, need_column, need_text
 from fewshot_nlp.tokenization.windows import Windows, WindowTokenizer, unit_spans
@@ -20,8 +19,7 @@ from fewshot_nlp.tokenization.windows import Windows, WindowTokenizer, unit_span
 CLASSES = ("start", "end")
 
 
-@TASKS.register("question_answering")
-class QuestionAnswering(Task):
+class QuestionAnswering(Task, name="question_answering"):
     """Rows as in SQuAD: ``{"question", "context", "answers": {"text": [str], "answer_start": [int]}}``.
 
     Several answers are several ways of being right; empty lists say that the context does not answer the question.
@@ -35,7 +33,6 @@ class QuestionAnswering(Task):
             always answers.
     """
 
-    name = "question_answering"
     columns = ("question", "context", "answers")
     primary_metric = "squad_f1"
     has_labels = False

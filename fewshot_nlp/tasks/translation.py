@@ -13,7 +13,6 @@ from fewshot_nlp.episode import Example, Json, Query
 from fewshot_nlp.errors import FewShotError, logger
 from fewshot_nlp.metrics.translation import corpus_scores
 from fewshot_nlp.slots import SlotBatch
-from fewshot_nlp.tasks import TASKS
 from fewshot_nlp.tasks.base import Prediction, Row, Task, need_column, need_text
 
 DEMAND_BONUS = 3.0
@@ -36,8 +35,7 @@ def checked_glossary(glossary: Any) -> dict[str, str]:
     }
 
 
-@TASKS.register("translation")
-class Translation(Task):
+class Translation(Task, name="translation"):
     """Rows as in `datasets`: ``{"translation": {"de": str, "en": str}}``.
 
     Args:
@@ -54,7 +52,6 @@ class Translation(Task):
             languages, where its files have one.
     """
 
-    name = "translation"
     columns = ("translation",)
     primary_metric = "chrf"
     has_labels = False

@@ -17,8 +17,8 @@ KILLS = 20
 STEPS = 60
 PRELOADED = (
     "fewshot_nlp.training.meta_train",
-    "fewshot_nlp.learners.catalogue",
-    "fewshot_nlp.tasks.catalogue",
+    "fewshot_nlp.learners.maml",
+    "fewshot_nlp.tasks.ner",
     "transformers.models.bert",
     "transformers.conversion_mapping",
     "peft",

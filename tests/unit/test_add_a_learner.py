@@ -1,8 +1,11 @@
 """The page on adding a learner: its code and settings are taken from it and run."""
 
 import importlib.util
+import os
 import re
+import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -16,7 +19,7 @@ from fewshot_nlp.training.config import parse_config
 
 PAGE = Path(__file__).parents[2] / "docs" / "add_a_learner.md"
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-CODE, IMPORT, YAML = (text for _, text in BLOCKS)
+CODE, TOML, YAML = (text for _, text in BLOCKS)
 TEXTS = [
     {"text": "judge and court", "label": "law"},
     {"text": "blood and pain", "label": "drug"},
@@ -57,10 +60,40 @@ def learner(tmp_path):
         del sys.modules["page_shrunken"]
 
 
-def test_the_page_has_a_file_an_import_line_and_a_yaml():
-    assert [kind for kind, _ in BLOCKS] == ["python", "python", "yaml"]
-    assert len(IMPORT.strip().splitlines()) == 1
+def test_the_page_has_a_file_an_entry_point_and_a_yaml():
+    assert [kind for kind, _ in BLOCKS] == ["python", "toml", "yaml"]
     assert "shrunken" not in LEARNERS.names()
+
+
+def test_an_installed_package_adds_the_learner_by_its_entry_point(tmp_path):
+    package, info = tmp_path / "my_package", tmp_path / "my_package-1.0.dist-info"
+    package.mkdir()
+    info.mkdir()
+    (package / "__init__.py").touch()
+    (package / "shrunken.py").write_text(CODE, encoding="utf-8")
+    (info / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: my-package\nVersion: 1.0\n", encoding="utf-8"
+    )
+    ((group, points),) = tomllib.loads(TOML)["project"]["entry-points"].items()
+    lines = [f"[{group}]", *(f"{name} = {value}" for name, value in points.items())]
+    (info / "entry_points.txt").write_text("\n".join(lines), encoding="utf-8")
+    program = "from fewshot_nlp import LEARNERS; print(LEARNERS.get('shrunken').config_class.__name__)"
+
+    def run() -> subprocess.CompletedProcess[str]:
+        path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+        return subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+        )
+
+    assert run().stdout.strip() == "ShrunkenConfig"
+    (package / "shrunken.py").write_text("import nowhere", encoding="utf-8")
+    assert (
+        "my-package offers the learner 'shrunken', but it cannot be imported: No module named 'nowhere'"
+        in (run().stderr)
+    )
 
 
 @pytest.mark.parametrize(
