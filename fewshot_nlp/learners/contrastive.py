@@ -11,9 +11,13 @@ sample of its class. Like and different pairs count half each by weight in the "
 their first words. The layers below the adapter give their output once. The head before tuning keeps a share of the
 prediction, so that a bad tuning does half the harm.
 It refuses translation: pairs of like target tokens say nothing of the model's own head, which would no longer fit the
-tuned features. Meta-training is first-order: the query's loss at the tuned weights under the solved heads, both taken
-as constants of the way that led there (as in FOMAML), moves the start. Data needed: two classes, one of them with two
-examples; best from 8 a class. Choose it for texts, when seconds to adapt are fine.
+tuned features. Meta-training is first-order (Finn et al. 2017, section 5.2): the query's loss at the tuned weights
+under the solved heads, both constants of the way that led there, moves the start; or it is Reptile (Nichol et al. 2018,
+algorithm 2) on the support set alone: the start moves towards the tuned weights. With ``start="meta"`` the start is the
+learner's own, and the head before tuning keeps the encoder's features; with ``learned_rates`` each weight matrix has a
+factor of AdamW's rate (after Li et al. 2017, Meta-SGD), and the way that it went counts as proportional to it.
+Data needed: two classes, one of them with two examples; best from 8 a class. Choose it for texts, when seconds to adapt
+are fine.
 """
 
 from collections.abc import Mapping
@@ -24,22 +28,26 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.learners.base import Learner, LearnerConfig
 from fewshot_nlp.modules.adamw import Descent, first_order
-from fewshot_nlp.modules.inner_loop import fast_bfloat16
+from fewshot_nlp.modules.inner_loop import Weights, fast_bfloat16
+from fewshot_nlp.modules.rates import LearnedRates, parameter_name
 from fewshot_nlp.modules.slot_pairs import Draw, draws
-from fewshot_nlp.modules.start import differentiable_copy, examples_of, fast_parameters
+from fewshot_nlp.modules.start import differentiable_copy, examples_of, fast_parameters, towards
 from fewshot_nlp.modules.state import State, fast_weights
 from fewshot_nlp.settings import check, check_choice
 from fewshot_nlp.slots import SlotBatch
 
 TUNED, BEFORE = "tuned.", "before."
 """Begin the keys of a state that belong to the heads after and before tuning."""
+RATE_GAIN = 30.0
+"""A learned factor is 1 + this times its parameter, so that one outer rate suits both it and adapter weights."""
+LEAST_FACTOR = 0.03
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +73,10 @@ class ContrastiveConfig(LearnerConfig):
             -log(before) nats to the loss; at 0 there is none.
         bfloat16: compute the encoder in bfloat16 while tuning; None does so where the processor has instructions for
             it.
+        start: where tuning starts: at the encoder's "adapter" (or all its weights), or at a "meta"-learned one of the
+            learner's own, which leaves the features before tuning as they are (``train: learner``).
+        outer: how meta-training moves the start: by the "first_order" gradient of the query's loss, or by "reptile".
+        learned_rates: meta-learn a factor of the rate for each weight matrix or vector; by "first_order" only.
     """
 
     steps: int = 20
@@ -81,6 +93,9 @@ class ContrastiveConfig(LearnerConfig):
     head_config: Mapping[str, Any] = field(default_factory=dict)
     before: float = 0.5
     bfloat16: bool | None = None
+    start: Literal["adapter", "meta"] = "adapter"
+    outer: Literal["first_order", "reptile"] = "first_order"
+    learned_rates: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -96,6 +111,12 @@ class ContrastiveConfig(LearnerConfig):
         check(self, "max_grad_norm", 1e-6, 1e6)
         check(self, "temperature", 1e-3, 1e3)
         check(self, "before", 0, 1)
+        check_choice(self, "start", "adapter", "meta")
+        check_choice(self, "outer", "first_order", "reptile")
+        if self.learned_rates and self.outer == "reptile":
+            raise FewShotError(
+                "learned_rates is on, but Reptile has no gradient for them; take outer='first_order'."
+            )
 
 
 class Contrastive(Learner[ContrastiveConfig], name="contrastive"):
@@ -112,10 +133,20 @@ class Contrastive(Learner[ContrastiveConfig], name="contrastive"):
             solving = [name for name in LEARNERS.names() if hasattr(LEARNERS.get(name), "solve")]
             raise FewShotError(f"head is {self.config.head!r}, but must be one of: {', '.join(solving)}.")
         self.head = head(encoder, head.config_class.from_dict(dict(self.config.head_config)))
+        own = fast_parameters(encoder, self.config.scope)
+        self.start: nn.ParameterDict | None = None
+        if self.config.start == "meta":
+            self.start = nn.ParameterDict(
+                {parameter_name(name): nn.Parameter(w.detach().clone()) for name, w in own.items()}
+            )
+        self.rates: LearnedRates | None = None
+        if self.config.learned_rates:
+            self.rates = LearnedRates(dict.fromkeys(own, 1.0), dict.fromkeys(own, ()), RATE_GAIN)
+            self.rates.to(encoder.device)
 
     def fit(self, support: SlotBatch, *, meta: bool = False) -> State:
         """Tuned fast weights, and the heads on the features before and after."""
-        start = fast_parameters(self.encoder, self.config.scope)
+        start, factors = self._start(), self._factors()
         with self._lower_layers_once():
             with torch.no_grad():
                 state = {BEFORE + name: value for name, value in self.head.fit(support).items()}
@@ -125,7 +156,17 @@ class Contrastive(Learner[ContrastiveConfig], name="contrastive"):
                 after = self.head.solve(features, support)
         state = state if self.config.before else {}
         state |= {TUNED + name: value for name, value in after.items()}
-        return (first_order(tuned, start) if meta else tuned) | state
+        return (first_order(tuned, start, factors) if meta else tuned) | state
+
+    def meta_loss(self, support: SlotBatch, query: SlotBatch) -> Tensor:
+        """The query's loss; by Reptile a surrogate with start - end as its gradient in the start."""
+        if self.config.outer == "first_order":
+            return super().meta_loss(support, query)
+        self._check_prior()
+        state = self.fit(support)
+        with torch.no_grad():
+            reached = query.loss(self.query_scores(state, query))
+        return towards(reached, self._start(), state)
 
     def score(
         self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
@@ -154,11 +195,24 @@ class Contrastive(Learner[ContrastiveConfig], name="contrastive"):
         share = torch.tensor(self.config.before, dtype=after.dtype, device=after.device)
         return torch.logaddexp(after + (1 - share).log(), before + share.log())
 
+    def _start(self) -> Weights:
+        """The weights that tuning starts from, as meta-training moves them."""
+        own = fast_parameters(self.encoder, self.config.scope)
+        if self.start is None:
+            return own
+        return {name: self.start[parameter_name(name)] for name in own}
+
+    def _factors(self) -> Weights:
+        """Of the rates, by weight; empty where they are not learned."""
+        if self.rates is None:
+            return {}
+        return {name: self.rates(name).clamp_min(LEAST_FACTOR) for name in self.rates.start}
+
     @torch.enable_grad()
     def _tune(self, support: SlotBatch) -> State:
         examples = examples_of(support)
         examples = examples.select(examples.has_place).beginnings(self.config.longest)
-        weights = differentiable_copy(fast_parameters(self.encoder, self.config.scope), meta=False)
+        weights = differentiable_copy(self._start(), meta=False)
         steps = draws(examples, self.config.steps, self.config.batch_size, self.config.seed)
         if not steps:
             return weights
@@ -170,6 +224,7 @@ class Contrastive(Learner[ContrastiveConfig], name="contrastive"):
             steps=len(steps),
             weight_decay=self.config.weight_decay,
             max_grad_norm=self.config.max_grad_norm,
+            factors={name: float(factor.detach()) for name, factor in self._factors().items()},
         )
         names = self._names(support)
         for draw in steps:

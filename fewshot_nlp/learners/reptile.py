@@ -34,6 +34,7 @@ from fewshot_nlp.modules.start import (
     inner_rate,
     prototype_start,
     support_loss,
+    towards,
 )
 from fewshot_nlp.modules.state import FAST, State
 from fewshot_nlp.settings import check
@@ -85,9 +86,7 @@ class Reptile(Learner[ReptileConfig], name="reptile"):
         end = self._descend(support, [examples_of(support), query])
         with torch.no_grad():
             reached = query.loss(self.query_scores(end, query))
-        start = fast_parameters(self.encoder)
-        pull = torch.stack([(w * (w - end[name]).detach()).sum() for name, w in start.items()]).sum()
-        return reached + (pull - pull.detach())
+        return towards(reached, fast_parameters(self.encoder), end)
 
     def score(
         self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch

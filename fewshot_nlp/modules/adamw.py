@@ -31,6 +31,7 @@ class Descent:
         layer_decay: the rate of a layer is this times that of the layer above it.
         unfreeze: share of the steps in which layers begin to move one by one, from the top; 0 for all at once.
         l2_sp: alpha of the penalty alpha / 2 |w - start|^2 on fast weights.
+        factors: of fast weights' rates, by name.
     """
 
     def __init__(
@@ -46,13 +47,14 @@ class Descent:
         layer_decay: float = 1.0,
         unfreeze: float = 0.0,
         l2_sp: float = 0.0,
+        factors: Mapping[str, float] | None = None,
     ) -> None:
         self.weights, self.max_grad_norm, self.l2_sp = weights, max_grad_norm, l2_sp
         self.fast = {name: w for name, w in weights.items() if name.startswith(FAST)}
         self.start = {name: w.detach().clone() for name, w in self.fast.items()} if l2_sp else {}
         depth = {name: (depths or {}).get(name, 0) for name in self.fast}
         self.begins = layer_begins(depth, round(unfreeze * steps))
-        rates = layer_rates(depth, lr, layer_decay)
+        rates = {n: r * (factors or {}).get(n, 1) for n, r in layer_rates(depth, lr, layer_decay).items()}
         decay = 0.0 if l2_sp else weight_decay
         groups = [
             {"params": [self.fast[n] for n in rates if rates[n] == rate], "lr": rate, "weight_decay": decay}
@@ -119,9 +121,15 @@ def mini_batches(examples: SlotBatch, size: int, seed: int) -> Iterator[SlotBatc
             yield examples.select(torch.isin(examples.groups, part))
 
 
-def first_order(end: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> Weights:
+def first_order(
+    end: Mapping[str, Tensor], start: Mapping[str, Tensor], rates: Mapping[str, Tensor] | None = None
+) -> Weights:
     """The values of the end with the gradient of the start: a meta-gradient that leaves the way between them out.
 
-    As in first-order MAML (Finn et al. 2017, section 5.2).
+    As in first-order MAML (Finn et al. 2017, section 5.2). The way counts as proportional to its rate, where that is
+    learned, so that d end / d rate = (end - start) / rate.
     """
-    return {name: value.detach() + (start[name] - start[name].detach()) for name, value in end.items()}
+    found = {name: value.detach() + (start[name] - start[name].detach()) for name, value in end.items()}
+    for name, rate in (rates or {}).items():
+        found[name] = found[name] + (end[name] - start[name]).detach() * (rate / rate.detach() - 1)
+    return found

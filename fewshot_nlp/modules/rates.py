@@ -26,21 +26,24 @@ class LearnedRates(nn.Module):
     Args:
         start: each weight's rate before meta-training.
         shapes: of each weight's rates; () is one for the whole weight.
+        gain: how often a change counts, so that an outer rate for small weights moves it.
     """
 
-    def __init__(self, start: Mapping[str, float], shapes: Mapping[str, Sequence[int]]) -> None:
+    def __init__(
+        self, start: Mapping[str, float], shapes: Mapping[str, Sequence[int]], gain: float = 1.0
+    ) -> None:
         super().__init__()
-        self.start = dict(start)
+        self.start, self.gain = dict(start), gain
         self.change = nn.ParameterDict(
-            {_key(name): nn.Parameter(torch.zeros(tuple(shapes[name]))) for name in start}
+            {parameter_name(name): nn.Parameter(torch.zeros(tuple(shapes[name]))) for name in start}
         )
 
     def forward(self, name: str, step: int | None = None) -> Tensor:
         """The rates of a weight; with ``step``, row ``step`` of them, the last row from there on."""
-        change: Tensor = self.change[_key(name)]
+        change: Tensor = self.change[parameter_name(name)]
         if step is not None:
             change = change[min(step, len(change) - 1)]
-        rate: Tensor = self.start[name] * (1 + change)
+        rate: Tensor = self.start[name] * (1 + self.gain * change)
         return rate
 
 
@@ -85,6 +88,6 @@ def learned_steps(
     )
 
 
-def _key(name: str) -> str:
+def parameter_name(name: str) -> str:
     """A name that torch lets a parameter have."""
     return name.replace(".", "/")

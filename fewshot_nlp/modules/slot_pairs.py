@@ -20,11 +20,11 @@ class Draw:
 
     Args:
         slots: their numbers in the batch, ascending.
-        alike: symmetric; whether two of them are a pair of like slots.
+        alike: symmetric; whether two of them are a pair of like slots; label names that joined come after the slots.
         different: symmetric; whether two of them are a pair of different slots.
     """
 
-    slots: Int[Tensor, " n"]
+    slots: Int[Tensor, " n_slots"]
     alike: Bool[Tensor, "n n"]
     different: Bool[Tensor, "n n"]
 

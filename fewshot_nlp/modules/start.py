@@ -92,6 +92,12 @@ def support_loss(
     return loss
 
 
+def towards(value: Tensor, start: Mapping[str, Tensor], end: Mapping[str, Tensor]) -> Tensor:
+    """A surrogate with this value, and start - end as its gradient in the start (Nichol et al. 2018, algorithm 2)."""
+    pull = torch.stack([(w * (w - end[name]).detach()).sum() for name, w in start.items()]).sum()
+    return value + (pull - pull.detach())
+
+
 def examples_of(support: SlotBatch) -> SlotBatch:
     """A support set without the slots of its labels' names."""
     return support.select(~support.label_slot_mask)

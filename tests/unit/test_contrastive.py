@@ -12,6 +12,7 @@ from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.learners.contrastive import Contrastive, ContrastiveConfig
 from fewshot_nlp.learners.linear_probe import LinearProbe
 from fewshot_nlp.modules.slot_pairs import draws
+from fewshot_nlp.persistence.storage import load, new_pipeline, save
 from fewshot_nlp.training import meta_train
 
 X = np.array([[1.0, 0.2, 0.0], [0.8, -0.4, 0.3], [-0.5, 1.0, 0.1], [0.1, 0.9, -0.7], [0.3, 0.2, 1.0]])
@@ -156,8 +157,6 @@ def test_the_prediction_is_the_mixture_of_the_heads_before_and_after():
 
 
 def test_texts_are_tuned_on_by_their_beginnings(tiny_encoder_folder):
-    from fewshot_nlp.persistence.storage import new_pipeline
-
     encoder = Encoder.from_pretrained(tiny_encoder_folder)
     task = new_pipeline("classification", {}, encoder, "prototypical", {}).task
     texts = ["the bank paid my card " * 30, "court", "the judge gave a letter to the court of law"]
@@ -184,9 +183,127 @@ def test_meta_gradient_is_the_querys_at_the_tuned_weights():
     assert not torch.equal(tuned, shift)
 
 
+def test_an_unmoved_start_of_its_own_changes_no_bit(tiny_encoder_folder):
+    plain, own = (made(tiny_encoder_folder, start=start) for start in ("adapter", "meta"))
+    support, query = some_texts(plain)
+    one, two = plain.learner.adapt(support), own.learner.adapt(support)
+    assert all(torch.equal(one.state[name], two.state[name]) for name in one.state)
+    assert torch.equal(one.scores(query), two.scores(query))
+
+
+def test_a_moved_start_leaves_the_head_before_tuning_as_it_was(tiny_encoder_folder, tmp_path):
+    plain, own = (made(tiny_encoder_folder, start=start) for start in ("adapter", "meta"))
+    support, query = some_texts(plain)
+    with torch.no_grad():
+        for parameter in own.learner.start.values():
+            parameter.add_(0.1)
+    one, two = plain.learner.adapt(support), own.learner.adapt(support)
+    before = [name for name in one.state if name.startswith("before.")]
+    assert before
+    assert all(torch.equal(one.state[name], two.state[name]) for name in before)
+    assert all(not torch.equal(one.state[n], two.state[n]) for n in one.state if n.startswith("fast."))
+    save(tmp_path / "model", own)
+    again = load(tmp_path / "model").pipeline.learner.adapt(support)
+    assert torch.equal(again.scores(query), two.scores(query))
+
+
+def test_first_order_gradients_of_start_and_rates_by_finite_differences(tiny_encoder_folder):
+    """Of the query's loss at the tuned weights, the heads held; a rate stretches the way that was gone."""
+    learner = made(tiny_encoder_folder, start="meta", learned_rates=True).learner
+    with torch.no_grad():
+        for parameter in learner.start.values():
+            parameter.add_(0.05)
+        for change in learner.rates.change.values():
+            change.fill_(0.01)
+    support, query = some_texts(made(tiny_encoder_folder))
+    learner.meta_loss(support, query).backward()
+    state = learner.adapt(support).state
+    names = [name for name in state if name.startswith("fast.")]
+    start = {name: learner.start[name.replace(".", "/")] for name in names}
+
+    @torch.no_grad()
+    def loss(name, moved):
+        return float(query.loss(learner.query_scores({**state, name: moved}, query)))
+
+    for name in (names[0], names[1], names[-1]):
+        place = start[name].grad.abs().flatten().argmax()
+        step = torch.zeros_like(start[name]).flatten()
+        step[place] = 1e-5
+        step = step.view_as(start[name])
+        slope = (loss(name, state[name] + step) - loss(name, state[name] - step)) / 2e-5
+        assert float(start[name].grad.flatten()[place]) == pytest.approx(slope, rel=1e-5)
+        way = state[name] - start[name].detach()
+        slope = (loss(name, state[name] + 1e-5 * way) - loss(name, state[name] - 1e-5 * way)) / 2e-5
+        got = float(learner.rates.change[name.replace(".", "/")].grad)
+        assert got == pytest.approx(slope * 30 / 1.3, rel=1e-4, abs=1e-9)  # the factor is 1 + 30 x 0.01
+        assert abs(slope) > 1e-7
+
+
+def test_a_factor_of_the_rate_is_a_factor_of_the_first_step():
+    learner, support = problem(steps=1, batch_size=6, weight_decay=0.0, learned_rates=True)
+    one = learner.adapt(support).state["fast.shift"]
+    with torch.no_grad():
+        learner.rates.change["fast/shift"].fill_(0.05)
+    two = learner.adapt(support).state["fast.shift"]
+    torch.testing.assert_close(two, one * 2.5)
+
+
+def test_reptile_moves_the_start_part_of_the_way_to_where_adamw_led():
+    learner, support = problem(
+        steps=1, batch_size=6, lr=0.01, weight_decay=0.0, start="meta", outer="reptile"
+    )
+    theta = np.random.default_rng(0).normal(size=(3, 3)) * 0.1
+    start = learner.start["fast/shift"]
+    with torch.no_grad():
+        start.copy_(torch.from_numpy(theta))
+    optimizer = torch.optim.SGD([start], lr=0.25)
+    loss = learner.meta_loss(support, support)
+    state = learner.adapt(support).state
+    assert float(loss.detach()) == float(support.loss(learner.query_scores(state, support)))
+    loss.backward()
+    optimizer.step()
+    gradient = np.zeros((3, 3))
+    for place in np.ndindex(3, 3):
+        step = np.zeros((3, 3))
+        step[place] = 1e-6
+        gradient[place] = (
+            hand_loss(theta + step, "supervised") - hand_loss(theta - step, "supervised")
+        ) / 2e-6
+    reached = theta - 0.01 / 1.1 * np.sign(gradient)  # AdamW's first step, in the middle of the warm-up
+    expected = theta + 0.25 * (reached - theta)
+    np.testing.assert_allclose(start.detach().numpy(), expected, rtol=1e-5)
+
+
+def made(folder, **config):
+    """A pipeline on the tiny encoder in float64."""
+    encoder = Encoder.from_pretrained(folder, dtype=torch.float64)
+    settings = {"steps": 3, "batch_size": 8, "head": "linear_probe", "bfloat16": False, **config}
+    return new_pipeline("classification", {}, encoder, "contrastive", settings)
+
+
+def some_texts(pipeline):
+    """Support and query of two labels."""
+    banks = ["the bank paid my card", "a card was lost", "send money to the bank", "the stock of the bank"]
+    courts = [
+        "the judge gave a letter",
+        "the court and the law",
+        "a judge of the court",
+        "open a letter of law",
+    ]
+    task, labels = pipeline.task, ["bank", "court"]
+    examples = task.examples([{"text": t, "label": labels[t in courts]} for t in banks + courts])
+    support = pipeline.support(examples[:3] + examples[4:7], labels)
+    query = task.collate(
+        [examples[3], examples[7]], labels, pipeline.learner.encoder.tokenizer, with_targets=True
+    )
+    return support, query
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
+        ({"learned_rates": True, "outer": "reptile"}, "Reptile has no gradient for them"),
+        ({"start": "reptile"}, "start is 'reptile', but must be one of: adapter, meta"),
         ({"steps": -1}, "steps is -1, but must be a number from 0"),
         ({"before": 1.5}, "before is 1.5, but must be a number from 0 to 1"),
         ({"batch_size": 2}, "batch_size is 2, but must be a number from 4"),
@@ -201,12 +318,20 @@ def test_bad_settings_are_refused_in_one_line(config, message):
     assert "\n" not in str(caught.value)
 
 
-def test_meta_training_lowers_the_meta_validation_loss(tmp_path, tiny_encoder_folder):
+@pytest.mark.parametrize("start", ["adapter", "meta"])
+def test_meta_training_lowers_the_meta_validation_loss(tmp_path, tiny_encoder_folder, start):
     config = config_of(
         tmp_path,
         tiny_encoder_folder,
         learner="contrastive",
-        learner_config={"steps": 6, "batch_size": 12, "head": "linear_probe", "before": 0.0},
+        learner_config={
+            "steps": 6,
+            "batch_size": 12,
+            "head": "linear_probe",
+            "before": 0.0,
+            "start": start,
+        },
+        train="adapter" if start == "adapter" else "learner",
         outer_lr=5e-2,
         outer_steps=12,
         val_every=12,
