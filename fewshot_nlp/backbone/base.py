@@ -1,30 +1,35 @@
 """What all backbones share: base weights that never change, an adapter, fast weights, a fingerprint."""
 
 import hashlib
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from fewshot_nlp.backbone.adapters import attach
 from fewshot_nlp.backbone.batching import PACKED
 from fewshot_nlp.backbone.label_names import LabelNameHead
 from fewshot_nlp.errors import FewShotError, logger
+from fewshot_nlp.locks import shared_lock
 from fewshot_nlp.slots import SlotBatch
+
+_KERNELS = shared_lock()
+"""Which attention kernels torch may choose is a setting of the whole process."""
 
 
 class Backbone(ABC):
     """A Hugging Face model seen as an extractor of one feature vector a slot.
 
     The model's own weights never change by adapting: fast weights are passed to `features` and used by
-    `torch.func.functional_call`. Forward passes hold a lock, so threads may share a backbone.
+    `torch.func.functional_call`. Whatever puts other weights or layers into the model for a while does so `alone`, so
+    threads may share a backbone.
 
     Args:
         model: a Hugging Face model.
@@ -51,7 +56,7 @@ class Backbone(ABC):
         self.gradient_checkpointing = False
         """Keep no activations of a pass for its gradient, but run it again then (gradient checkpointing, Chen et al.
         2016): the memory of inner loops of many steps for about a third more time."""
-        self._lock = threading.RLock()
+        self._lock = shared_lock()
         self._told_of_attention = False
         self._fingerprint: str | None = None
 
@@ -117,10 +122,10 @@ class Backbone(ABC):
         """SHA-256 over the base weights and whatever else features depend on, without the adapter."""
         if self._fingerprint is None:
             digest = hashlib.sha256(repr(self._identity()).encode())
-            for name, parameter in sorted(self.model.named_parameters()):
+            for name, parameter in sorted(self.parameters().items()):
                 if name not in self.adapter:
                     data = parameter.detach().cpu().contiguous().flatten().view(torch.uint8)
-                    digest.update(data.numpy())
+                    digest.update(data.numpy().data)
             self._fingerprint = digest.hexdigest()
         return self._fingerprint
 
@@ -149,7 +154,34 @@ class Backbone(ABC):
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """All parameters by name: the base model's and the adapter's."""
-        return dict(self.model.named_parameters())
+        with self.alone():  # in the middle of a pass these would be its fast weights
+            return dict(self.model.named_parameters())
+
+    def alone(self) -> AbstractContextManager[Any]:
+        """In the block no other thread runs the model, changes it, or reads its parameters; blocks may be nested."""
+        lock: AbstractContextManager[Any] = self._lock
+        return lock
+
+    def _call(
+        self,
+        module: nn.Module,
+        fast_weights: Mapping[str, Tensor] | None,
+        *arguments: Any,
+        math_attention: bool = False,
+        **inputs: Any,
+    ) -> Any:
+        """One pass of the model or a module made of it, with other weights where they are given.
+
+        Args:
+            module: called with what else is given.
+            fast_weights: values used instead of the module's parameters of the same names.
+            math_attention: let torch choose the attention that can be differentiated twice.
+        """
+        kernel = sdpa_kernel(SDPBackend.MATH) if math_attention else nullcontext()
+        with self.alone(), _KERNELS if math_attention else nullcontext(), kernel:
+            if not fast_weights:
+                return module(*arguments, **inputs)
+            return torch.func.functional_call(module, dict(fast_weights), arguments, inputs)
 
     @contextmanager
     def cached(self, max_bytes: int = 512 * 2**20) -> Iterator[Any]:

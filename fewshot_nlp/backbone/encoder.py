@@ -1,7 +1,7 @@
 """A Hugging Face encoder seen as an extractor of one feature vector a slot."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fewshot_nlp.backbone.adapters import without_adapter
 from fewshot_nlp.backbone.base import Backbone
@@ -40,7 +39,7 @@ class Encoder(Backbone):
     """Features of slots by a Hugging Face encoder, with or without an adapter, packed where the model allows.
 
     The encoder's own weights never change by adapting: fast weights are passed to `features` and used by
-    `torch.func.functional_call`. Forward passes hold a lock, so threads may share an encoder.
+    `torch.func.functional_call`.
 
     Args:
         model: a Hugging Face encoder, in eval mode.
@@ -78,6 +77,7 @@ class Encoder(Backbone):
         n_layers = model.config.num_hidden_layers
         self.layers = layer_numbers(layers, n_layers)
         self.cache: FeatureCache | None = None
+        self._n_caching = 0  # blocks that share the cache, perhaps of several threads
         self.lower: LowerLayers | None = None
         self.packed = self._try_packing()
 
@@ -167,12 +167,15 @@ class Encoder(Backbone):
     @contextmanager
     def cached(self, max_bytes: int = 512 * 2**20) -> Iterator[FeatureCache]:
         """Keeps features by text while the block runs; only passes without fast weights or gradients use it."""
-        outer = self.cache
-        self.cache = outer or FeatureCache(max_bytes)
+        with self.alone():
+            self._n_caching += 1
+            self.cache = cache = self.cache or FeatureCache(max_bytes)
         try:
-            yield self.cache
+            yield cache
         finally:
-            self.cache = outer
+            with self.alone():
+                self._n_caching -= 1
+                self.cache = cache if self._n_caching else None
 
     @contextmanager
     def cache_frozen_layers(
@@ -193,7 +196,7 @@ class Encoder(Backbone):
         """
         cache, before, depth = FeatureCache(max_bytes), self.lower, self._frozen_depth(None)
         lower = LowerLayers(LayerStack(self.model), self._pass, self.packed, cache)
-        with self._lock:  # layers are left out meanwhile
+        with self.alone():  # layers are left out meanwhile
             obstacle = lower.obstacle(self._trial_windows())
         if obstacle is not None:
             logger.info("%s keeps no activations: %s.", self.model.config.model_type, obstacle)
@@ -249,7 +252,7 @@ class Encoder(Backbone):
     def name_vectors(self, batch: SlotBatch) -> Float[Tensor, "n_slots hidden"]:
         """The slots of label names as the head of label names knows them: by its layer, without the adapter."""
         assert self.head is not None
-        with self._lock, without_adapter(self.model):
+        with self.alone(), without_adapter(self.model):
             vectors = self._spans(batch, range(len(batch.windows)), None, False)
         return join_spans(self._head_view(vectors), batch)
 
@@ -272,15 +275,15 @@ class Encoder(Backbone):
         """One vector a slot of all that a pass gives."""
         if double_backward:
             self._second_order()
-        trains = torch.is_grad_enabled() and any(p.requires_grad for p in self.model.parameters())
-        if self.cache is not None and not fast_weights and not trains:
-            vectors = self._cached_spans(batch)
-        else:
-            vectors = self._spans(batch, range(len(batch.windows)), fast_weights, double_backward)
+        with self.alone():
+            trains = torch.is_grad_enabled() and any(p.requires_grad for p in self.model.parameters())
+            if self.cache is not None and not fast_weights and not trains:
+                vectors = self._cached_spans(batch, self.cache)
+            else:
+                vectors = self._spans(batch, range(len(batch.windows)), fast_weights, double_backward)
         return join_spans(vectors, batch)
 
-    def _cached_spans(self, batch: SlotBatch) -> Tensor:
-        assert self.cache is not None
+    def _cached_spans(self, batch: SlotBatch, cache: FeatureCache) -> Tensor:
         per_window: list[list[int]] = [[] for _ in batch.windows]
         for row in batch.spans.tolist():
             per_window[row[1]] += row[2:]
@@ -289,7 +292,7 @@ class Encoder(Backbone):
             np.array([len(w), len(t), *w, *t, *s], np.int32).tobytes() + batch.pooling.encode()
             for w, t, s in zip(batch.windows, types, per_window, strict=True)
         ]
-        found = [self.cache.get(key) for key in keys]
+        found = [cache.get(key) for key in keys]
         missing = [i for i, value in enumerate(found) if value is None]
         if missing:
             counts = np.bincount(batch.spans[:, 1], minlength=len(keys))[missing].tolist()
@@ -297,7 +300,7 @@ class Encoder(Backbone):
                 missing, torch.split(self._spans(batch, missing, None, False), counts), strict=True
             ):
                 found[i] = value
-                self.cache.put(keys[i], value)
+                cache.put(keys[i], value)
         return torch.cat([value for value in found if value is not None])
 
     def _spans(
@@ -336,10 +339,10 @@ class Encoder(Backbone):
         double_backward: bool = False,
     ) -> Float[Tensor, "n_tokens dimension"]:
         """Hidden states of all tokens of some windows, one window after the other, in one forward pass."""
-        depth = 0 if self.lower is None or self.model.training else self._frozen_depth(fast_weights)
-        if self.lower is None or not depth:
-            return self._pass(ids, types, fast_weights, double_backward)
-        with self._lock:
+        with self.alone():
+            depth = 0 if self.lower is None or self.model.training else self._frozen_depth(fast_weights)
+            if self.lower is None or not depth:
+                return self._pass(ids, types, fast_weights, double_backward)
             below = self.lower(ids, types, depth, self.device)
             with self.lower.stack.above(depth, below):
                 return self._pass(ids, types, fast_weights, double_backward)
@@ -383,12 +386,8 @@ class Encoder(Backbone):
                 inputs["token_type_ids"] = padded_tokens(types, 0, self.device)
         only_last = self._outputs == (self.model.config.num_hidden_layers,)
         inputs["output_hidden_states"] = not only_last
-        kernel = sdpa_kernel(SDPBackend.MATH) if double_backward and not self.packed else nullcontext()
-        with self._lock, kernel:
-            if fast_weights:
-                output = torch.func.functional_call(self.model, dict(fast_weights), (), inputs)
-            else:
-                output = self.model(**inputs)
+        written_out = double_backward and not self.packed
+        output = self._call(self.model, fast_weights, math_attention=written_out, **inputs)
         if only_last:
             hidden = output.last_hidden_state
         else:

@@ -1,7 +1,6 @@
 """A Hugging Face sequence-to-sequence model seen as an extractor of one feature vector a decoder position."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -10,7 +9,6 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fewshot_nlp.backbone.base import Backbone
 from fewshot_nlp.backbone.batching import chunks, padded_tokens
@@ -168,16 +166,12 @@ class Seq2Seq(Backbone):
             "mask": padded_tokens([[1] * len(row) for row in sources], 0, self.device),
             "target": padded_tokens(windows, pad, self.device),
         }
-        kernel = sdpa_kernel(SDPBackend.MATH) if double_backward else nullcontext()
-        with self._lock, kernel:
-            hidden: Tensor = self._call("hidden", fast_weights, inputs)
+        hidden: Tensor = self._part("hidden", fast_weights, math_attention=double_backward, **inputs)
         return hidden
 
-    def _call(self, part: str, fast_weights: Mapping[str, Tensor] | None, inputs: dict[str, Any]) -> Any:
+    def _part(self, part: str, fast_weights: Mapping[str, Tensor] | None, **inputs: Any) -> Any:
         weights = {f"model.{name}": value for name, value in (fast_weights or {}).items()}
-        if not weights:
-            return self._parts(part, **inputs)
-        return torch.func.functional_call(self._parts, weights, (part,), inputs)
+        return self._call(self._parts, weights, part, **inputs)
 
     def with_prior(
         self,
@@ -186,7 +180,7 @@ class Seq2Seq(Backbone):
         fast_weights: Mapping[str, Tensor] | None = None,
     ) -> SlotBatch:
         """The batch with the log-probabilities that the model's own head gives every token of the vocabulary."""
-        logits = self._call("head", fast_weights, {"features": features.to(self.model.dtype)})
+        logits = self._part("head", fast_weights, features=features.to(self.model.dtype))
         return replace(batch, prior=torch.log_softmax(logits.to(self.feature_dtype), dim=-1))
 
     @torch.no_grad()
@@ -275,8 +269,8 @@ class Seq2Seq(Backbone):
             "generation_config": config,
             "logits_processor": LogitsProcessorList(processors),
         }
-        with self._lock, processors[0].watching(self.model.get_decoder()):
-            output = self._call("generate", fast_weights, inputs)
+        with self.alone(), processors[0].watching(self.model.get_decoder()):
+            output = self._part("generate", fast_weights, **inputs)
         rows = output[:, len(windows[0]) :].tolist()
         ends = (self.tokenizer.end, pad)
         return [row[: next((i for i, t in enumerate(row) if t in ends), len(row))] for row in rows]
@@ -291,7 +285,7 @@ class Seq2Seq(Backbone):
             input_ids=torch.tensor(source, device=device),
             decoder_input_ids=torch.tensor(window, device=device),
         ).logits[0]
-        got = self._call("head", None, {"features": self._hidden(source, window, None)[0]})
+        got = self._part("head", None, features=self._hidden(source, window, None)[0])
         error, scale = float((got - expected).abs().max()), float(expected.abs().max())
         if error > (1e-3 if self.model.dtype == torch.float32 else 0.05) * max(scale, 1.0):
             raise FewShotError(

@@ -33,7 +33,6 @@ from fewshot_nlp.modules.start import (
     fast_parameters,
     prototype_start,
     scaled_normalize,
-    seeded,
 )
 from fewshot_nlp.modules.state import State, fast_weights
 from fewshot_nlp.settings import check
@@ -188,8 +187,8 @@ class Progressive(Learner[ProgressiveConfig], name="progressive"):
         if not n_earlier or not size:
             return {}
         like = torch.zeros(0, device=self.encoder.device, dtype=self.encoder.feature_dtype)
-        with seeded(self.config.seed + n_earlier):
-            into = torch.randn(size, n_earlier * d) / (n_earlier * d) ** 0.5
+        generator = torch.Generator().manual_seed(self.config.seed + n_earlier)
+        into = torch.randn(size, n_earlier * d, generator=generator) / (n_earlier * d) ** 0.5
         return {
             "lateral.scale": like.new_ones(n_earlier),
             "lateral.in": into.to(like),

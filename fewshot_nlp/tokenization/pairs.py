@@ -1,10 +1,10 @@
 """Tokenising sources and targets of a sequence-to-sequence model, with language codes where it has them."""
 
-import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.locks import shared_lock
 
 
 class PairTokenizer:
@@ -34,7 +34,7 @@ class PairTokenizer:
         self.languages = _language_codes(tokenizer)
         known = tokenizer.convert_ids_to_tokens(list(range(min(n_classes, len(tokenizer)))))
         self.classes = (*map(str, known), *(f"<unused {i}>" for i in range(len(known), n_classes)))
-        self._lock = threading.Lock()
+        self._lock = shared_lock()
 
     @property
     def directions(self) -> tuple[str | None, str | None]:

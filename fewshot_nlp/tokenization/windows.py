@@ -1,6 +1,5 @@
 """Tokenising texts of any length: what does not fit the encoder's window becomes overlapping windows."""
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 from jaxtyping import Int
 
 from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.locks import shared_lock
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,7 +53,7 @@ class WindowTokenizer:
                 f"max_length {max_length} must be at least 8, and stride {self.stride} between 0 and half of it."
             )
         self._has_types = "token_type_ids" in tokenizer.model_input_names
-        self._lock = threading.Lock()
+        self._lock = shared_lock()
 
     def texts(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Windows:
         """Windows of texts, or of pairs of texts: the first text whole in each window, the second divided.
