@@ -28,7 +28,7 @@ from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.evaluator import mean_and_interval
 from fewshot_nlp.persistence.storage import load
 from fewshot_nlp.pipeline import Pipeline
-from fewshot_nlp.sampling import SAMPLERS, TaskSampler, usual_sampler
+from fewshot_nlp.sampling import SAMPLERS, TaskSampler
 from fewshot_nlp.search.study import SearchConfig, search
 from fewshot_nlp.sources import load_rows
 from fewshot_nlp.tasks import TASKS
@@ -191,7 +191,7 @@ def episodes(setup: str, n_episodes: int) -> dict[str, list[Episode]]:
     task, name = TASKS.get(base.task)(), base.targets[0]
     val = make_streams(base, task).val
     assert val is not None
-    target = SAMPLERS.get(usual_sampler(base.task))(
+    target = SAMPLERS.get(TASKS.get(base.task).sampler)(
         task.dataset(load_rows(name, "test"), name), seed=0, **MEASURED[setup]
     )
     streams: dict[str, TaskSampler] = {"val": val, "target": target}

@@ -27,8 +27,9 @@ from fewshot_nlp.evaluator import evaluate_episodes, mean_and_interval
 from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.persistence.storage import load
 from fewshot_nlp.pipeline import Pipeline, TaskModel
-from fewshot_nlp.sampling import SAMPLERS, usual_sampler
+from fewshot_nlp.sampling import SAMPLERS
 from fewshot_nlp.sources import load_card, load_rows
+from fewshot_nlp.tasks import TASKS
 from fewshot_nlp.training import MetaTrainConfig, meta_train
 from fewshot_nlp.training.assembly import build_pipeline
 from fewshot_nlp.training.config import EncoderSettings, SamplerSettings, Source
@@ -112,7 +113,7 @@ def config_of(task: str, learner: str, options: argparse.Namespace, folder: Path
 def target_episodes(task: str, name: str, pipeline: Pipeline, seed: int, n_episodes: int) -> Any:
     card, knobs = load_card(name), dict(SETTINGS[task]["measured"])
     data = pipeline.task.dataset(load_rows(name, "test"), name, group_column=card.group_column)
-    kind = usual_sampler(task)
+    kind = TASKS.get(task).sampler
     if knobs.get("n_way") is not None and len(data.label_names) < knobs["n_way"]:
         knobs["n_way"] = None
     sampler = SAMPLERS.get(kind)(data, n_episodes=n_episodes, seed=seed, **knobs)

@@ -23,12 +23,13 @@ from fewshot_nlp.evaluator import mean_and_interval
 from fewshot_nlp.metrics.translation import paired_bootstrap, signatures
 from fewshot_nlp.sampling import KShot
 from fewshot_nlp.sources import load_rows
+from fewshot_nlp.tasks.translation import Translation
 
 DOMAINS = ["openehr_de_en", "mozilla_legal_de_en", "d365_finance_de_en"]
 GENERAL = "flores101_de_en"
 OTHERS = ["tatoeba_de_en", "multi30k_de_en", "cc_legal_de_en", "d365_business_de_en", "wmt_news_de_en"]
 RESULTS = Path(__file__).with_name("results") / "translation.jsonl"
-MEMORY = FewShotTranslator.memory_config
+MEMORY = Translation.defaults["nearest_neighbour"].learner
 METHODS: dict[str, dict[str, Any]] = {
     "none": {},
     "default": {},
@@ -38,7 +39,11 @@ METHODS: dict[str, dict[str, Any]] = {
     "fine_tune": {"learner": "fine_tune", "learner_config": {"lr": 5e-3, "steps": 50, "bfloat16": None}},
     "fine_tune_all": {
         "learner": "fine_tune",
-        "learner_config": {**FewShotTranslator.bundled_learner_config, "reach": 1.0, "bfloat16": None},
+        "learner_config": {
+            **Translation.defaults["fine_tune"].bundled,
+            "max_interpolation": 1.0,
+            "bfloat16": None,
+        },
     },
     "maml": {"learner": "maml"},
 }

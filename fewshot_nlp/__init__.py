@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from fewshot_nlp.errors import FewShotError
     from fewshot_nlp.evaluator import Report, evaluate_episodes
     from fewshot_nlp.learners import LEARNERS
-    from fewshot_nlp.models import FewShotClassifier, FewShotNER, FewShotQA, FewShotTranslator
+    from fewshot_nlp.models import FewShotClassifier, FewShotModel, FewShotNER, FewShotQA, FewShotTranslator
     from fewshot_nlp.sampling import SAMPLERS
     from fewshot_nlp.sources import load_dataset_card
     from fewshot_nlp.tasks import TASKS
@@ -24,6 +24,7 @@ _HOMES = {
     "Example": "episode",
     "FewShotClassifier": "models",
     "FewShotError": "errors",
+    "FewShotModel": "models",
     "FewShotNER": "models",
     "FewShotQA": "models",
     "FewShotTranslator": "models",
@@ -44,6 +45,7 @@ __all__ = [
     "Example",
     "FewShotClassifier",
     "FewShotError",
+    "FewShotModel",
     "FewShotNER",
     "FewShotQA",
     "FewShotTranslator",

@@ -12,9 +12,10 @@ from common import HEAD, interleaved, line, ratio
 
 from fewshot_nlp import FewShotTranslator
 from fewshot_nlp.sources import load_rows
+from fewshot_nlp.tasks.translation import Translation
 
 N_KEYS = 100_000
-CONFIG = FewShotTranslator.memory_config
+CONFIG = Translation.defaults["nearest_neighbour"].learner
 
 
 def memory(search: str, n_keys: int, num_beams: int) -> FewShotTranslator:

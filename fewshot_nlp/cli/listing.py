@@ -41,12 +41,11 @@ def cards(
     as_json: Json = False,
 ) -> None:
     """Lists the data sets that have a card: task, domain, languages, labels, rows of each split, licence."""
-    from fewshot_nlp.errors import FewShotError
     from fewshot_nlp.sources import card_names, load_card
-    from fewshot_nlp.sources.cards import TASK_COLUMNS
+    from fewshot_nlp.tasks import TASKS
 
-    if task is not None and task not in TASK_COLUMNS:
-        raise FewShotError(f"There is no task {task!r}. Known: {', '.join(TASK_COLUMNS)}.")
+    if task is not None:
+        TASKS.get(task)
     found = [card for card in map(load_card, card_names()) if task in (None, card.task)]
     if as_json:
         keys = ("task", "domain", "language", "labels", "splits", "licence_class", "may_train_weights")

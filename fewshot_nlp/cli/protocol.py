@@ -10,9 +10,6 @@ if TYPE_CHECKING:
     from fewshot_nlp.sampling import TaskSampler
     from fewshot_nlp.sources import DatasetCard
 
-USUAL_WAYS = 5
-"""Labels in an episode of classification, where nothing else is asked for."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
@@ -53,10 +50,12 @@ def choose_ways(card: "DatasetCard", n_way: str | None, n_labels: int | None = N
         n_labels: number of labels to draw from; None for all of the card.
     """
     from fewshot_nlp.cli.arguments import n_way as parse
+    from fewshot_nlp.tasks import TASKS
 
     if n_way is not None:
         return parse(n_way)
-    return min(USUAL_WAYS, n_labels or len(card.labels)) if card.task == "classification" else None
+    usual = TASKS.get(card.task).usual_ways
+    return None if usual is None else min(usual, n_labels or len(card.labels))
 
 
 def make_sampler(card: "DatasetCard", protocol: Protocol) -> "TaskSampler":
@@ -65,7 +64,7 @@ def make_sampler(card: "DatasetCard", protocol: Protocol) -> "TaskSampler":
     Raises:
         FewShotError: the rows cannot be had, or the data has too few examples for the protocol.
     """
-    from fewshot_nlp.sampling import SAMPLERS, usual_sampler
+    from fewshot_nlp.sampling import SAMPLERS
     from fewshot_nlp.sources import load_rows
     from fewshot_nlp.tasks import TASKS
 
@@ -83,7 +82,7 @@ def make_sampler(card: "DatasetCard", protocol: Protocol) -> "TaskSampler":
         knobs |= {"n_way": protocol.n_way, "labels": protocol.labels}
     elif protocol.n_way is not None or protocol.labels is not None:
         raise FewShotError(f"{card.name} is for {card.task}, without labels; leave --n-way and --label out.")
-    name = usual_sampler(card.task)
+    name = task.sampler
     make = SAMPLERS.get(name)
     known = [key for key in signature(make).parameters if key not in ("dataset", *knobs)]
     for option in protocol.options:

@@ -28,6 +28,7 @@ from fewshot_nlp.pipeline import Pipeline, TaskModel
 from fewshot_nlp.sources import read_rows
 from fewshot_nlp.tasks import TASKS
 from fewshot_nlp.tasks.base import Prediction
+from fewshot_nlp.tasks.defaults import Defaults
 
 Labels = Sequence[str] | Mapping[str, str]
 
@@ -35,19 +36,17 @@ Labels = Sequence[str] | Mapping[str, str]
 class FewShotModel:
     """A task, an encoder and a learner; adapted to a support set by `adapt`.
 
-    Make one with `from_pretrained`.
+    Make one with `from_pretrained`. This class serves every task that is registered; its subclasses add what only one
+    task has.
+
+    Example:
+        >>> model = FewShotModel.from_pretrained(task="classification")  # doctest: +SKIP
+        >>> model.adapt([{"text": "I lost my card", "label": "lost card"}, ...]).predict(["Where is my card?"])
+        ['lost card']
     """
 
-    task_name: ClassVar[str]
-    default_learner: ClassVar[str]
-    default_learner_config: ClassVar[dict[str, Any]] = {}
-    default_task_config: ClassVar[dict[str, Any]] = {}
-    default_encoder: ClassVar[dict[str, Any]] = {}
-    """Learner settings, task options and encoder options that go with the default learner."""
-    bundled_learner_config: ClassVar[dict[str, Any]] = {}
-    """Further learner settings for the model that ships, which is smaller than others."""
-    ships: ClassVar[bool] = False
-    """Whether a meta-trained start for the task ships with the package."""
+    task_name: ClassVar[str] = ""
+    """The task of a subclass; empty for any."""
 
     def __init__(
         self,
@@ -71,6 +70,7 @@ class FewShotModel:
         cls,
         name: str | Path | None = None,
         *,
+        task: str | None = None,
         learner: str | None = None,
         learner_config: Mapping[str, Any] | None = None,
         task_config: Mapping[str, Any] | None = None,
@@ -85,6 +85,7 @@ class FewShotModel:
         Args:
             name: None for the bundled encoder, with the meta-trained adapter that ships for some tasks; a folder
                 or Hub name of an encoder, or of a model that `save_pretrained` or meta-training wrote.
+            task: name of the task; None for the class's own, or the saved model's.
             learner: name of the learner; None for the model's own, or the default, chosen by measurement (see
                 docs/learners.md).
             learner_config: the learner's settings.
@@ -97,12 +98,12 @@ class FewShotModel:
         Raises:
             FewShotError: an unknown learner or setting, or files that are missing, damaged or unsafe.
         """
-        own_start = name is None and cls.ships and adapter is None
-        folder = (
-            shipped_folder(cls.task_name)
-            if own_start
-            else _find_model_folder(name, encoder_options.get("revision"))
-        )
+        task = task or cls.task_name
+        kind = TASKS.get(task) if task else None
+        if kind is not None and kind.ships and name is None and adapter is None:
+            folder: Path | None = shipped_folder(kind.name)
+        else:
+            folder = _find_model_folder(name, encoder_options.get("revision"))
         if folder is not None:
             if adapter or top_layers:
                 raise FewShotError(
@@ -116,10 +117,8 @@ class FewShotModel:
                 "task_config": task_config,
             }
             saved = load(folder, **choice, **encoder_options)
-            if saved.pipeline.task.name != cls.task_name:
-                raise FewShotError(
-                    f"{name} is a model for {saved.pipeline.task.name}, not for {cls.task_name}."
-                )
+            if task and task != saved.pipeline.task.name:
+                raise FewShotError(f"{name} is a model for {saved.pipeline.task.name}, not for {task}.")
             model = cls(
                 saved.pipeline,
                 model=saved.model,
@@ -128,17 +127,26 @@ class FewShotModel:
             )
             model._examples, model._named = read_support(folder / SUPPORT)
             return model
+        if kind is None:
+            raise FewShotError(
+                f"{name or 'The bundled encoder'} is an encoder, which any task can take; pass task=. "
+                f"Known: {', '.join(TASKS.names())}."
+            )
+        usual = Defaults()
         if learner is None:
-            learner = cls.default_learner
-            bundled = cls.bundled_learner_config if name is None else {}
-            learner_config = {**cls.default_learner_config, **bundled, **(learner_config or {})}
-            task_config = {**cls.default_task_config, **(task_config or {})}
-            encoder_options = {**cls.default_encoder, **encoder_options}
-        backbone = BACKBONES[TASKS.get(cls.task_name).backbone]
-        encoder = backbone.from_pretrained(name, **encoder_options)
+            learner = kind.default_learner
+            usual = kind.defaults.get(learner, usual)
+        learner_config = {
+            **usual.learner,
+            **(usual.bundled if name is None else {}),
+            **(learner_config or {}),
+        }
+        encoder = BACKBONES[kind.backbone].from_pretrained(name, **{**usual.encoder, **encoder_options})
         if adapter is not None:
             encoder.attach(adapter, top_layers)
-        return cls(new_pipeline(cls.task_name, task_config or {}, encoder, learner, learner_config))
+        return cls(
+            new_pipeline(kind.name, {**usual.task, **(task_config or {})}, encoder, learner, learner_config)
+        )
 
     @property
     def labels(self) -> list[str]:
@@ -273,6 +281,14 @@ class FewShotModel:
         self.pipeline.learner.grow(self._adapted().adapted.state)
         return self
 
+    def predict(self, inputs: Iterable[Any]) -> list[Any]:
+        """A prediction for each input, in the form that the task gives it (`Task.shown`).
+
+        Raises:
+            FewShotError: a bad input, with its number; or the model is not adapted.
+        """
+        return [self.pipeline.task.shown(p) for p in self._predict(inputs)]
+
     def evaluate(self, rows: Any, *, column_mapping: Mapping[str, str] | None = None) -> dict[str, float]:
         """Scores predictions for labelled rows; the names of the metrics say their definitions.
 
@@ -336,7 +352,7 @@ class FewShotModel:
         return save(folder, self.pipeline, self._model, self.descriptions, self.extra, files)
 
     def _read(self, rows: Any, column_mapping: Mapping[str, str] | None) -> list[Example]:
-        return self.pipeline.task.examples(read_rows(rows, self.task_name, column_mapping))
+        return self.pipeline.task.examples(read_rows(rows, self.pipeline.task.name, column_mapping))
 
     def _adapt(self, examples: list[Example], labels: Labels | None) -> Self:
         task = self.pipeline.task

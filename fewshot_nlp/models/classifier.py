@@ -13,6 +13,8 @@ from fewshot_nlp.models.base import FewShotModel
 class FewShotClassifier(FewShotModel):
     """Classifies texts, or pairs of texts, after a few examples of each label.
 
+    `predict` gives the label of each text; with ``multi_label`` its list of labels, perhaps empty.
+
     The default tunes the encoder's top layers for some seconds; ``learner="stacked_probe"`` leaves it frozen and
     adapts in a fraction of one, a few points lower on most data.
 
@@ -29,8 +31,6 @@ class FewShotClassifier(FewShotModel):
     """
 
     task_name = "classification"
-    default_learner = "contrastive"
-    default_encoder = {"layers": (0.5, -1)}  # noqa: RUF012 - read only
 
     def fit(self, texts: Sequence[Any], labels: Sequence[Any]) -> Self:
         """`adapt` in scikit-learn's manner.
@@ -46,10 +46,6 @@ class FewShotClassifier(FewShotModel):
             inputs = {"text": text} if isinstance(text, str) else {"text": text[0], "text_pair": text[1]}
             rows.append({**inputs, "label": label})
         return self.adapt(rows)
-
-    def predict(self, texts: Iterable[Any]) -> list[Any]:
-        """The label of each text; with ``multi_label`` its list of labels, perhaps empty."""
-        return [p["target"] for p in self._predict(texts)]
 
     def predict_proba(self, texts: Iterable[Any]) -> Float[np.ndarray, "n_texts n_labels"]:
         """Probability of each label (columns in the order of `labels`) for each text."""

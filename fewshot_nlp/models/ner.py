@@ -1,8 +1,5 @@
 """Few-shot named-entity recognition."""
 
-from collections.abc import Iterable
-from typing import Any
-
 from fewshot_nlp.models.base import FewShotModel
 
 
@@ -10,7 +7,7 @@ class FewShotNER(FewShotModel):
     """Finds entities in texts after a few labelled sentences, or after their types' names alone.
 
     Without a name it starts from what ships with the package: an adapter and a head of label names that were trained on
-    general, scientific and intent texts.
+    general, scientific and intent texts. `predict` gives the entities of each text, in order, as `NER.shown` tells.
 
     Example:
         >>> rows = [
@@ -24,14 +21,3 @@ class FewShotNER(FewShotModel):
     """
 
     task_name = "ner"
-    ships = True
-    default_learner = "context_probe"
-    default_task_config = {"scheme": "bio"}  # noqa: RUF012 - read only
-    default_encoder = {"layers": (0.5,)}  # noqa: RUF012
-
-    def predict(self, texts: Iterable[Any]) -> list[list[dict[str, Any]]]:
-        """The entities of each text, in order: type, score in (0, 1], words, and character offsets.
-
-        A text given as a list of words has offsets into those words joined by single spaces.
-        """
-        return [p["entities"] for p in self._predict(texts)]

@@ -19,32 +19,31 @@ class FewShotQA(FewShotModel):
     """
 
     task_name = "question_answering"
-    default_learner = "fine_tune"
-    ships = True
 
-    def predict(self, rows: Iterable[Any], *, top_n: int | None = None) -> list[dict[str, Any]]:
+    def predict(self, inputs: Iterable[Any], *, top_n: int | None = None) -> list[dict[str, Any]]:
         """The answer to each question, its probability, and its character offsets in the context.
 
         Where the context is found not to answer the question, the answer is empty, its offsets are 0, and the score
         is the probability of that.
 
         Args:
-            rows: rows with "question" and "context", or pairs of the two.
+            inputs: rows with "question" and "context", or pairs of the two.
             top_n: adds "n_best", the likeliest answers in order, each with score and offsets, and "no_answer_score".
 
         Raises:
             FewShotError: a bad row, or a ``top_n`` above the task's option ``n_best``.
         """
-        known = self.pipeline.task.options["n_best"]
-        if top_n is not None and not 1 <= top_n <= known:
+        if top_n is None:
+            return super().predict(inputs)
+        task, known = self.pipeline.task, self.pipeline.task.options["n_best"]
+        if not 1 <= top_n <= known:
             raise FewShotError(
                 f"top_n is {top_n}, but must be from 1 to {known}; for more, load the model with "
                 f"task_config={{'n_best': {max(top_n, 1)}}}."
             )
-        keys = ["answer", "score", "start", "end"] + ["no_answer_score"] * (top_n is not None)
         return [
-            {key: p[key] for key in keys} | ({} if top_n is None else {"n_best": p["n_best"][:top_n]})
-            for p in self._predict(rows)
+            {**task.shown(p), "no_answer_score": p["no_answer_score"], "n_best": p["n_best"][:top_n]}
+            for p in self._predict(inputs)
         ]
 
     def show(self, rows: Iterable[Any], left: str = "[", right: str = "]", around: int = 200) -> list[str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.metrics.translation import paired_bootstrap, signatures
@@ -23,27 +23,12 @@ class FewShotTranslator(FewShotModel):
     """
 
     task_name = "translation"
-    default_learner = "fine_tune"
-    default_learner_config: ClassVar[dict[str, Any]] = {"epochs": 5, "folds": 3, "bfloat16": None}
-    bundled_learner_config: ClassVar[dict[str, Any]] = {
-        "scope": "all",
-        "lr": 1e-3,
-        "steps": 50,
-        "max_interpolation": 0.75,
-    }
-    memory_config: ClassVar[dict[str, Any]] = {
-        "k": 8,
-        "metric": "euclidean",
-        "temperature": None,
-        "half": True,
-    }
-    """Settings for ``learner="nearest_neighbour"``, which is kNN-MT."""
 
-    def predict(self, texts: Iterable[str], *, glossary: Mapping[str, str] | None = None) -> list[str]:
+    def predict(self, inputs: Iterable[str], *, glossary: Mapping[str, str] | None = None) -> list[str]:
         """The translation of each text.
 
         Args:
-            texts: texts of the source language, each at most as long as the model's window.
+            inputs: texts of the source language, each at most as long as the model's window.
             glossary: terms of the source language to the words that the translation must have for them, beside the
                 task's own option ``glossary``.
 
@@ -56,7 +41,7 @@ class FewShotTranslator(FewShotModel):
             own: Any = task.options["glossary"]
             task = type(task)(**{**task.options, "glossary": {**own, **checked_glossary(glossary)}})
             model = replace(model, pipeline=replace(self.pipeline, task=task))
-        return [p["target"] for p in self._predict(texts, model)]
+        return [p["target"] for p in self._predict(inputs, model)]
 
     def forgetting(self, rows: Any, *, metric: str = "chrf") -> dict[str, float]:
         """What adapting costs on other text: scores of the model before and after it, by a paired bootstrap.

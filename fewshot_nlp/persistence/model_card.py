@@ -25,59 +25,6 @@ TEMPLATE = Path(__file__).with_name("model_card_template.md")
 
 
 @dataclass(frozen=True)
-class HubTask:
-    """What the Hub and a reader must know of a task.
-
-    Args:
-        title: its name in words.
-        facade: name of the model class.
-        pipeline_tag: the Hub's name for it.
-        rows: labelled rows, as Python code.
-        inputs: a list of inputs to predict on, as Python code.
-    """
-
-    title: str
-    facade: str
-    pipeline_tag: str
-    rows: str
-    inputs: str
-
-
-HUB_TASKS: Mapping[str, HubTask] = {
-    "classification": HubTask(
-        "text classification",
-        "FewShotClassifier",
-        "text-classification",
-        '[{"text": "I lost my card.", "label": "card"}, {"text": "Where is my money?", "label": "money"}]',
-        '["I cannot find my card."]',
-    ),
-    "ner": HubTask(
-        "named-entity recognition",
-        "FewShotNER",
-        "token-classification",
-        '[{"tokens": ["Give", "aspirin"], "ner_tags": ["O", "B-DRUG"]}]',
-        '["Give 20 mg aspirin."]',
-    ),
-    "question_answering": HubTask(
-        "question answering",
-        "FewShotQA",
-        "question-answering",
-        '[{"question": "Who pays?", "context": "The buyer pays.", '
-        '"answers": {"text": ["The buyer"], "answer_start": [0]}}]',
-        '[{"question": "Who sells?", "context": "The owner sells."}]',
-    ),
-    "translation": HubTask(
-        "translation",
-        "FewShotTranslator",
-        "translation",
-        '[{"translation": {"de": "Guten Tag.", "en": "Good day."}}]',
-        '["Guten Morgen."]',
-    ),
-}
-"""All that a card says of one task and not of another; a task that is not here has no tag and no example."""
-
-
-@dataclass(frozen=True)
 class Unadapted:
     """What a card needs to know of a pipeline that is not adapted to any support set.
 
@@ -116,16 +63,14 @@ def model_card(model: Any, name: str) -> str:
     encoder = pipeline.learner.encoder
     scores, measured = read_scores(extra.get("scores") or {})
     sources = read_sources(extra)
-    hub_task = HUB_TASKS.get(pipeline.task.name)
     size = extra.get("support_size")
     environment = Environment(trim_blocks=True, undefined=StrictUndefined, keep_trailing_newline=True)
     environment.filters |= {"cell": _cell, "code": _code, "settings": _settings}
     body = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         name=name,
-        facade=hub_task.facade if hub_task else type(model).__name__,
         task=pipeline.task,
-        hub_task=hub_task,
-        title=hub_task.title if hub_task else pipeline.task.name.replace("_", " "),
+        usage=pipeline.task.usage,
+        title=pipeline.task.usage.title or pipeline.task.name.replace("_", " "),
         learner=pipeline.learner,
         learner_line=_first_line(pipeline.learner),
         encoder=encoder,
@@ -193,8 +138,7 @@ def _metadata(model: Any, name: str, scores: list[Score], sources: list[dict[str
     from huggingface_hub import EvalResult, ModelCardData
 
     pipeline, extra = model.pipeline, model.extra
-    hub_task = HUB_TASKS.get(pipeline.task.name)
-    tag = hub_task.pipeline_tag if hub_task else None
+    tag = pipeline.task.usage.pipeline_tag
     given = extra.get("scores") or {}
     dataset = str(given.get("dataset") or "unknown")
     facts = {key: given[key] for key in ("n_episodes", "n_rows", "seed") if given.get(key) is not None}

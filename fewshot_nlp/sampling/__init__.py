@@ -1,6 +1,6 @@
 """Samplers: from a data set to an addressable stream of episodes (text and ids, never tensors)."""
 
-from fewshot_nlp.sampling.base import SAMPLERS, TaskSampler, episodes, generator, usual_sampler
+from fewshot_nlp.sampling.base import SAMPLERS, TaskSampler, episodes, generator
 from fewshot_nlp.sampling.domain import KShot, MetaSplits, split_classes, split_domains
 from fewshot_nlp.sampling.mixture import Mixture
 from fewshot_nlp.sampling.nway_k2kshot import NWayK2KShot
@@ -18,5 +18,4 @@ __all__ = [
     "generator",
     "split_classes",
     "split_domains",
-    "usual_sampler",
 ]

@@ -33,13 +33,6 @@ class TaskSampler(Protocol):
 SAMPLERS: Registry[Callable[..., TaskSampler]] = Registry("sampler", "fewshot_nlp.sampling")
 """Samplers of one data set by name; each is called as ``SAMPLERS.get(name)(dataset, **knobs)``."""
 
-USUAL = {"classification": "n_way_k_shot", "ner": "n_way_k2k_shot"}
-
-
-def usual_sampler(task: str) -> str:
-    """The name of the sampler that is usual in the literature for a task; ``k_shot`` for tasks without labels."""
-    return USUAL.get(task, "k_shot")
-
 
 def whole(name: str, value: object, least: int) -> None:
     """Checks that a knob is a whole number of at least ``least``.

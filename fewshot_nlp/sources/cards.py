@@ -10,14 +10,8 @@ from typing import Any, TypeVar
 import yaml
 
 from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.tasks import TASKS
 
-TASK_COLUMNS: Mapping[str, tuple[tuple[str, ...], ...]] = {
-    "classification": (("text", "label"),),
-    "ner": (("tokens", "ner_tags"), ("text", "spans")),
-    "question_answering": (("question", "context", "answers"),),
-    "translation": (("translation",),),
-}
-"""For every task, the sets of columns that its rows may have."""
 SHIPPABLE = ("public-domain", "permissive", "share-alike")
 """Licence classes of sets on which weights that ship may be trained."""
 LICENCE_CLASSES = (*SHIPPABLE, "non-commercial", "research", "unclear", "evaluation-only")
@@ -60,7 +54,7 @@ class DatasetCard:
 
     Args:
         name: the file's name without ``.yaml``.
-        task: a task's name, one of `TASK_COLUMNS`.
+        task: a task's name.
         domain: one lower-case word ("medical"); the unit of domain-disjoint splits.
         language: language codes; for translation the source's, then the target's.
         licence: the licence in words, and where it is stated.
@@ -103,7 +97,7 @@ class DatasetCard:
             value = getattr(self, key)
             if not isinstance(value, str) or not value.strip():
                 raise FewShotError(f"{key} is {value!r}, but must be a text that is not empty.")
-        _need_one_of("task", self.task, tuple(TASK_COLUMNS))
+        _need_one_of("task", self.task, tuple(TASKS.names()))
         _need_one_of("licence_class", self.licence_class, LICENCE_CLASSES)
         if not re.fullmatch("[a-z]+", self.domain):
             raise FewShotError(f"domain is {self.domain!r}, but must be one lower-case word.")
@@ -129,7 +123,7 @@ class DatasetCard:
     def _check_columns(self) -> None:
         _need_texts("columns", self.columns)
         named = set(self.columns.values())
-        known = TASK_COLUMNS[self.task]
+        known = TASKS.get(self.task).columns
         if not any(named >= set(columns) for columns in known):
             wanted = " or ".join(", ".join(columns) for columns in known)
             raise FewShotError(f"columns name {', '.join(sorted(named))}; {self.task} needs: {wanted}.")
@@ -146,7 +140,7 @@ class DatasetCard:
     def _check_labels(self) -> None:
         if list(self.labels) != sorted(set(self.labels)):
             raise FewShotError("labels must be sorted, and each be named once.")
-        if bool(self.labels) != (self.task in ("classification", "ner")):
+        if bool(self.labels) != TASKS.get(self.task).has_labels:
             raise FewShotError(
                 f"there are {len(self.labels)} labels, which does not suit the task {self.task}."
             )

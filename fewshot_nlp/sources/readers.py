@@ -12,11 +12,12 @@ from typing import Any
 
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.persistence.disk import atomic_write
-from fewshot_nlp.sources.cards import TASK_COLUMNS, card_names
+from fewshot_nlp.sources.cards import card_names
 from fewshot_nlp.sources.conll import parse_conll, render_conll
 from fewshot_nlp.sources.features import named_rows
 from fewshot_nlp.sources.json_files import parse_lines, parse_list, render_lines
 from fewshot_nlp.sources.tables import JSON_MARK, parse_table, render_table
+from fewshot_nlp.tasks import TASKS
 
 Row = dict[str, Any]
 
@@ -39,8 +40,6 @@ RENDERERS: Mapping[str, Callable[[list[Mapping[str, Any]]], str]] = {
     ".conll": render_conll,
 }
 """What writes a file, by the end of its name."""
-TARGETS = {"label", "ner_tags", "spans", "answers"}
-"""Columns that rows to predict on lack."""
 
 
 def read_rows(
@@ -200,10 +199,8 @@ def _renamed(rows: list[Row], mapping: Mapping[str, str], where: str) -> list[Ro
 
 def _need_inputs(row: Row, task_name: str, where: str) -> None:
     """The first row must have the input columns; the task checks everything else."""
-    known = TASK_COLUMNS.get(task_name)
-    if known is None:
-        return
-    wanted = [[column for column in columns if column not in TARGETS] for columns in known]
+    task = TASKS.get(task_name)
+    wanted = [[name for name in columns if name not in task.target_columns] for columns in task.columns]
     if any(all(column in row for column in columns) for columns in wanted):
         return
     missing = next(column for column in wanted[0] if column not in row)

@@ -11,6 +11,7 @@ from fewshot_nlp.episode import Example, Json, Query, TaskDataset, canonical_jso
 from fewshot_nlp.errors import FewShotError, logger
 from fewshot_nlp.registry import Registry
 from fewshot_nlp.slots import SlotBatch
+from fewshot_nlp.tasks.defaults import Defaults, Usage
 from fewshot_nlp.tokenization.windows import WindowTokenizer
 
 Row = Mapping[str, Any]
@@ -29,14 +30,34 @@ class Task(ABC):
     """
 
     name: ClassVar[str]
-    columns: ClassVar[tuple[str, ...]]
-    """Columns of a row that `example` reads; those in brackets in the documentation may be missing."""
+    columns: ClassVar[tuple[tuple[str, ...], ...]]
+    """The sets of columns that a labelled row may have; the first is the usual one."""
+    target_columns: ClassVar[tuple[str, ...]] = ()
+    """Those of `columns` that rows to predict on lack."""
+    label_column: ClassVar[str | None] = None
+    """The column whose values are label names, which a data set may give as numbers."""
+    word_tags: ClassVar[bool] = False
+    """Whether a target is one tag for each word of "tokens", as CoNLL files hold it."""
     primary_metric: ClassVar[str]
     """The metric by which models of this task are compared; higher is better."""
     has_labels: ClassVar[bool] = True
     """Whether targets are made of a closed set of label names."""
     backbone: ClassVar[str] = "encoder"
     """The kind of model that gives the features: a key of `fewshot_nlp.backbone.BACKBONES`."""
+    sampler: ClassVar[str] = "k_shot"
+    """The sampler that is usual in the literature: a name in `fewshot_nlp.sampling.SAMPLERS`."""
+    usual_ways: ClassVar[int | None] = None
+    """Labels in an episode where nothing else is asked for; None for all."""
+    augmentations: ClassVar[frozenset[str]] = frozenset()
+    """Changes of `fewshot_nlp.training.Augmentation` under which a target stays right."""
+    default_learner: ClassVar[str] = "prototypical"
+    """The learner that is taken where none is named."""
+    defaults: ClassVar[Mapping[str, Defaults]] = {}
+    """A learner's name to its settings for this task, where they differ from the learner's own."""
+    ships: ClassVar[bool] = False
+    """Whether a trained start for the task ships with the package."""
+    usage: ClassVar[Usage] = Usage()
+    """How a model card shows the task."""
 
     def __init_subclass__(cls, *, name: str | None = None, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -143,6 +164,20 @@ class Task(ABC):
     ) -> dict[str, float]:
         """Scores of predicted targets against gold targets, each under a name that says its definition."""
 
+    def shown(self, prediction: Prediction) -> Any:
+        """What `FewShotModel.predict` gives of a prediction."""
+        return prediction["target"]
+
+    def output(self, prediction: Prediction, labels: Sequence[str], row: Row) -> dict[str, Any]:
+        """The columns that a prediction adds to a row, in a file of predictions.
+
+        Args:
+            prediction: for the row.
+            labels: label names that the model predicts, sorted.
+            row: what was predicted on.
+        """
+        return {"predicted": prediction["target"]}
+
     def examples(self, rows: Iterable[Row]) -> list[Example]:
         """Checks rows and brings them to the task's normal form.
 
@@ -157,7 +192,7 @@ class Task(ABC):
             if not isinstance(row, Mapping):
                 raise FewShotError(
                     f"Row {number} is a {type(row).__name__}, but rows are dictionaries with the columns "
-                    f"{', '.join(self.columns)}."
+                    f"{', '.join(self.columns[0])}."
                 )
             try:
                 example = self.example(row)

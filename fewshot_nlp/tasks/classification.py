@@ -1,7 +1,7 @@
 """Text classification: one label, or several, for a text or a pair of texts. A slot is the pooled text."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.metrics.classification import multi_label_scores, single_label_scores
 from fewshot_nlp.slots import SlotBatch
 from fewshot_nlp.tasks.base import Prediction, Row, Task, check_descriptions, need_column, need_text
+from fewshot_nlp.tasks.defaults import Defaults, Usage
 from fewshot_nlp.tokenization.windows import WindowTokenizer
 
 
@@ -27,8 +28,25 @@ class Classification(Task, name="classification"):
         threshold: with ``multi_label``, the probability from which a label is given; in (0, 1).
     """
 
-    columns = ("text", "label")
+    columns = (("text", "label"),)
+    target_columns = ("label",)
+    label_column = "label"
     primary_metric = "accuracy"
+    sampler = "n_way_k_shot"
+    usual_ways = 5
+    augmentations = frozenset({"word_dropout", "paraphrase_rate", "merge_labels"})
+    default_learner = "contrastive"
+    defaults: ClassVar = {"contrastive": Defaults(encoder={"layers": (0.5, -1)})}
+    usage = Usage(
+        title="text classification",
+        pipeline_tag="text-classification",
+        model_class="FewShotClassifier",
+        rows=[
+            {"text": "I lost my card.", "label": "card"},
+            {"text": "Where is my money?", "label": "money"},
+        ],
+        inputs=["I cannot find my card."],
+    )
 
     def __init__(self, *, multi_label: bool = False, threshold: float = 0.5) -> None:
         if not 0 < threshold < 1:
@@ -154,6 +172,14 @@ class Classification(Task, name="classification"):
                 target = batch.classes[int(row.argmax())]
             predictions.append({"target": target, "probabilities": row})
         return predictions
+
+    def output(self, prediction: Prediction, labels: Sequence[str], row: Row) -> dict[str, Any]:
+        """The label and its probability, or the labels and theirs."""
+        named = dict(zip(labels, map(float, prediction["probabilities"]), strict=True))
+        target = prediction["target"]
+        if self.multi_label:
+            return {"predicted": target, "scores": {label: named[label] for label in target}}
+        return {"predicted": target, "score": named[target]}
 
     def metrics(
         self, gold: Sequence[Json], predicted: Sequence[Json], labels: Sequence[str]

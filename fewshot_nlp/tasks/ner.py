@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.metrics.ner import entity_scores
 from fewshot_nlp.slots import SlotBatch
 from fewshot_nlp.tasks.base import Prediction, Row, Task, check_descriptions, need_column, need_text
+from fewshot_nlp.tasks.defaults import Defaults, Usage
 from fewshot_nlp.tasks.tags import (
     Repair,
     check_tags,
@@ -41,8 +42,23 @@ class NER(Task, name="ner"):
         repair: what an ``I-X`` without a ``B-X`` becomes: "begin" makes it a ``B-X``, "error" refuses it.
     """
 
-    columns = ("tokens", "ner_tags")
+    columns = (("tokens", "ner_tags"), ("text", "spans"))
+    target_columns = ("ner_tags", "spans")
+    label_column = "ner_tags"
+    word_tags = True
     primary_metric = "entity_f1_strict_iob2"
+    sampler = "n_way_k2k_shot"
+    augmentations = frozenset({"word_dropout", "mention_replacement", "token_replacement", "merge_labels"})
+    default_learner = "context_probe"
+    defaults: ClassVar = {"context_probe": Defaults(task={"scheme": "bio"}, encoder={"layers": (0.5,)})}
+    ships = True
+    usage = Usage(
+        title="named-entity recognition",
+        pipeline_tag="token-classification",
+        model_class="FewShotNER",
+        rows=[{"tokens": ["Give", "aspirin"], "ner_tags": ["O", "B-DRUG"]}],
+        inputs=["Give 20 mg aspirin."],
+    )
 
     def __init__(
         self,
@@ -243,6 +259,18 @@ class NER(Task, name="ner"):
                     }
                 )
         return {"target": tags, "entities": entities}
+
+    def shown(self, prediction: Prediction) -> Any:
+        """The entities, in order: type, score in (0, 1], words, and character offsets.
+
+        A text given as a list of words has offsets into those words joined by single spaces.
+        """
+        return prediction["entities"]
+
+    def output(self, prediction: Prediction, labels: Sequence[str], row: Row) -> dict[str, Any]:
+        """The entities, and the tags of words that were given as such."""
+        tags = {"predicted_tags": prediction["target"]} if "tokens" in row else {}
+        return {**tags, "entities": prediction["entities"]}
 
     def metrics(
         self, gold: Sequence[Json], predicted: Sequence[Json], labels: Sequence[str]

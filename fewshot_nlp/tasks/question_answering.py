@@ -14,6 +14,7 @@ from fewshot_nlp.metrics.question_answering import span_scores
 from fewshot_nlp.slots import SlotBatch
 from fewshot_nlp.tasks.answers import answer_spans, choose_threshold
 from fewshot_nlp.tasks.base import Prediction, Row, Task, need_column, need_text
+from fewshot_nlp.tasks.defaults import Usage
 from fewshot_nlp.tokenization.windows import Windows, WindowTokenizer, unit_spans
 
 CLASSES = ("start", "end")
@@ -33,9 +34,26 @@ class QuestionAnswering(Task, name="question_answering"):
             always answers.
     """
 
-    columns = ("question", "context", "answers")
+    columns = (("question", "context", "answers"),)
+    target_columns = ("answers",)
     primary_metric = "squad_f1"
     has_labels = False
+    augmentations = frozenset({"word_dropout", "paraphrase_rate"})
+    default_learner = "fine_tune"
+    ships = True
+    usage = Usage(
+        title="question answering",
+        pipeline_tag="question-answering",
+        model_class="FewShotQA",
+        rows=[
+            {
+                "question": "Who pays?",
+                "context": "The buyer pays.",
+                "answers": {"text": ["The buyer"], "answer_start": [0]},
+            }
+        ],
+        inputs=[{"question": "Who sells?", "context": "The owner sells."}],
+    )
 
     def __init__(
         self, *, max_answer_tokens: int = 30, n_best: int = 3, null_threshold: float | None = None
@@ -173,6 +191,14 @@ class QuestionAnswering(Task, name="question_answering"):
             margin = float(np.log(null) - np.log(found[0][2])) if found else np.inf
             predictions.append(_prediction(n_best, null, margin, margin > threshold or not n_best))
         return predictions
+
+    def shown(self, prediction: Prediction) -> Any:
+        """The answer, its probability, and its characters in the context."""
+        return {key: prediction[key] for key in ("answer", "score", "start", "end")}
+
+    def output(self, prediction: Prediction, labels: Sequence[str], row: Row) -> dict[str, Any]:
+        """As `shown`."""
+        return dict(self.shown(prediction))
 
     def metrics(
         self, gold: Sequence[Json], predicted: Sequence[Json], labels: Sequence[str]

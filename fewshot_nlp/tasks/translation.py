@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from fewshot_nlp.errors import FewShotError, logger
 from fewshot_nlp.metrics.translation import corpus_scores
 from fewshot_nlp.slots import SlotBatch
 from fewshot_nlp.tasks.base import Prediction, Row, Task, need_column, need_text
+from fewshot_nlp.tasks.defaults import Defaults, Usage
 
 DEMAND_BONUS = 3.0
 """Added to the log-probability of a glossary term's first token."""
@@ -52,10 +53,28 @@ class Translation(Task, name="translation"):
             languages, where its files have one.
     """
 
-    columns = ("translation",)
+    columns = (("translation",),)
     primary_metric = "chrf"
     has_labels = False
     backbone = "seq2seq"
+    augmentations = frozenset({"paraphrase_rate"})
+    default_learner = "fine_tune"
+    defaults: ClassVar = {
+        "fine_tune": Defaults(
+            learner={"epochs": 5, "folds": 3, "bfloat16": None},
+            bundled={"scope": "all", "lr": 1e-3, "steps": 50, "max_interpolation": 0.75},
+        ),
+        "nearest_neighbour": Defaults(
+            learner={"k": 8, "metric": "euclidean", "temperature": None, "half": True}  # kNN-MT
+        ),
+    }
+    usage = Usage(
+        title="translation",
+        pipeline_tag="translation",
+        model_class="FewShotTranslator",
+        rows=[{"translation": {"de": "Guten Tag.", "en": "Good day."}}],
+        inputs=["Guten Morgen."],
+    )
 
     def __init__(
         self,

@@ -19,20 +19,20 @@ import numpy as np
 from fewshot_nlp.episode import Episode, Example, Json, canonical_json
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.settings import check
-from fewshot_nlp.tasks import Task
+from fewshot_nlp.tasks import TASKS, Task
 from fewshot_nlp.tasks.tags import tag_spans
 
 Paraphrase = Callable[[Sequence[str], int], Sequence[str]]
 """Called with texts and a seed; gives a text for each."""
 
-FITS = {
-    "word_dropout": (("classification", "ner", "question_answering"), "a translation would keep what its source lost"),
-    "mention_replacement": (("ner",), "only words with tags have mentions"),
-    "token_replacement": (("ner",), "only words with tags have others of their tag"),
-    "paraphrase_rate": (("classification", "question_answering", "translation"), "tags belong to words as they stand"),
-    "merge_labels": (("classification", "ner"), "there are no labels to join"),
-}  # fmt: skip
-"""The tasks whose targets stay right under a change, and why others do not."""
+REASONS = {
+    "word_dropout": "a translation would keep what its source lost",
+    "mention_replacement": "only words with tags have mentions",
+    "token_replacement": "only words with tags have others of their tag",
+    "paraphrase_rate": "tags belong to words as they stand",
+    "merge_labels": "there are no labels to join",
+}
+"""Why a change is refused by the tasks whose targets it would make wrong; see `Task.augmentations`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ class Augmentation:
     merge_labels: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in FITS:
+        for name in REASONS:
             check(self, name, 0.0, 1.0)
         if (self.paraphrase is not None) != (self.paraphrase_rate > 0):
             raise FewShotError(
@@ -73,15 +73,16 @@ class Augmentation:
     @property
     def on(self) -> tuple[str, ...]:
         """The rates above 0."""
-        return tuple(name for name in FITS if getattr(self, name) > 0)
+        return tuple(name for name in REASONS if getattr(self, name) > 0)
 
-    def check_fits(self, task: str) -> None:
+    def check_fits(self, task: type[Task] | Task) -> None:
         """Refuses what would make targets of this task wrong, and a hook that is not there."""
         for name in self.on:
-            tasks, why = FITS[name]
-            if task not in tasks:
+            if name not in task.augmentations:
+                fits = [other for other in TASKS.names() if name in TASKS.get(other).augmentations]
                 raise FewShotError(
-                    f"augmentation.{name} does not fit {task}: {why}. It fits: {', '.join(tasks)}; set it to 0."
+                    f"augmentation.{name} does not fit {task.name}: {REASONS[name]}. It fits: {', '.join(fits)}; set "
+                    "it to 0."
                 )
         if self.paraphrase is not None:
             self.hook()
@@ -116,8 +117,8 @@ def augment(episode: Episode, settings: Augmentation, task: Task, seed: int) -> 
     """
     if not settings.on:
         return episode
-    settings.check_fits(task.name)
-    draws = {name: np.random.default_rng([seed, number]) for number, name in enumerate(FITS)}
+    settings.check_fits(task)
+    draws = {name: np.random.default_rng([seed, number]) for number, name in enumerate(REASONS)}
     if settings.merge_labels > draws["merge_labels"].random():
         episode = _merged(episode, task, draws["merge_labels"])
     examples = list(episode.support)

@@ -8,7 +8,7 @@ from typing import Any
 
 from fewshot_nlp.episode import Json, TaskDataset, canonical_json
 from fewshot_nlp.errors import FewShotError, logger
-from fewshot_nlp.sampling import SAMPLERS, Mixture, split_classes, usual_sampler
+from fewshot_nlp.sampling import SAMPLERS, Mixture, split_classes
 from fewshot_nlp.sources import card_names, load_card, load_rows, read_rows
 from fewshot_nlp.tasks import Task
 from fewshot_nlp.training.config import MetaTrainConfig, SamplerSettings, Source
@@ -69,7 +69,7 @@ def make_streams(config: MetaTrainConfig, task: Task) -> Streams:
         config.selection.curriculum,
         config.sampler,
         list(train),
-        lambda settings: _mixture(train, settings, weights, config.temperature, config.seed, task.name),
+        lambda settings: _mixture(train, settings, weights, config.temperature, config.seed, task.sampler),
     )
     stream = SelectedTasks(
         mixtures, config.selection, meta_batch=config.meta_batch, outer_steps=config.outer_steps
@@ -77,7 +77,7 @@ def make_streams(config: MetaTrainConfig, task: Task) -> Streams:
     return Streams(
         train=stream,
         diversity=_diversity(config.selection.diversity_rows, train, stream.shares(config.outer_steps)),
-        val=_mixture(val, val_settings, "uniform", None, config.val_seed, task.name) if val else None,
+        val=_mixture(val, val_settings, "uniform", None, config.val_seed, task.sampler) if val else None,
         fingerprints=fingerprints,
     )
 
@@ -197,11 +197,11 @@ def _mixture(
     weights: Any,
     temperature: float | None,
     seed: int,
-    task_name: str,
+    usual: str,
 ) -> Mixture:
     """One sampler for each source and k_shot; a source's weight is shared out evenly among its k_shots."""
     samplers = {
-        f"{name}/{k}": _sampler(dataset, settings, k, seed, task_name)
+        f"{name}/{k}": _sampler(dataset, settings, k, seed, usual)
         for name, dataset in data.items()
         for k in settings.k_shots
     }
@@ -213,8 +213,8 @@ def _mixture(
     return Mixture(samplers, weights, temperature=temperature, seed=seed)
 
 
-def _sampler(dataset: TaskDataset, settings: SamplerSettings, k: int, seed: int, task_name: str) -> Any:
-    name = settings.name or usual_sampler(task_name)
+def _sampler(dataset: TaskDataset, settings: SamplerSettings, k: int, seed: int, usual: str) -> Any:
+    name = settings.name or usual
     make = SAMPLERS.get(name)
     knobs = [knob for knob in inspect.signature(make).parameters if knob != "dataset"]
     unknown = next((option for option in settings.options if option not in knobs), None)

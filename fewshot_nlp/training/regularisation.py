@@ -272,7 +272,7 @@ def make_regulariser(
     """
     encoder, bottleneck = pipeline.learner.encoder, None
     settings.check_fits(pipeline.task, encoder)
-    augmentation.check_fits(pipeline.task.name)
+    augmentation.check_fits(pipeline.task)
     if settings.information:
         with torch.no_grad():
             features = encoder.features(pipeline.support(first.support, first.label_names))

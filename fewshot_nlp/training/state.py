@@ -10,7 +10,7 @@ from accelerate import Accelerator  # type: ignore[import-untyped]
 from torch import nn
 
 from fewshot_nlp.errors import FewShotError, logger
-from fewshot_nlp.persistence.model_card import HUB_TASKS, Unadapted, model_card
+from fewshot_nlp.persistence.model_card import Unadapted, model_card
 from fewshot_nlp.persistence.storage import save
 from fewshot_nlp.pipeline import Pipeline
 from fewshot_nlp.training.checkpoint import Checkpoint, checkpoints, load_newest, save_checkpoint
@@ -86,9 +86,7 @@ class RunState:
                     "validation": validation,
                 }
             }
-            files = {}
-            if self.pipeline.task.name in HUB_TASKS:
-                files["README.md"] = model_card(Unadapted(self.pipeline, extra), f"{self.folder.name}/{name}")
+            files = {"README.md": model_card(Unadapted(self.pipeline, extra), f"{self.folder.name}/{name}")}
             save(self.folder / name, self.pipeline, extra=extra, files=files)
         self.accelerator.wait_for_everyone()
 

@@ -204,7 +204,7 @@ def replace_text(example: Any, text: str) -> Any:
 def test_what_would_make_targets_wrong_is_refused(task: str, settings: dict[str, Json]) -> None:
     name = list(settings)[-1]
     with pytest.raises(FewShotError, match=rf"^augmentation\.{name} does not fit {task}: .*set it to 0\.$"):
-        Augmentation(**settings).check_fits(task)
+        Augmentation(**settings).check_fits(TASKS.get(task))
 
 
 @pytest.mark.parametrize(
@@ -225,4 +225,4 @@ def test_settings_out_of_range_are_refused(settings: dict[str, Json], told: str)
 @pytest.mark.parametrize("name", ["no_such_module:f", "json:no_such", "nonsense", ":f"])
 def test_hook_that_is_not_there_is_named(name: str) -> None:
     with pytest.raises(FewShotError, match=r"cannot be imported.*'module:function'"):
-        Augmentation(paraphrase=name, paraphrase_rate=0.1).check_fits("classification")
+        Augmentation(paraphrase=name, paraphrase_rate=0.1).check_fits(TASKS.get("classification"))

@@ -423,12 +423,16 @@ class TestDemo:
     ) -> None:
         from conftest import make_tiny_encoder
 
-        from fewshot_nlp import FewShotQA, FewShotTranslator
         from fewshot_nlp.demo import run_demo
+        from fewshot_nlp.tasks import TASKS
+        from fewshot_nlp.tasks.defaults import Defaults
 
-        monkeypatch.setattr(FewShotQA, "default_learner_config", {"steps": 2, "batch_size": 2})
-        monkeypatch.setattr(FewShotTranslator, "default_learner_config", {"folds": 0})
-        monkeypatch.setattr(FewShotTranslator, "bundled_learner_config", {"steps": 2, "batch_size": 2})
+        few = {"steps": 2, "batch_size": 2}
+        for task, quick in (
+            ("question_answering", Defaults(learner=few)),
+            ("translation", Defaults(learner={"folds": 0}, bundled=few)),
+        ):
+            monkeypatch.setattr(TASKS.get(task), "defaults", {"fine_tune": quick})
 
         encoder = make_tiny_encoder(
             tmp_path / "tiny", window=256
