@@ -1,53 +1,92 @@
 """The command line: ``fewshot-nlp``.
 
-One file for each group of commands. Whatever is slow to import is imported inside a command, so that
-``fewshot-nlp --help`` answers at once.
+A command is a function: its signature gives the options, its docstring the help. Whatever is slow to import is imported
+inside a command, so that ``fewshot-nlp --help`` answers at once.
 """
 
-import typer
+import sys
+from collections.abc import Callable, Sequence
+from inspect import Parameter, getdoc, signature
+from typing import Any
+
+from jsonargparse import ArgumentError, ArgumentParser
 
 import fewshot_nlp
 from fewshot_nlp.cli import adapting, episodic, listing, running
-from fewshot_nlp.cli.console import OneLineErrors, quieten
+from fewshot_nlp.cli.console import errors_in_one_line, quieten
+from fewshot_nlp.errors import FewShotError
 
-app = typer.Typer(
-    cls=OneLineErrors,
-    help="Adapt Hugging Face models to a new text task from a handful of examples.",
-    epilog="Every mistake in an argument or a file is one line on stderr and exit code 2.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+COMMANDS: tuple[Callable[..., None], ...] = (
+    adapting.adapt,
+    adapting.predict,
+    adapting.push,
+    episodic.evaluate,
+    episodic.episodes,
+    running.train,
+    running.demo,
+    listing.learners,
+    listing.tasks,
+    listing.cards,
 )
-app.command("adapt")(adapting.adapt)
-app.command("predict")(adapting.predict)
-app.command("push")(adapting.push)
-app.command("evaluate")(episodic.evaluate)
-app.command("episodes")(episodic.episodes)
-app.command("train", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
-    running.train
-)
-app.command("demo")(running.demo)
-app.command("learners")(listing.learners)
-app.command("cards")(listing.cards)
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"fewshot-nlp {fewshot_nlp.__version__}")
-        raise typer.Exit
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs a command and exits.
 
-
-@app.callback()
-def _options(
-    version: bool = typer.Option(
-        False, "--version", callback=_version, is_eager=True, help="Print the version."
-    ),
-) -> None:
-    pass
-
-
-def main() -> None:
-    """Runs the command line and exits."""
+    Args:
+        arguments: what follows the program's name; None for the process's own.
+    """
     quieten()
-    app(prog_name="fewshot-nlp")
+    with errors_in_one_line():
+        given = [_spelled(a) for a in (sys.argv[1:] if arguments is None else arguments)] or ["--help"]
+        if (
+            given[0] == "train"
+        ):  # its settings are too many, and too slow to import, for a parser of all commands
+            running.train(*given[1:])
+        else:
+            name, options = _parse(given)
+            next(command for command in COMMANDS if command.__name__ == name)(**options)
+    sys.exit(0)
+
+
+def _parse(given: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """The command that is named, and its options."""
+    parser = ArgumentParser(
+        prog="fewshot-nlp",
+        description="Adapt Hugging Face models to a new text task from a handful of examples.",
+        epilog="Every mistake in an argument or a file is one line on stderr and exit code 2.",
+        version=fewshot_nlp.__version__,
+        exit_on_error=False,
+    )
+    subcommands = parser.add_subcommands()
+    for command in COMMANDS:
+        about = (getdoc(command) or "").split("Args:")[0].strip()
+        subcommands.add_subcommand(command.__name__, _parser_of(command, about), help=about.split("\n")[0])
+    try:
+        parsed = parser.parse_args(list(given))
+    except ArgumentError as error:
+        raise FewShotError(
+            str(error).replace("<class 'dict'>", "mapping, as in --option.name value")
+        ) from error
+    return parsed.subcommand, parsed[parsed.subcommand].as_dict()
+
+
+def _parser_of(command: Callable[..., None], about: str) -> ArgumentParser:
+    """Options of a command, one for each keyword; a parameter before the ``*`` may be given without its name."""
+    parser = ArgumentParser(description=about, exit_on_error=False)
+    unnamed = [
+        n for n, p in signature(command).parameters.items() if p.kind is Parameter.POSITIONAL_OR_KEYWORD
+    ]
+    for name in unnamed:
+        parser.add_argument(name, nargs="?", help="Only this one.")
+    parser.add_function_arguments(command, as_group=False, skip=set(unnamed))
+    for action in parser._actions:
+        if getattr(action, "_typehint", None) is bool:  # --json, instead of --json true
+            action.nargs, action.const, action.metavar = "?", True, None
+    return parser
+
+
+def _spelled(argument: str) -> str:
+    """An option's name with "_", also where it was given with "-"; what follows "." or "=" stays."""
+    name = argument.split("=")[0].split(".")[0]
+    return "--" + name[2:].replace("-", "_") + argument[len(name) :] if name.startswith("--") else argument

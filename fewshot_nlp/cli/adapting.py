@@ -2,123 +2,118 @@
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
-import typer
-
-from fewshot_nlp.cli.arguments import facade, load_model, load_saved, pairs, read_labels, settings
-from fewshot_nlp.cli.console import print_json, say, stdout_is_ours
-from fewshot_nlp.cli.files import check_output, output_rows, queries, read_inputs, write_output
+from fewshot_nlp.cli.console import answer, answer_json, say, stdout_is_ours
+from fewshot_nlp.cli.files import (
+    NOTHING,
+    STANDARD,
+    check_output,
+    output_rows,
+    read_inputs,
+    read_labels,
+    write_output,
+)
 from fewshot_nlp.errors import FewShotError
-
-Mapping = Annotated[
-    list[str] | None, typer.Option(help="Your column's name=ours (utterance=text); may be repeated.")
-]
-Model = Annotated[str, typer.Option(help="Folder that `adapt` wrote, or a Hub name.")]
 
 
 def adapt(
-    task: Annotated[str, typer.Option(help="classification, ner, question_answering or translation.")],
-    data: Annotated[str, typer.Option(help="Labelled rows: JSONL, JSON, CSV, TSV or CoNLL.")],
-    out: Annotated[Path, typer.Option(help="Folder for the model; an earlier model there is replaced.")],
-    encoder: Annotated[
-        str | None,
-        typer.Option(
-            help="Encoder or meta-trained model: a folder or Hub name. [default: the bundled encoder]"
-        ),
-    ] = None,
-    learner: Annotated[
-        str | None, typer.Option(help="One of `fewshot-nlp learners`. [default: the task's default]")
-    ] = None,
-    learner_config: Annotated[
-        list[str] | None, typer.Option(help="Setting of the learner, name=value; may be repeated.")
-    ] = None,
-    task_config: Annotated[
-        list[str] | None,
-        typer.Option(help="Option of the task, name=value (multi_label=true); may be repeated."),
-    ] = None,
-    column_mapping: Mapping = None,
-    labels: Annotated[
-        Path | None, typer.Option(help="YAML or JSON: a list of labels, or labels with descriptions.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    *,
+    task: str,
+    data: str,
+    out: Path,
+    encoder: str | None = None,
+    learner: str | None = None,
+    learner_config: dict[str, Any] = NOTHING,
+    task_config: dict[str, Any] = NOTHING,
+    column_mapping: dict[str, str] = NOTHING,
+    labels: str | None = None,
+    json: bool = False,
 ) -> None:
-    """Adapts a model to labelled rows and saves it."""
+    """Adapts a model to labelled rows and saves it.
+
+    Args:
+        task: One of `fewshot-nlp tasks`.
+        data: Labelled rows: JSONL, JSON, CSV, TSV or CoNLL.
+        out: Folder for the model; an earlier model there is replaced.
+        encoder: Encoder or meta-trained model, a folder or Hub name; else what ships with the package.
+        learner: One of `fewshot-nlp learners`; else the task's default.
+        learner_config: Settings of the learner, as in `--learner_config.k 2`.
+        task_config: Options of the task, as in `--task_config.multi_label true`.
+        column_mapping: Your columns' names to the task's, as in `--column_mapping.utterance text`.
+        labels: All labels: `[a, b]`, `{a: what it is}`, or a YAML or JSON file of either.
+        json: Print one JSON object and nothing else.
+    """
+    from fewshot_nlp.models import FewShotModel
     from fewshot_nlp.sources import read_rows
 
-    kind = facade(task)
     with stdout_is_ours():
-        words = None if labels is None else read_labels(labels, task)
-        rows = read_rows(data, task, pairs(column_mapping or (), "--column-mapping"))
-        model = kind.from_pretrained(
-            encoder,
-            learner=learner,
-            learner_config=settings(learner_config or (), "--learner-config"),
-            task_config=settings(task_config or (), "--task-config"),
+        words = None if labels is None else read_labels(labels)
+        rows = read_rows(data, task, column_mapping)
+        model = FewShotModel.from_pretrained(
+            encoder, task=task, learner=learner, learner_config=learner_config, task_config=task_config
         )
         begin = time.perf_counter()
         model.adapt(rows, words)
         seconds = time.perf_counter() - begin
         folder = model.save_pretrained(out)
+    name = model.pipeline.learner.name
     result = {
         "folder": str(folder),
         "task": task,
-        "learner": model.pipeline.learner.name,
+        "learner": name,
         "n_rows": len(rows),
         "labels": model.labels,
-        "seconds": round(seconds, 3),
     }
-    if as_json:
-        print_json(result)
+    if json:
+        answer_json({**result, "seconds": round(seconds, 3)})
         return
     labelled = f"; {len(model.labels)} labels: {', '.join(model.labels)}" if model.labels else ""
-    typer.echo(
-        f"{result['learner']} adapted to {len(rows)} rows in {seconds:.1f} s{labelled}\nsaved to {folder}"
-    )
+    answer(f"{name} adapted to {len(rows)} rows in {seconds:.1f} s{labelled}\nsaved to {folder}")
 
 
 def predict(
-    model: Model,
-    source: Annotated[
-        str,
-        typer.Option(
-            "--input", help="Texts: .txt (one a line), JSONL, CSV, TSV, CoNLL; or - for standard input."
-        ),
-    ],
-    out: Annotated[
-        str,
-        typer.Option(
-            help="File for the predictions: .jsonl, .csv, .tsv, .conll (ner); or - for JSONL on stdout."
-        ),
-    ] = "-",
-    column_mapping: Mapping = None,
+    *,
+    model: str,
+    input: str,
+    out: str = STANDARD,
+    column_mapping: dict[str, str] = NOTHING,
 ) -> None:
-    """Predicts for every text of a file; the input's columns stay, the prediction's are added."""
+    """Predicts for every text of a file; the input's columns stay, the prediction's are added.
+
+    Args:
+        model: Folder that `adapt` wrote, or a Hub name.
+        input: Texts: .txt (one a line), JSONL, CSV, TSV, CoNLL; or - for standard input.
+        out: File for the predictions: .jsonl, .csv, .tsv, .conll (tags of words); or - for JSONL on stdout.
+        column_mapping: Your columns' names to the task's, as in `--column_mapping.utterance text`.
+    """
+    from fewshot_nlp.models import FewShotModel
+
     with stdout_is_ours():
-        saved = load_saved(model)
-        task, adapted = saved.pipeline.task, saved.model or saved.pipeline.unadapted()
-        if adapted is None:
+        loaded = FewShotModel.from_pretrained(model)
+        task = loaded.pipeline.task
+        if not loaded.is_adapted and loaded.pipeline.unadapted() is None:
             raise FewShotError(
                 f"{model} is meta-trained, but not adapted; run `fewshot-nlp adapt --encoder {model}`."
             )
-        check_output(out, task.name)
-        rows = read_inputs(source, task.name, pairs(column_mapping or (), "--column-mapping"))
-        inputs = queries(task, rows)
-        predictions = adapted.predict(inputs, progress=True)
-        result = output_rows(out, task.name, adapted.labels, rows, inputs, predictions)
+        check_output(out, task)
+        rows = read_inputs(input, task, column_mapping)
+        result = output_rows(out, task, loaded.labels, rows, loaded.predictions(rows))
     write_output(out, result)
-    if out != "-":
+    if out != STANDARD:
         say(f"{len(result)} predictions in {out}")
 
 
-def push(
-    model: Model,
-    repo: Annotated[str, typer.Option(help="Repository on the Hub: user/name.")],
-    private: Annotated[bool, typer.Option(help="Make a new repository private.")] = False,
-) -> None:
-    """Uploads a model with its card to the Hugging Face Hub."""
-    if repo.count("/") != 1 or not all(repo.split("/")):
-        raise FewShotError(f"--repo is {repo!r}, but must look like 'user/name'.")
+def push(*, model: str, repo: str, private: bool = False) -> None:
+    """Uploads a model with its card to the Hugging Face Hub.
+
+    Args:
+        model: Folder that `adapt` wrote.
+        repo: Repository on the Hub, user/name.
+        private: Make a new repository private.
+    """
+    from fewshot_nlp.models import FewShotModel
+
     with stdout_is_ours():
-        address = load_model(model).push_to_hub(repo, private=private)
-    typer.echo(address)
+        address = FewShotModel.from_pretrained(model).push_to_hub(repo, private=private)
+    answer(address)

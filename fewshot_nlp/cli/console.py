@@ -8,9 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
-import typer
-from typer.core import TyperGroup
-
 from fewshot_nlp.errors import FewShotError
 
 USAGE = 2
@@ -20,44 +17,46 @@ BROKEN_PIPE = 141
 """128 + SIGPIPE."""
 
 
-class OneLineErrors(TyperGroup):
+@contextmanager
+def errors_in_one_line() -> Iterator[None]:
     """Turns whatever a user can cause into one line on stderr and an exit code; bugs keep their traceback."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Runs the command."""
-        try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()
-        except FewShotError as error:
-            fail(str(error))
-        except BrokenPipeError:
-            # What is still buffered would fail again when the interpreter ends.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(BROKEN_PIPE) from None
-        except OSError as error:
-            if error.filename is None:
-                raise
-            fail(f"{error.filename}: {error.strerror}.")
-        except KeyboardInterrupt:
-            typer.echo("Interrupted.", err=True)
-            raise typer.Exit(INTERRUPTED) from None
-        return result
+    try:
+        yield
+        sys.stdout.flush()
+    except FewShotError as error:
+        fail(str(error), USAGE)
+    except BrokenPipeError:
+        # What is still buffered would fail again when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(BROKEN_PIPE)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        fail(f"{error.filename}: {error.strerror}.", USAGE)
+    except KeyboardInterrupt:
+        say("Interrupted.")
+        sys.exit(INTERRUPTED)
 
 
-def fail(message: str) -> None:
-    """Says what is wrong, on one line, and ends the command with code 2."""
-    typer.echo("Error: " + " ".join(message.split()), err=True)
-    raise typer.Exit(USAGE) from None
+def fail(message: str, code: int) -> None:
+    """Says what is wrong, on one line, and ends the command."""
+    say("Error: " + " ".join(message.split()))
+    sys.exit(code)
 
 
 def say(message: str) -> None:
     """Tells something that is not the result."""
-    typer.echo(message, err=True)
+    sys.stderr.write(message + "\n")
 
 
-def print_json(value: Any) -> None:
-    """Prints a value as JSON on one line."""
-    typer.echo(json.dumps(value, ensure_ascii=False, allow_nan=False))
+def answer(text: str) -> None:
+    """Writes a line of the result."""
+    sys.stdout.write(text + "\n")
+
+
+def answer_json(value: Any) -> None:
+    """Writes the result as JSON on one line."""
+    answer(json.dumps(value, ensure_ascii=False, allow_nan=False))
 
 
 @contextmanager

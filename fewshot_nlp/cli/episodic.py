@@ -1,194 +1,182 @@
 """Commands over episodes: export them, and evaluate learners on them."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
+from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-import typer
-
-from fewshot_nlp.cli.arguments import facade, load_model, pairs, settings
-from fewshot_nlp.cli.console import print_json, say, stdout_is_ours
-from fewshot_nlp.cli.protocol import Protocol, choose_split, choose_ways, make_sampler
+from fewshot_nlp.cli.console import answer, answer_json, say, stdout_is_ours
+from fewshot_nlp.cli.files import NOTHING, read_labels
 from fewshot_nlp.errors import FewShotError
 
 if TYPE_CHECKING:
     from fewshot_nlp.episode import Episode
     from fewshot_nlp.evaluator import Report
-    from fewshot_nlp.models.base import FewShotModel
-    from fewshot_nlp.sources import DatasetCard
+    from fewshot_nlp.models import FewShotModel
+    from fewshot_nlp.sampling import TaskSampler
 
-Maker = Callable[[str], "FewShotModel"]
-"""From a task's name to the model to evaluate."""
-Ways = Annotated[
-    str | None,
-    typer.Option(help="Labels in an episode: a number, or 'all'. [default: 5 for classification, else all]"),
-]
-Shots = Annotated[
-    int,
-    typer.Option(help="Support rows of each label; for ner mentions, to twice as many; without labels rows."),
-]
-Queries = Annotated[int, typer.Option(help="Query set, in the unit of --k-shot.")]
-Labels = Annotated[
-    list[str] | None, typer.Option("--label", help="Label to draw from; may be repeated. [default: all]")
-]
-SamplerConfig = Annotated[
-    list[str] | None, typer.Option(help="Further knob of the sampler (ner: query=rows); may be repeated.")
-]
-Seed = Annotated[int, typer.Option(help="Other seeds give other episodes.")]
+Ways = int | Literal["all"] | None
 
 
 def episodes(
-    card: Annotated[str, typer.Option(help="Data set, one of `fewshot-nlp cards`.")],
-    out: Annotated[Path, typer.Option(help="File to write, JSON lines; a manifest is written beside it.")],
-    split: Annotated[str, typer.Option(help="Split of the data set.")] = "train",
+    *,
+    card: str,
+    out: Path,
+    split: str = "train",
     n_way: Ways = None,
-    k_shot: Shots = 5,
-    n_query: Queries = 10,
-    number: Annotated[int, typer.Option("--episodes", help="How many.")] = 600,
-    seed: Seed = 0,
-    label: Labels = None,
-    sampler_config: SamplerConfig = None,
+    k_shot: int = 5,
+    n_query: int = 10,
+    episodes: int = 600,
+    seed: int = 0,
+    labels: str | None = None,
+    sampler_config: dict[str, Any] = NOTHING,
 ) -> None:
-    """Draws episodes from a data set and writes them to a file, with its SHA-256."""
+    """Draws episodes from a data set and writes them to a file, with its SHA-256.
+
+    Args:
+        card: Data set, one of `fewshot-nlp cards`.
+        out: File to write, JSON lines; a manifest is written beside it.
+        split: Split of the data set.
+        n_way: Labels in an episode, or "all"; else what is usual for the task.
+        k_shot: Support rows of each label; mentions of each type, to twice as many; without labels rows.
+        n_query: Query set, in the unit of k_shot.
+        episodes: How many.
+        seed: Other seeds give other episodes.
+        labels: Labels to draw from, [a, b], or a YAML or JSON file of them; else all.
+        sampler_config: Further settings of the sampler, as in `--sampler_config.query rows`.
+    """
     from tqdm import tqdm
 
     from fewshot_nlp.episode import write_episodes
     from fewshot_nlp.sampling import episodes as stream
-    from fewshot_nlp.sources import load_card
 
-    found = load_card(card)
-    protocol = Protocol(
-        card=card,
-        split=split,
-        k_shot=k_shot,
-        n_query=n_query,
-        n_episodes=number,
-        seed=seed,
-        n_way=choose_ways(found, n_way, len(label or ())),
-        labels=tuple(label) if label else None,
-        options=settings(sampler_config or (), "--sampler-config"),
-    )
-    sampler = make_sampler(found, protocol)
-    with tqdm(stream(sampler), total=number, delay=2, unit=" episodes", leave=False) as bar:
+    knobs = {"k_shot": k_shot, "n_query": n_query, "n_episodes": episodes, "seed": seed}
+    sampler, protocol = _draw(card, split, n_way, labels, knobs, sampler_config)
+    with tqdm(stream(sampler), total=episodes, delay=2, unit=" episodes", leave=False) as bar:
         digest = write_episodes(out, bar)
-    typer.echo(f"{number} episodes of {card} ({split}) in {out}\nsha256 {digest}")
+    answer(f"{episodes} episodes of {card} ({protocol['split']}) in {out}\nsha256 {digest}")
 
 
 def evaluate(
-    card: Annotated[str | None, typer.Option(help="Data set to draw episodes from.")] = None,
-    episodes_file: Annotated[
-        Path | None, typer.Option(help="File of episodes, instead of --card; its manifest is checked.")
-    ] = None,
-    data: Annotated[
-        str | None, typer.Option(help="Labelled rows to score --model on as it is, instead of episodes.")
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="Saved model: a folder or Hub name. With episodes, its learner is adapted to each."
-        ),
-    ] = None,
-    encoder: Annotated[
-        str | None, typer.Option(help="Encoder: a folder or Hub name. [default: the bundled one]")
-    ] = None,
-    learner: Annotated[
-        str | None, typer.Option(help="One of `fewshot-nlp learners`. [default: the task's default]")
-    ] = None,
-    learner_config: Annotated[
-        list[str] | None, typer.Option(help="Setting of the learner, name=value; may be repeated.")
-    ] = None,
-    task_config: Annotated[
-        list[str] | None, typer.Option(help="Option of the task, name=value; may be repeated.")
-    ] = None,
-    column_mapping: Annotated[
-        list[str] | None, typer.Option(help="With --data: your column=ours; may be repeated.")
-    ] = None,
-    split: Annotated[
-        str | None, typer.Option(help="Split of --card. [default: test, else the last one]")
-    ] = None,
+    *,
+    card: str | None = None,
+    episodes_file: Path | None = None,
+    data: str | None = None,
+    model: str | None = None,
+    encoder: str | None = None,
+    learner: str | None = None,
+    learner_config: dict[str, Any] = NOTHING,
+    task_config: dict[str, Any] = NOTHING,
+    column_mapping: dict[str, str] = NOTHING,
+    split: str | None = None,
     n_way: Ways = None,
-    k_shot: Shots = 5,
-    n_query: Queries = 10,
-    number: Annotated[
-        int | None,
-        typer.Option("--episodes", help="How many. [default: 20 of --card, all of --episodes-file]", min=1),
-    ] = None,
-    seed: Seed = 0,
-    label: Labels = None,
-    sampler_config: SamplerConfig = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Write each episode's scores here, JSON lines; an unfinished run goes on."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    k_shot: int = 5,
+    n_query: int = 10,
+    episodes: int | None = None,
+    seed: int = 0,
+    labels: str | None = None,
+    sampler_config: dict[str, Any] = NOTHING,
+    out: Path | None = None,
+    json: bool = False,
 ) -> None:
-    """Scores a learner on episodes (mean, 95 % interval), or a saved model on held-out rows."""
-    given = [
-        o
-        for o, v in (("--card", card), ("--episodes-file", episodes_file), ("--data", data))
-        if v is not None
-    ]
-    if len(given) != 1:
+    """Scores a learner on episodes (mean, 95 % interval), or a saved model on held-out rows.
+
+    Args:
+        card: Data set to draw episodes from, one of `fewshot-nlp cards`.
+        episodes_file: File of episodes, instead of a card; its manifest is checked.
+        data: Labelled rows to score the model on as it is, instead of episodes.
+        model: Saved model, a folder or Hub name; with episodes, its learner is adapted to each.
+        encoder: Encoder, a folder or Hub name; else what ships with the package.
+        learner: One of `fewshot-nlp learners`; else the task's default.
+        learner_config: Settings of the learner, as in `--learner_config.k 2`.
+        task_config: Options of the task, as in `--task_config.multi_label true`.
+        column_mapping: With data: your columns' names to the task's, as in `--column_mapping.utterance text`.
+        split: Split of the card; else "test", or the last one.
+        n_way: Labels in an episode, or "all"; else what is usual for the task.
+        k_shot: Support rows of each label; mentions of each type, to twice as many; without labels rows.
+        n_query: Query set, in the unit of k_shot.
+        episodes: How many; else 20 of a card, all of a file.
+        seed: Other seeds give other episodes.
+        labels: Labels to draw from, [a, b], or a YAML or JSON file of them; else all.
+        sampler_config: Further settings of the sampler, as in `--sampler_config.query rows`.
+        out: Write each episode's scores here, JSON lines; an unfinished run goes on.
+        json: Print one JSON object and nothing else.
+    """
+    given = {"--card": card, "--episodes_file": episodes_file, "--data": data}
+    named = [option for option, value in given.items() if value is not None]
+    if len(named) != 1:
         raise FewShotError(
-            f"Give one of --card, --episodes-file and --data; given: {', '.join(given) or 'none'}."
+            f"Give one of --card, --episodes_file and --data; given: {', '.join(named) or 'none'}."
         )
-    if model is not None and (encoder or learner or learner_config or task_config):
+    own = {
+        "learner": learner,
+        "learner_config": learner_config,
+        "task_config": task_config,
+    }
+    if model is not None and (encoder or any(own.values())):
         raise FewShotError("--model has its own encoder, learner and settings; leave these options out.")
-    if data is not None:
-        if model is None:
-            raise FewShotError("--data is scored with --model; name a folder that `fewshot-nlp adapt` wrote.")
-        with stdout_is_ours():
-            result = _held_out(load_model(model), data, pairs(column_mapping or (), "--column-mapping"))
-        _write_held_out({"model": model, "data": data, **result}, out, as_json)
-        return
-
-    def made(task: str) -> "FewShotModel":
-        if model is not None:
-            return load_model(model)
-        return facade(task).from_pretrained(
-            encoder,
-            learner=learner,
-            learner_config=settings(learner_config or (), "--learner-config"),
-            task_config=settings(task_config or (), "--task-config"),
-        )
-
-    from fewshot_nlp.sources import load_card
-
     begin = time.perf_counter()
+    if data is not None:
+        with stdout_is_ours():
+            scored = _held_out(model, data, column_mapping)
+        _print_scores(scored, out, json)
+        return
+    knobs = {"k_shot": k_shot, "n_query": n_query, "n_episodes": episodes or 20, "seed": seed}
     with stdout_is_ours():
+        found: Any
         if card is not None:
-            found = load_card(card)
-            asked = Protocol(
-                card=card,
-                split=choose_split(found, split),
-                k_shot=k_shot,
-                n_query=n_query,
-                n_episodes=number or 20,
-                seed=seed,
-                n_way=choose_ways(found, n_way, len(label or ())),
-                labels=tuple(label) if label else None,
-                options=settings(sampler_config or (), "--sampler-config"),
-            )
-            report, protocol = _on_card(found, asked, made, out)
+            from fewshot_nlp.sampling import episodes as stream
+
+            sampler, protocol = _draw(card, split, n_way, labels, knobs, sampler_config)
+            found, number = stream(sampler), len(sampler)
         else:
-            report, protocol = _on_file(Path(str(episodes_file)), number, seed, made, out)
-    _print_report(report, protocol, time.perf_counter() - begin, as_json)
+            found, protocol = _from_file(Path(str(episodes_file)), episodes)
+            number = episodes or len(found)
+        report = _run(_model(model or encoder, protocol["task"], **own), found, number, seed, out)
+    _print_report(report, protocol, time.perf_counter() - begin, json)
 
 
-def _on_card(
-    card: "DatasetCard", asked: Protocol, made: Maker, out: Path | None
-) -> tuple["Report", dict[str, Any]]:
-    from fewshot_nlp.sampling import episodes as stream
+def _draw(
+    card: str,
+    split: str | None,
+    n_way: Ways,
+    labels: str | None,
+    knobs: Mapping[str, int],
+    options: Mapping[str, Any],
+) -> "tuple[TaskSampler, dict[str, Any]]":
+    """The sampler of a card's task over the rows of a split, and what it was made from."""
+    from fewshot_nlp.sampling import SAMPLERS
+    from fewshot_nlp.sources import load_card, load_rows
+    from fewshot_nlp.tasks import TASKS
 
-    sampler = make_sampler(card, asked)
-    report = _run(made(card.task), stream(sampler), asked.n_episodes, asked.seed, out)
-    return report, asked.to_json(sampler)
+    found = load_card(card)
+    kind = TASKS.get(found.task)
+    split = split or ("test" if "test" in found.splits else list(found.splits)[-1])
+    names = None if labels is None else tuple(read_labels(labels))
+    ways = None if n_way == "all" else n_way
+    if n_way is None and kind.usual_ways is not None:
+        ways = min(kind.usual_ways, len(names or found.labels))
+    if not kind.has_labels and (n_way is not None or names is not None):
+        raise FewShotError(f"{card} is for {kind.name}, without labels; leave --n_way and --labels out.")
+    chosen: dict[str, Any] = {"n_way": ways, "labels": names} if kind.has_labels else {}
+    make = SAMPLERS.get(kind.sampler)
+    known = [key for key in signature(make).parameters if key not in ("dataset", *knobs, *chosen)]
+    odd = next((option for option in options if option not in known), None)
+    if odd is not None:
+        raise FewShotError(
+            f"The sampler {kind.sampler} has no option {odd!r}. It has: {', '.join(known) or 'none'}."
+        )
+    rows = load_rows(card, split)
+    task = kind.of_languages(found.language)
+    dataset = task.dataset(rows, card, found.domain, group_column=found.group_column)
+    shown = {"n_way": "all" if ways is None else ways, "labels": names}
+    protocol = {"card": card, "task": kind.name, "split": split, **knobs, **shown, "options": dict(options)}
+    return make(dataset, **knobs, **chosen, **options), {**protocol, "sampler": kind.sampler}
 
 
-def _on_file(
-    path: Path, number: int | None, seed: int, made: Maker, out: Path | None
-) -> tuple["Report", dict[str, Any]]:
+def _from_file(path: Path, number: int | None) -> "tuple[list[Episode], dict[str, Any]]":
+    """The episodes of a file, and where they are from."""
     from fewshot_nlp.episode import read_episodes
 
     found, digest = read_episodes(path)
@@ -199,12 +187,17 @@ def _on_file(
         )
     if number is not None and number > len(found):
         raise FewShotError(f"{path} has {len(found)} episodes, fewer than --episodes {number}.")
-    report = _run(made(tasks[0]), found, number or len(found), seed, out)
-    return report, {"episodes_file": str(path), "sha256": digest}
+    return found, {"episodes_file": str(path), "task": tasks[0], "sha256": digest}
+
+
+def _model(name: str | None, task: str | None, **own: Any) -> "FewShotModel":
+    from fewshot_nlp.models import FewShotModel
+
+    return FewShotModel.from_pretrained(name, task=task, **own)
 
 
 def _run(
-    model: "FewShotModel", found: Iterable["Episode"], number: int, seed: int, out: Path | None
+    model: "FewShotModel", found: "Iterable[Episode]", number: int, seed: int, out: Path | None
 ) -> "Report":
     from fewshot_nlp.evaluator import evaluate_episodes
 
@@ -218,10 +211,10 @@ def _run(
         raise
 
 
-def _print_report(report: "Report", protocol: dict[str, Any], seconds: float, as_json: bool) -> None:
+def _print_report(report: "Report", protocol: dict[str, Any], seconds: float, json: bool) -> None:
     metrics = {name: {"mean": mean, "ci95": report.ci95[name]} for name, mean in report.mean.items()}
-    if as_json:
-        print_json(
+    if json:
+        answer_json(
             {
                 "metric": report.metric,
                 "mean": report.mean[report.metric],
@@ -238,38 +231,40 @@ def _print_report(report: "Report", protocol: dict[str, Any], seconds: float, as
             }
         )
         return
-    typer.echo(str(report))
+    answer(str(report))
     for name, value in metrics.items():
         spread = "" if value["ci95"] is None else f" ± {value['ci95']:.4f}"
         if name != report.metric:
-            typer.echo(f"  {name} {value['mean']:.4f}{spread}")
+            answer(f"  {name} {value['mean']:.4f}{spread}")
     said = {key: value for key, value in protocol.items() if value not in (None, {})}
-    typer.echo("protocol " + " ".join(f"{key}={value}" for key, value in said.items()))
+    answer("protocol " + " ".join(f"{key}={value}" for key, value in said.items()))
     chosen = " ".join(f"{key}={value}" for key, value in report.config["learner_config"].items())
-    typer.echo(f"learner {report.config['learner']} {chosen}")
-    typer.echo(f"episodes sha256 {report.manifest_sha}")
+    answer(f"learner {report.config['learner']} {chosen}\nepisodes sha256 {report.manifest_sha}")
     say(f"{seconds:.1f} s")
 
 
-def _held_out(model: "FewShotModel", data: str, mapping: dict[str, str]) -> dict[str, Any]:
+def _held_out(name: str | None, data: str, mapping: Mapping[str, str]) -> dict[str, Any]:
     from fewshot_nlp.sources import read_rows
 
+    if name is None:
+        raise FewShotError("--data is scored with --model; name a folder that `fewshot-nlp adapt` wrote.")
+    model = _model(name, None)
     task = model.pipeline.task
     rows = read_rows(data, task.name, mapping)
-    scores = model.evaluate(rows)
-    return {"task": task.name, "metric": task.primary_metric, "n_rows": len(rows), "scores": scores}
+    facts = {"model": name, "data": data, "task": task.name, "metric": task.primary_metric}
+    return {**facts, "n_rows": len(rows), "scores": model.evaluate(rows)}
 
 
-def _write_held_out(result: dict[str, Any], out: Path | None, as_json: bool) -> None:
+def _print_scores(result: dict[str, Any], out: Path | None, json: bool) -> None:
     from fewshot_nlp.sources import write_rows
 
     if out is not None:
         write_rows(out, [result])
-    if as_json:
-        print_json(result)
+    if json:
+        answer_json(result)
         return
-    score = result["scores"][result["metric"]]
-    typer.echo(f"{result['metric']} {score:.4f} ({result['n_rows']} rows, one model, no interval)")
-    for name, value in result["scores"].items():
-        if name != result["metric"]:
-            typer.echo(f"  {name} {value:.4f}")
+    metric, scores = result["metric"], result["scores"]
+    answer(f"{metric} {scores[metric]:.4f} ({result['n_rows']} rows, one model, no interval)")
+    for name, value in scores.items():
+        if name != metric:
+            answer(f"  {name} {value:.4f}")

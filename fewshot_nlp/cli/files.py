@@ -1,30 +1,55 @@
-"""Texts in and predictions out: text files, JSON lines, CSV, CoNLL, standard input and output."""
+"""Texts in and predictions out: text files, JSON lines, CSV, CoNLL, standard input and output; and label names."""
 
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from fewshot_nlp.errors import FewShotError
 
 if TYPE_CHECKING:
-    from fewshot_nlp.episode import Query
     from fewshot_nlp.tasks import Task
 
 Row = dict[str, Any]
 STANDARD = "-"
 CONLL = ".conll"
+NOTHING: dict[str, Any] = {}
+"""Default of options that are mappings."""
 
 
-def read_inputs(source: str, task: str, mapping: Mapping[str, str]) -> list[Row]:
+def read_labels(given: str) -> list[str] | dict[str, str]:
+    """Label names, or names with descriptions.
+
+    Args:
+        given: YAML or JSON, a list of names or a mapping of names to descriptions (null for none); or a file of it.
+
+    Raises:
+        FewShotError: no such file, not YAML, or neither of these forms.
+    """
+    import yaml
+
+    try:
+        value = yaml.safe_load(Path(given).read_text(encoding="utf-8") if Path(given).is_file() else given)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise FewShotError(f"The labels {given} are neither YAML nor JSON: {error}") from error
+    if isinstance(value, list) and value and all(isinstance(v, str) for v in value):
+        return value
+    if isinstance(value, dict) and value:
+        words = {name: text or "" for name, text in value.items()}
+        if all(isinstance(t, str) for pair in words.items() for t in pair):
+            return words
+    raise FewShotError(
+        f"The labels {given} are no list of names, no mapping of names to descriptions, and no file of either."
+    )
+
+
+def read_inputs(source: str, task: "Task", mapping: Mapping[str, str]) -> list[Row]:
     """Rows to predict on.
 
     Args:
         source: a file; .txt has one text a line, other endings are as for `read_rows`. Or "-" for standard
             input: JSON lines if it begins with "{", else one text a line. Blank lines are skipped.
-        task: name of the task.
+        task: what to predict.
         mapping: your column's name to the task's.
 
     Raises:
@@ -34,7 +59,7 @@ def read_inputs(source: str, task: str, mapping: Mapping[str, str]) -> list[Row]
     from fewshot_nlp.sources.json_files import parse_lines
 
     if source != STANDARD and not (source.lower().endswith(".txt") and Path(source).is_file()):
-        return read_rows(source, task, mapping)
+        return read_rows(source, task.name, mapping)
     name = Path("standard input" if source == STANDARD else source)
     data = sys.stdin.buffer.read() if source == STANDARD else name.read_bytes()
     try:
@@ -43,7 +68,7 @@ def read_inputs(source: str, task: str, mapping: Mapping[str, str]) -> list[Row]
         line = data.count(b"\n", 0, error.start) + 1
         raise FewShotError(f"{name}, line {line}: not UTF-8; save it as UTF-8.") from error
     if source == STANDARD and text.lstrip().startswith("{"):
-        return read_rows(parse_lines(text, name), task, mapping)
+        return read_rows(parse_lines(text, name), task.name, mapping)
     lines = [line.removesuffix("\r") for line in text.split("\n")]
     rows: list[Row] = [{"text": line} for line in lines if line.strip()]
     if not rows:
@@ -51,22 +76,7 @@ def read_inputs(source: str, task: str, mapping: Mapping[str, str]) -> list[Row]
     return rows
 
 
-def queries(task: "Task", rows: Sequence[Row]) -> "list[Query]":
-    """The rows as the task sees them.
-
-    Raises:
-        FewShotError: naming the row.
-    """
-    result = []
-    for number, row in enumerate(rows, start=1):
-        try:
-            result.append(task.query(row))
-        except FewShotError as error:
-            raise FewShotError(f"Row {number}: {error}") from None
-    return result
-
-
-def check_output(out: str, task: str) -> None:
+def check_output(out: str, task: "Task") -> None:
     """Refuses, before any work, a file that could not be written.
 
     Raises:
@@ -81,42 +91,20 @@ def check_output(out: str, task: str) -> None:
         raise FewShotError(
             f"{out} ends in {ending or 'nothing'!r}; predictions are written to: {', '.join(RENDERERS)}."
         )
-    if ending == CONLL and task != "ner":
+    if ending == CONLL and not task.word_tags:
         raise FewShotError(
-            f"{out}: CoNLL holds words and tags, which {task} does not give; write .jsonl or .csv."
+            f"{out}: CoNLL holds words and tags, which {task.name} does not give; write .jsonl or .csv."
         )
 
 
 def output_rows(
-    out: str,
-    task: str,
-    labels: Sequence[str],
-    rows: Sequence[Row],
-    inputs: "Sequence[Query]",
-    predictions: Sequence[Row],
+    out: str, task: "Task", labels: Sequence[str], rows: Sequence[Row], predictions: Sequence[Row]
 ) -> list[Row]:
     """The rows, each with its prediction in further columns; for CoNLL words and predicted tags alone."""
+    pairs = zip(rows, predictions, strict=True)
     if out.lower().endswith(CONLL):
-        return [
-            {"tokens": query.inputs["tokens"], "ner_tags": p["target"]}
-            for query, p in zip(inputs, predictions, strict=True)
-        ]
-    return [row | _columns(task, labels, row, p) for row, p in zip(rows, predictions, strict=True)]
-
-
-def _columns(task: str, labels: Sequence[str], row: Row, prediction: Row) -> Row:
-    if task == "classification":
-        named = {label: float(p) for label, p in zip(labels, prediction["probabilities"], strict=True)}
-        target = prediction["target"]
-        if isinstance(target, list):
-            return {"predicted": target, "scores": {label: named[label] for label in target}}
-        return {"predicted": target, "score": named[target]}
-    if task == "ner":
-        tags = {"predicted_tags": prediction["target"]} if "tokens" in row else {}
-        return {**tags, "entities": prediction["entities"]}
-    if task == "question_answering":
-        return {key: prediction[key] for key in ("answer", "score", "start", "end")}
-    return {"predicted": prediction["target"]} if task == "translation" else prediction
+        return [{"tokens": task.query(row).inputs["tokens"], "ner_tags": p["target"]} for row, p in pairs]
+    return [row | task.output(p, labels, row) for row, p in pairs]
 
 
 def write_output(out: str, rows: Sequence[Row]) -> None:
@@ -125,6 +113,6 @@ def write_output(out: str, rows: Sequence[Row]) -> None:
     from fewshot_nlp.sources.json_files import render_lines
 
     if out == STANDARD:
-        typer.echo(render_lines(rows), nl=False)
+        sys.stdout.write(render_lines(rows))
     else:
         write_rows(out, rows)

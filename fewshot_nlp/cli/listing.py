@@ -1,57 +1,78 @@
 """Commands that list what exists."""
 
 import sys
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Any
 
-import typer
-
-from fewshot_nlp.cli.console import print_json
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+from fewshot_nlp.cli.console import answer, answer_json
 
 
-def learners(as_json: Json = False) -> None:
-    """Lists the learners, what each does, and its settings with their defaults."""
+def learners(name: str | None = None, *, json: bool = False) -> None:
+    """Lists the learners, what each does, and its settings with their defaults.
+
+    Args:
+        name: Only this one.
+        json: Print one JSON object and nothing else.
+    """
     from fewshot_nlp.learners import LEARNERS
 
-    found: dict[str, Any] = {}
-    for name in LEARNERS.names():
-        kind = LEARNERS.get(name)
-        about = (sys.modules[kind.__module__].__doc__ or "").strip().split("\n")[0]
-        found[name] = {
-            "about": about,
-            "settings": kind.config_class().to_dict(),
-        }
-    if as_json:
-        print_json(found)
+    found: dict[str, dict[str, Any]] = {
+        kind.name: {"about": _about(kind), "settings": kind.config_class().to_dict()}
+        for kind in map(LEARNERS.get, LEARNERS.names() if name is None else [name])
+    }
+    if json:
+        answer_json(found)
         return
     width = max(map(len, found))
-    for name, learner in found.items():
-        typer.echo(f"{name:{width}}  {learner['about']}")
-        values = " ".join(f"{key}={_shown(value)}" for key, value in learner["settings"].items())
-        typer.echo(f"{'':{width}}  {values}")
+    for key, learner in found.items():
+        answer(f"{key:{width}}  {learner['about']}")
+        answer(f"{'':{width}}  " + " ".join(f"{k}={_shown(v)}" for k, v in learner["settings"].items()))
 
 
-def _shown(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool | None) else str(value)
+def tasks(*, json: bool = False) -> None:
+    """Lists the tasks, the columns of their rows, their usual learner and their metric.
+
+    Args:
+        json: Print one JSON object and nothing else.
+    """
+    from fewshot_nlp.tasks import TASKS
+
+    found: dict[str, dict[str, Any]] = {
+        kind.name: {
+            "about": _about(kind),
+            "columns": [list(columns) for columns in kind.columns],
+            "learner": kind.default_learner,
+            "metric": kind.primary_metric,
+        }
+        for kind in map(TASKS.get, TASKS.names())
+    }
+    if json:
+        answer_json(found)
+        return
+    rows = [
+        (name, " or ".join(", ".join(c) for c in task["columns"]), task["learner"], task["metric"])
+        for name, task in found.items()
+    ]
+    _table([("name", "columns", "learner", "metric"), *rows])
 
 
-def cards(
-    task: Annotated[str | None, typer.Option(help="Only data sets of this task.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Lists the data sets that have a card: task, domain, languages, labels, rows of each split, licence."""
+def cards(*, task: str | None = None, json: bool = False) -> None:
+    """Lists the data sets that have a card: task, domain, languages, labels, rows of each split, licence.
+
+    Args:
+        task: Only data sets of this task.
+        json: Print one JSON object and nothing else.
+    """
     from fewshot_nlp.sources import card_names, load_card
     from fewshot_nlp.tasks import TASKS
 
-    if task is not None:
-        TASKS.get(task)
-    found = [card for card in map(load_card, card_names()) if task in (None, card.task)]
-    if as_json:
+    wanted = None if task is None else TASKS.get(task).name
+    found = [card for card in map(load_card, card_names()) if wanted in (None, card.task)]
+    if json:
         keys = ("task", "domain", "language", "labels", "splits", "licence_class", "may_train_weights")
-        print_json({card.name: {key: getattr(card, key) for key in keys} for card in found})
+        answer_json({card.name: {key: getattr(card, key) for key in keys} for card in found})
         return
-    table = [
+    rows = [
         (
             card.name,
             card.task,
@@ -63,7 +84,19 @@ def cards(
         )
         for card in found
     ]
-    table.insert(0, ("name", "task", "domain", "lang", "labels", "rows", "licence"))
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for row in table:
-        typer.echo("  ".join(f"{c:{w}}" for c, w in zip(row, widths, strict=True)).rstrip())
+    _table([("name", "task", "domain", "lang", "labels", "rows", "licence"), *rows])
+
+
+def _about(kind: type) -> str:
+    """The first line of the file that a class is in."""
+    return (sys.modules[kind.__module__].__doc__ or "").strip().split("\n")[0]
+
+
+def _shown(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool | None) else str(value)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        answer("  ".join(f"{c:{w}}" for c, w in zip(row, widths, strict=True)).rstrip())

@@ -265,7 +265,7 @@ class FewShotModel:
         """
         learner = need_memory(self.pipeline, "neighbours()")
         inputs = inputs if isinstance(inputs, str | Mapping) else list(inputs)
-        targets = [p["target"] for p in self._predict(inputs)]
+        targets = [p["target"] for p in self.predictions(inputs)]
         queries = [self.pipeline.task.query(value) for value in inputs]
         shown = [Example(q.inputs, target) for q, target in zip(queries, targets, strict=True)]
         return neighbours_of(self._adapted(), self.memory(), shown, k or learner.config.k)
@@ -287,7 +287,27 @@ class FewShotModel:
         Raises:
             FewShotError: a bad input, with its number; or the model is not adapted.
         """
-        return [self.pipeline.task.shown(p) for p in self._predict(inputs)]
+        return [self.pipeline.task.shown(p) for p in self.predictions(inputs)]
+
+    def predictions(self, inputs: Iterable[Any], model: TaskModel | None = None) -> list[Prediction]:
+        """All that the task tells of each input; `predict` gives the part of it that most callers want.
+
+        Args:
+            inputs: as for `predict`.
+            model: an adapted model to take instead of this one's.
+        """
+        model = model or self._adapted()
+        if isinstance(inputs, str | Mapping):
+            raise FewShotError(
+                f"predict takes a list of inputs, but was given one {type(inputs).__name__}; put it in [ ]."
+            )
+        queries: list[Query] = []
+        for number, value in enumerate(inputs, start=1):
+            try:
+                queries.append(self.pipeline.task.query(value))
+            except FewShotError as error:
+                raise FewShotError(f"Input {number}: {error}") from None
+        return model.predict(queries, progress=True)
 
     def evaluate(self, rows: Any, *, column_mapping: Mapping[str, str] | None = None) -> dict[str, float]:
         """Scores predictions for labelled rows; the names of the metrics say their definitions.
@@ -384,20 +404,6 @@ class FewShotModel:
         if self._unadapted is None:
             raise FewShotError("The model is not adapted yet; call adapt(rows) first.")
         return self._unadapted
-
-    def _predict(self, inputs: Iterable[Any], model: TaskModel | None = None) -> list[Prediction]:
-        model = model or self._adapted()
-        if isinstance(inputs, str | Mapping):
-            raise FewShotError(
-                f"predict takes a list of inputs, but was given one {type(inputs).__name__}; put it in [ ]."
-            )
-        queries: list[Query] = []
-        for number, value in enumerate(inputs, start=1):
-            try:
-                queries.append(self.pipeline.task.query(value))
-            except FewShotError as error:
-                raise FewShotError(f"Input {number}: {error}") from None
-        return model.predict(queries, progress=True)
 
 
 def _find_model_folder(name: str | Path | None, revision: str | None) -> Path | None:

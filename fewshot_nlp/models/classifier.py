@@ -49,5 +49,5 @@ class FewShotClassifier(FewShotModel):
 
     def predict_proba(self, texts: Iterable[Any]) -> Float[np.ndarray, "n_texts n_labels"]:
         """Probability of each label (columns in the order of `labels`) for each text."""
-        rows = [p["probabilities"] for p in self._predict(texts)]
+        rows = [p["probabilities"] for p in self.predictions(texts)]
         return np.stack(rows) if rows else np.zeros((0, len(self.labels)), np.float32)

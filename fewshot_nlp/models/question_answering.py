@@ -43,7 +43,7 @@ class FewShotQA(FewShotModel):
             )
         return [
             {**task.shown(p), "no_answer_score": p["no_answer_score"], "n_best": p["n_best"][:top_n]}
-            for p in self._predict(inputs)
+            for p in self.predictions(inputs)
         ]
 
     def show(self, rows: Iterable[Any], left: str = "[", right: str = "]", around: int = 200) -> list[str]:
@@ -52,5 +52,5 @@ class FewShotQA(FewShotModel):
         contexts = [self.pipeline.task.query(row).inputs["context"] for row in rows]
         return [
             mark_answer(context, p["start"], p["end"], left, right, around)
-            for context, p in zip(contexts, self._predict(rows), strict=True)
+            for context, p in zip(contexts, self.predictions(rows), strict=True)
         ]

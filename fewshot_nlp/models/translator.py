@@ -41,7 +41,7 @@ class FewShotTranslator(FewShotModel):
             own: Any = task.options["glossary"]
             task = type(task)(**{**task.options, "glossary": {**own, **checked_glossary(glossary)}})
             model = replace(model, pipeline=replace(self.pipeline, task=task))
-        return [p["target"] for p in self._predict(inputs, model)]
+        return [p["target"] for p in self.predictions(inputs, model)]
 
     def forgetting(self, rows: Any, *, metric: str = "chrf") -> dict[str, float]:
         """What adapting costs on other text: scores of the model before and after it, by a paired bootstrap.

@@ -5,18 +5,31 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
 from fewshot_nlp.errors import FewShotError
-from fewshot_nlp.tasks import TASKS
+
+if TYPE_CHECKING:
+    from fewshot_nlp.tasks import Task
 
 SHIPPABLE = ("public-domain", "permissive", "share-alike")
 """Licence classes of sets on which weights that ship may be trained."""
 LICENCE_CLASSES = (*SHIPPABLE, "non-commercial", "research", "unclear", "evaluation-only")
 
 T = TypeVar("T")
+
+
+def task_of(name: str) -> "type[Task]":
+    """The task of a name, which loads torch.
+
+    Raises:
+        FewShotError: naming the nearest known task, and all.
+    """
+    from fewshot_nlp.tasks import TASKS
+
+    return TASKS.get(name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +110,7 @@ class DatasetCard:
             value = getattr(self, key)
             if not isinstance(value, str) or not value.strip():
                 raise FewShotError(f"{key} is {value!r}, but must be a text that is not empty.")
-        _need_one_of("task", self.task, tuple(TASKS.names()))
+        task_of(self.task)
         _need_one_of("licence_class", self.licence_class, LICENCE_CLASSES)
         if not re.fullmatch("[a-z]+", self.domain):
             raise FewShotError(f"domain is {self.domain!r}, but must be one lower-case word.")
@@ -123,7 +136,7 @@ class DatasetCard:
     def _check_columns(self) -> None:
         _need_texts("columns", self.columns)
         named = set(self.columns.values())
-        known = TASKS.get(self.task).columns
+        known = task_of(self.task).columns
         if not any(named >= set(columns) for columns in known):
             wanted = " or ".join(", ".join(columns) for columns in known)
             raise FewShotError(f"columns name {', '.join(sorted(named))}; {self.task} needs: {wanted}.")
@@ -140,7 +153,7 @@ class DatasetCard:
     def _check_labels(self) -> None:
         if list(self.labels) != sorted(set(self.labels)):
             raise FewShotError("labels must be sorted, and each be named once.")
-        if bool(self.labels) != TASKS.get(self.task).has_labels:
+        if bool(self.labels) != task_of(self.task).has_labels:
             raise FewShotError(
                 f"there are {len(self.labels)} labels, which does not suit the task {self.task}."
             )

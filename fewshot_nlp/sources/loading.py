@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fewshot_nlp.errors import FewShotError
-from fewshot_nlp.sources.cards import DatasetCard, HubCopy, data_folder, load_card
+from fewshot_nlp.sources.cards import DatasetCard, HubCopy, data_folder, load_card, task_of
 from fewshot_nlp.sources.features import named_rows
-from fewshot_nlp.tasks import TASKS
 
 if TYPE_CHECKING:
     import datasets
@@ -141,7 +140,7 @@ def _hub_rows(card: DatasetCard, hub: HubCopy, table: "datasets.Dataset") -> lis
             f"Hub has changed since the card {card.name!r} was written."
         )
     renamed = {column: hub.columns.get(column, column) for column in table.column_names}
-    target = TASKS.get(card.task).label_column
+    target = task_of(card.task).label_column
     names = {a: hub.label_names for a, b in renamed.items() if b == target and hub.label_names}
     return [{renamed[k]: v for k, v in row.items()} for row in named_rows(table, names)]
 

@@ -12,12 +12,11 @@ from typing import Any
 
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.persistence.disk import atomic_write
-from fewshot_nlp.sources.cards import card_names
+from fewshot_nlp.sources.cards import card_names, task_of
 from fewshot_nlp.sources.conll import parse_conll, render_conll
 from fewshot_nlp.sources.features import named_rows
 from fewshot_nlp.sources.json_files import parse_lines, parse_list, render_lines
 from fewshot_nlp.sources.tables import JSON_MARK, parse_table, render_table
-from fewshot_nlp.tasks import TASKS
 
 Row = dict[str, Any]
 
@@ -199,7 +198,7 @@ def _renamed(rows: list[Row], mapping: Mapping[str, str], where: str) -> list[Ro
 
 def _need_inputs(row: Row, task_name: str, where: str) -> None:
     """The first row must have the input columns; the task checks everything else."""
-    task = TASKS.get(task_name)
+    task = task_of(task_name)
     wanted = [[name for name in columns if name not in task.target_columns] for columns in task.columns]
     if any(all(column in row for column in columns) for columns in wanted):
         return

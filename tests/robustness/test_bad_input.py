@@ -180,7 +180,7 @@ def test_offsets_are_exact_in_any_script(ner, name):
     (entities,) = ner.predict([text])
     assert all(text[e["start"] : e["end"]] == e["word"] for e in entities)
     assert all(0 < e["score"] <= 1 for e in entities)
-    (tags,) = [p["target"] for p in ner._predict([text])]
+    (tags,) = [p["target"] for p in ner.predictions([text])]
     assert len(tags) == len(ner.pipeline.task.query(text).inputs["tokens"])
 
 

@@ -387,7 +387,7 @@ def head(card: str) -> dict[str, Any]:
 
 def test_card_ships_with_the_package() -> None:
     assert TEMPLATE.is_file()
-    assert TEMPLATE.parent.name == "fewshot_nlp"
+    assert TEMPLATE.parents[1].name == "fewshot_nlp"
 
 
 def test_card_says_what_the_model_is(tiny_encoder_folder: Path) -> None:

@@ -121,7 +121,7 @@ def test_an_unknown_card_suggests_the_nearest():
 @pytest.mark.parametrize(
     ("change", "part"),
     [
-        ({"task": "parsing"}, "task is 'parsing', but must be one of: classification, ner"),
+        ({"task": "parsing"}, "There is no task 'parsing'. Known: classification, ner"),
         ({"licence_class": "free"}, "licence_class is 'free'"),
         ({"licence_class": "unclear"}, "may_train_weights is true, but the licence class 'unclear'"),
         ({"may_train_weights": "yes please"}, "must be true or false"),
