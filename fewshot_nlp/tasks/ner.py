@@ -25,7 +25,8 @@ from fewshot_nlp.tasks.tags import (
     words_of,
 )
 from fewshot_nlp.tasks.transitions import abstract, hidden_markov, legal_bio, viterbi
-from fewshot_nlp.tokenization.windows import Windows, WindowTokenizer, unit_spans
+from fewshot_nlp.tokenization.windows import WindowTokenizer
+from fewshot_nlp.tokenization.words import word_slots
 
 
 class NER(Task, name="ner"):
@@ -147,32 +148,16 @@ class NER(Task, name="ner"):
     ) -> SlotBatch:
         """One slot a word, and one for each class but ``O`` whose type is described."""
         check_descriptions(descriptions, labels)
-        classes = self.classes(labels)
-        n_words = np.array([len(item.inputs["tokens"]) for item in items], np.int64)
-        windows = tokenizer.words([item.inputs["tokens"] for item in items])
-        spans = _word_spans(windows, n_words)
-        groups = np.repeat(np.arange(len(items)), n_words)
-        ids, n_slots, label_slots = list(windows.ids), len(groups), []
-        if descriptions:
-            label_slots = [
-                i
-                for i, c in enumerate(classes)
-                if c.removeprefix("B-").removeprefix("I-") in descriptions and i
-            ]
-            texts = [descriptions[classes[i].removeprefix("B-").removeprefix("I-")] for i in label_slots]
-            more = tokenizer.texts(texts)
-            owner = more.owner + n_slots
-            inner = [
-                (owner[w], len(ids) + w, t, t + 1)
-                for w, row in enumerate(more.ids)
-                for t in range(1, len(row) - 1) or [0]  # a text that the tokenizer reads nothing of
-            ]
-            spans = np.concatenate([spans, np.array(inner, np.int64).reshape(-1, 4)])
-            groups = np.concatenate([groups, np.arange(len(label_slots)) + len(items)])
-            ids += more.ids
+        classes, words = self.classes(labels), descriptions or {}
+        label_slots = [
+            i for i, c in enumerate(classes) if i and c.removeprefix("B-").removeprefix("I-") in words
+        ]
+        texts = [words[classes[i].removeprefix("B-").removeprefix("I-")] for i in label_slots]
+        windows, spans, groups = word_slots(tokenizer, [item.inputs["tokens"] for item in items], texts)
+        n_slots = len(groups) - len(label_slots)
         return SlotBatch(
             items=tuple(items),
-            windows=ids,
+            windows=windows,
             types=None,
             spans=spans,
             groups=torch.from_numpy(groups),
@@ -286,20 +271,3 @@ def _text_and_offsets(item: Query) -> tuple[str, list[tuple[int, int]]]:
     tokens = item.inputs["tokens"]
     stops = np.cumsum([len(t) + 1 for t in tokens]) - 1
     return " ".join(tokens), [(int(s) - len(t), int(s)) for t, s in zip(tokens, stops, strict=True)]
-
-
-def _word_spans(windows: Windows, n_words: Int[np.ndarray, " n_items"]) -> Int[np.ndarray, "n_spans 4"]:
-    """Tokens of every word, as `unit_spans` chooses them.
-
-    A word of which the tokenizer leaves nothing (a lone control character) takes its window's first token.
-    """
-    lengths = np.array([len(row) for row in windows.ids], int)
-    words = np.array([-1 if w is None else w for e in windows.encodings for w in e.word_ids], int)
-    first_slot = (np.cumsum(n_words) - n_words)[windows.owner]
-    spans = unit_spans(windows, words, np.repeat(first_slot, lengths) + words)
-    missing = np.setdiff1d(np.arange(sum(n_words)), spans[:, 0])
-    if len(missing):
-        owner = np.repeat(np.arange(len(n_words)), n_words)[missing]
-        at = np.searchsorted(windows.owner, owner)
-        spans = np.concatenate([spans, np.stack([missing, at, np.zeros_like(at), np.ones_like(at)], axis=1)])
-    return spans[np.lexsort((spans[:, 2], spans[:, 1]))]
