@@ -13,6 +13,7 @@ from typing import Any
 
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.persistence.disk import atomic_write
+from fewshot_nlp.rows import Label, joined, sorted_labels
 
 Json = Any
 """A JSON value: str, number, bool, None, list or dict of them."""
@@ -63,7 +64,7 @@ class Episode:
     task: str
     support: tuple[Example, ...]
     query: tuple[Example, ...]
-    label_names: tuple[str, ...]
+    label_names: tuple[Label, ...]
     task_id: str
     episode_id: str
 
@@ -73,7 +74,7 @@ class Episode:
                 f"Episode {self.episode_id!r} has {len(self.support)} support and {len(self.query)} query "
                 "examples; both must have at least one."
             )
-        if list(self.label_names) != sorted(set(self.label_names)):
+        if self.label_names != sorted_labels(self.label_names):
             raise FewShotError(f"Episode {self.episode_id!r}: label_names must be sorted and unique.")
         seen = {canonical_json(e.inputs) for e in self.support}
         shared = sum(canonical_json(e.inputs) in seen for e in self.query)
@@ -168,7 +169,7 @@ def read_episodes(path: str | Path) -> tuple[list[Episode], str]:
     return episodes, digest
 
 
-def _keep_target(target: Json, labels: frozenset[str]) -> Json:
+def _keep_target(target: Json, labels: frozenset[Label]) -> Json:
     return target
 
 
@@ -191,10 +192,10 @@ class TaskDataset:
     name: str
     task: str
     examples: tuple[Example, ...]
-    label_counts: tuple[Mapping[str, int], ...]
+    label_counts: tuple[Mapping[Label, int], ...]
     domain: str = "general"
     groups: tuple[str, ...] = ()
-    restrict: Callable[[Json, frozenset[str]], Json] = _keep_target
+    restrict: Callable[[Json, frozenset[Label]], Json] = _keep_target
     fingerprint: str = field(init=False, default="")
 
     def __post_init__(self) -> None:
@@ -211,9 +212,9 @@ class TaskDataset:
         return len(self.examples)
 
     @property
-    def label_names(self) -> tuple[str, ...]:
+    def label_names(self) -> tuple[Label, ...]:
         """Sorted names of all labels that occur."""
-        return tuple(sorted({label for counts in self.label_counts for label in counts}))
+        return sorted_labels(label for counts in self.label_counts for label in counts)
 
     def take(self, indices: Sequence[int]) -> "TaskDataset":
         """The data set of the given rows, in the given order."""
@@ -224,19 +225,19 @@ class TaskDataset:
             groups=tuple(self.groups[i] for i in indices) if self.groups else (),
         )
 
-    def keep_labels(self, labels: Iterable[str]) -> "TaskDataset":
+    def keep_labels(self, labels: Iterable[Label]) -> "TaskDataset":
         """Only the given labels: other labels are dropped from targets, rows left without any label too.
 
         A row that had no label to begin with (a sentence without entities) stays.
         """
         wanted = frozenset(labels)
-        unknown = sorted(wanted - set(self.label_names))
+        unknown = [label for label in wanted if label not in self.label_names]
         if unknown:
             raise FewShotError(
-                f"{self.name} has no label {unknown[0]!r}. It has: {', '.join(self.label_names)}."
+                f"{self.name} has no label {unknown[0]!r}. It has: {joined(self.label_names)}."
             )
 
-        def rows() -> Iterator[tuple[int, Example, Mapping[str, int]]]:
+        def rows() -> Iterator[tuple[int, Example, Mapping[Label, int]]]:
             for i, (example, counts) in enumerate(zip(self.examples, self.label_counts, strict=True)):
                 kept = {label: n for label, n in counts.items() if label in wanted}
                 if kept or not counts:

@@ -9,9 +9,10 @@ from tqdm import tqdm
 from fewshot_nlp.episode import Episode, Example, Query
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import Adapted, Learner
+from fewshot_nlp.rows import ItemError, Label
 from fewshot_nlp.slots import SlotBatch
 from fewshot_nlp.tasks import Task
-from fewshot_nlp.tasks.base import Prediction, readable
+from fewshot_nlp.tasks.base import Prediction, readable, says_nothing
 
 CHUNK = 2048
 """Items that are tokenised and scored at once."""
@@ -27,8 +28,8 @@ class Pipeline:
     def support(
         self,
         examples: Sequence[Example],
-        labels: Sequence[str],
-        descriptions: Mapping[str, str] | None = None,
+        labels: Sequence[Label],
+        descriptions: Mapping[Label, str] | None = None,
     ) -> SlotBatch:
         """The support batch: the examples' slots, and one anchor or more for each label.
 
@@ -37,7 +38,7 @@ class Pipeline:
             labels: sorted label names.
             descriptions: words for some labels; the others are described by their names.
         """
-        words = {label: readable(label) for label in labels} | dict(descriptions or {})
+        words: dict[Label, str] = {label: readable(label) for label in labels} | dict(descriptions or {})
         if self.learner.config.label_names == 0:
             seen = self.task.labels(examples)
             words = {label: text for label, text in words.items() if label not in seen}
@@ -45,24 +46,31 @@ class Pipeline:
             examples, labels, self.learner.encoder.tokenizer, with_targets=True, descriptions=words
         )
 
-    def names(self, labels: Sequence[str], descriptions: Mapping[str, str] | None = None) -> SlotBatch | None:
-        """Slots of the labels' names for the encoder's own head of them; None where it has none to read them."""
+    def names(
+        self, labels: Sequence[Label], descriptions: Mapping[Label, str] | None = None
+    ) -> SlotBatch | None:
+        """Slots of the labels' names for the encoder's own head of them.
+
+        None where the encoder has no head, and where a label has neither a name that says something nor a description.
+        """
         if self.learner.encoder.head is None or self.learner.config.head_weight == 0 or not labels:
             return None
-        words = {label: readable(label) for label in labels} | dict(descriptions or {})
+        words: dict[Label, str] = {label: readable(label) for label in labels} | dict(descriptions or {})
+        if any(map(says_nothing, words.values())):
+            return None
         tokenizer = self.learner.encoder.tokenizer
         batch = self.task.collate((), labels, tokenizer, with_targets=True, descriptions=words)
         return batch if batch.normaliser == "classes" and batch.label_slots is not None else None
 
-    def queries(self, items: Sequence[Query], labels: Sequence[str]) -> SlotBatch:
+    def queries(self, items: Sequence[Query], labels: Sequence[Label]) -> SlotBatch:
         """The batch of items to predict, without targets."""
         return self.task.collate(items, labels, self.learner.encoder.tokenizer, with_targets=False)
 
     def adapt(
         self,
         examples: Sequence[Example],
-        labels: Sequence[str],
-        descriptions: Mapping[str, str] | None = None,
+        labels: Sequence[Label],
+        descriptions: Mapping[Label, str] | None = None,
     ) -> "TaskModel":
         """The model adapted to a support set; arguments as for `support`."""
         unadapted = self.unadapted() if not examples else None
@@ -95,25 +103,36 @@ class TaskModel:
     """
 
     pipeline: Pipeline
-    labels: tuple[str, ...]
+    labels: tuple[Label, ...]
     adapted: Adapted
     decoding_parameters: Mapping[str, Tensor]
 
-    def predict(self, queries: Sequence[Query], progress: bool = False) -> list[Prediction]:
+    def predict(self, queries: Sequence[Query | None], progress: bool = False) -> list[Prediction]:
         """One prediction a query.
 
         Args:
-            queries: what to predict.
+            queries: what to predict; None for an empty input, for which the task abstains.
             progress: show a bar if it takes over two seconds.
+
+        Raises:
+            FewShotError: an input that the tokenizer cannot take, with its number.
         """
         if not self.labels and self.pipeline.task.has_labels:
             raise FewShotError("There are no labels to predict; adapt the model first.")
-        result: list[Prediction] = []
-        with tqdm(total=len(queries), delay=2, disable=not progress, unit=" texts", leave=False) as bar:
-            for start in range(0, len(queries), CHUNK):
-                batch = self.pipeline.queries(queries[start : start + CHUNK], self.labels)
-                result += self._decode(batch)
-                bar.update(len(batch.items))
+        filled = [i for i, query in enumerate(queries) if query is not None]
+        result: list[Prediction] = [{}] * len(queries)
+        for i in set(range(len(queries))) - set(filled):
+            result[i] = self.pipeline.task.abstained(self.labels)
+        with tqdm(total=len(filled), delay=2, disable=not progress, unit=" texts", leave=False) as bar:
+            for start in range(0, len(filled), CHUNK):
+                places = filled[start : start + CHUNK]
+                try:
+                    batch = self.pipeline.queries([q for i in places if (q := queries[i])], self.labels)
+                except ItemError as error:
+                    raise FewShotError(f"Input {places[error.index] + 1}: {error.reason}") from None
+                for i, prediction in zip(places, self._decode(batch), strict=True):
+                    result[i] = prediction
+                bar.update(len(places))
         return result
 
     def measure(self, examples: Sequence[Example]) -> tuple[float, list[Prediction]]:

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from fewshot_nlp.episode import Query
+from fewshot_nlp.rows import Label
 
 Pooling = Literal["text", "first", "mean"]
 """How a slot's tokens become one vector: the encoder's own text pooling, the first token, or their mean."""
@@ -66,7 +67,7 @@ class SlotBatch:
     types: Sequence[Sequence[int]] | None
     spans: Int[np.ndarray, "n_spans 4"]
     groups: Int[Tensor, " n_slots"]
-    classes: tuple[str, ...]
+    classes: tuple[Label, ...]
     pooling: Pooling
     normaliser: Normaliser
     targets: Targets | None = None

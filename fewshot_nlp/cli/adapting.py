@@ -68,7 +68,7 @@ def adapt(
     if json:
         answer_json({**result, "seconds": round(seconds, 3)})
         return
-    labelled = f"; {len(model.labels)} labels: {', '.join(model.labels)}" if model.labels else ""
+    labelled = f"; {len(model.labels)} labels: {', '.join(map(str, model.labels))}" if model.labels else ""
     answer(f"{name} adapted to {len(rows)} rows in {seconds:.1f} s{labelled}\nsaved to {folder}")
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fewshot_nlp.errors import FewShotError
 
 if TYPE_CHECKING:
+    from fewshot_nlp.rows import Label
     from fewshot_nlp.tasks import Task
 
 Row = dict[str, Any]
@@ -17,8 +18,8 @@ NOTHING: dict[str, Any] = {}
 """Default of options that are mappings."""
 
 
-def read_labels(given: str) -> list[str] | dict[str, str]:
-    """Label names, or names with descriptions.
+def read_labels(given: str) -> "list[Label] | dict[Label, str]":
+    """Labels, or labels with descriptions.
 
     Args:
         given: YAML or JSON, a list of names or a mapping of names to descriptions (null for none); or a file of it.
@@ -28,16 +29,17 @@ def read_labels(given: str) -> list[str] | dict[str, str]:
     """
     import yaml
 
+    from fewshot_nlp.rows import as_label
+
     try:
         value = yaml.safe_load(Path(given).read_text(encoding="utf-8") if Path(given).is_file() else given)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise FewShotError(f"The labels {given} are neither YAML nor JSON: {error}") from error
-    if isinstance(value, list) and value and all(isinstance(v, str) for v in value):
-        return value
-    if isinstance(value, dict) and value:
-        words = {name: text or "" for name, text in value.items()}
-        if all(isinstance(t, str) for pair in words.items() for t in pair):
-            return words
+    if isinstance(value, list | dict) and value:
+        labels = [as_label(label, f"A label of {given}") for label in value]
+        texts = [text or "" for text in value.values()] if isinstance(value, dict) else []
+        if all(isinstance(text, str) for text in texts):
+            return dict(zip(labels, texts, strict=True)) if texts else labels
     raise FewShotError(
         f"The labels {given} are no list of names, no mapping of names to descriptions, and no file of either."
     )
@@ -98,12 +100,13 @@ def check_output(out: str, task: "Task") -> None:
 
 
 def output_rows(
-    out: str, task: "Task", labels: Sequence[str], rows: Sequence[Row], predictions: Sequence[Row]
+    out: str, task: "Task", labels: Sequence[Any], rows: Sequence[Row], predictions: Sequence[Row]
 ) -> list[Row]:
     """The rows, each with its prediction in further columns; for CoNLL words and predicted tags alone."""
     pairs = zip(rows, predictions, strict=True)
     if out.lower().endswith(CONLL):
-        return [{"tokens": task.query(row).inputs["tokens"], "ner_tags": p["target"]} for row, p in pairs]
+        filled = ((row, p["target"]) for row, p in pairs if p["target"])
+        return [{"tokens": task.query(row).inputs["tokens"], "ner_tags": tags} for row, tags in filled]
     return [row | task.output(p, labels, row) for row, p in pairs]
 
 

@@ -93,7 +93,7 @@ def run_domain(section: Section, domain: str, seeds: Sequence[int], encoder: str
     rows = [len(draw.query) for draw in draws]
     return DomainResult(
         domain=domain,
-        labels=data.label_names or ("answer",),
+        labels=tuple(map(str, data.label_names)) or ("answer",),
         n_support=len(draws[0].support),
         seconds=seconds,
         learner=model.pipeline.learner.name,

@@ -153,7 +153,9 @@ class StackedProbe(Learner[StackedProbeConfig], name="stacked_probe"):
             of_class = targets[~label_slots]
             sums = torch.einsum("nc,nlh->clh", of_class, blocks[~label_slots])
             count = of_class.sum(dim=0)
-            centre = centre - (sums[count > 0] / count[count > 0, None, None]).mean(dim=0)
+            shown = count > 0
+            means = sums[shown] / count[shown, None, None] if bool(shown.any()) else blocks[~label_slots]
+            centre = centre - means.mean(dim=0)
         rows = self._rows(state, names - centre)
         rows[:, : rows.shape[1] - blocks.shape[2]] = 0.0
         return rows, targets[label_slots].cpu().numpy()

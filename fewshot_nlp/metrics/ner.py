@@ -6,29 +6,30 @@ from seqeval.metrics import classification_report
 from seqeval.scheme import IOB2
 
 
-def entity_scores(
-    gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]], labels: Sequence[str]
-) -> dict[str, float]:
+def entity_scores(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> dict[str, float]:
     """Exact-match entity scores over all sentences: right when both ends and the type are right.
 
     seqeval in strict mode with IOB2 tags; ``entity_f1_strict_iob2``, ``entity_precision_strict_iob2`` and
     ``entity_recall_strict_iob2`` are micro averages, ``macro_entity_f1_strict_iob2`` is the mean over the
     types that occur in the gold, and ``f1[TYPE]`` is each type's own. All are 0 when there is no entity.
+
+    seqeval sees the types under plain names: it strips hyphens from a type, and its report has rows of its own.
     """
     names = ("entity_precision_strict_iob2", "entity_recall_strict_iob2", "entity_f1_strict_iob2")
     gold_types = {tag[2:] for tags in gold for tag in tags if tag != "O"}
     if not gold_types and not any(tag != "O" for tags in predicted for tag in tags):
         return {**dict.fromkeys(names, 0.0), "macro_entity_f1_strict_iob2": 0.0}
+    plain: dict[str, str] = {}
     report = classification_report(
-        [list(t) for t in gold],
-        [list(t) for t in predicted],
+        plain_types(gold, plain),
+        plain_types(predicted, plain),
         mode="strict",
         scheme=IOB2,
         output_dict=True,
         zero_division=0,
     )
     micro = report["micro avg"]
-    each = {label: float(report[label]["f1-score"]) for label in sorted(gold_types)}
+    each = {label: float(report[plain[label]]["f1-score"]) for label in sorted(gold_types)}
     return {
         **dict(
             zip(
@@ -40,3 +41,16 @@ def entity_scores(
         "macro_entity_f1_strict_iob2": sum(each.values()) / len(each) if each else 0.0,
         **{f"f1[{label}]": value for label, value in each.items()},
     }
+
+
+def plain_types(sentences: Sequence[Sequence[str]], names: dict[str, str]) -> list[list[str]]:
+    """BIO tags with every type under a name that seqeval leaves as it is.
+
+    Args:
+        sentences: BIO tags of each sentence.
+        names: plain names by type; types that are not among them are added.
+    """
+    return [
+        [tag if tag == "O" else f"{tag[0]}-{names.setdefault(tag[2:], f'T{len(names)}')}" for tag in tags]
+        for tags in sentences
+    ]

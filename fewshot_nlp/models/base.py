@@ -25,12 +25,13 @@ from fewshot_nlp.persistence.model_card import model_card
 from fewshot_nlp.persistence.model_files import SUPPORT
 from fewshot_nlp.persistence.storage import is_model_folder, load, new_pipeline, save
 from fewshot_nlp.pipeline import Pipeline, TaskModel
+from fewshot_nlp.rows import Label, as_label, joined, records, sorted_labels
 from fewshot_nlp.sources import read_rows
 from fewshot_nlp.tasks import TASKS
 from fewshot_nlp.tasks.base import Prediction
 from fewshot_nlp.tasks.defaults import Defaults
 
-Labels = Sequence[str] | Mapping[str, str]
+Labels = Sequence[Label] | Mapping[str, str] | Mapping[int, str] | Mapping[Label, str]
 
 
 class FewShotModel:
@@ -53,16 +54,16 @@ class FewShotModel:
         pipeline: Pipeline,
         *,
         model: TaskModel | None = None,
-        descriptions: Mapping[str, str] | None = None,
+        descriptions: Mapping[Label, str] | None = None,
         extra: Mapping[str, Json] | None = None,
     ) -> None:
         self.pipeline = pipeline
-        self.descriptions = dict(descriptions or {})
+        self.descriptions: dict[Label, str] = dict(descriptions or {})
         self.extra = dict(extra or {})
         self._model = model
         self._unadapted: TaskModel | None = None
         self._examples: list[Example] = []
-        self._named: tuple[str, ...] = ()  # labels that were given, whether or not an example has them
+        self._named: tuple[Label, ...] = ()  # labels that were given, whether or not an example has them
         self._store: MemoryStore | None = None
 
     @classmethod
@@ -149,8 +150,8 @@ class FewShotModel:
         )
 
     @property
-    def labels(self) -> list[str]:
-        """Sorted label names that the model predicts; empty before adapting."""
+    def labels(self) -> list[Any]:
+        """The labels that the model predicts, in their natural order; empty before adapting."""
         return [] if self._model is None else list(self._model.labels)
 
     @property
@@ -164,8 +165,8 @@ class FewShotModel:
         """Adapts to a support set, in place of whatever the model was adapted to before.
 
         Args:
-            rows: a list of rows, a `datasets.Dataset`, or a file (JSONL, CSV, CoNLL); may be empty where
-                labels are given.
+            rows: a list of rows, a `datasets.Dataset`, a table of pandas or pyarrow, or a file (JSONL, CSV,
+                CoNLL); may be empty where labels are given.
             labels: all label names, or label to a description of it; labels without a row are predicted
                 from their names or descriptions.
             column_mapping: your column's name to the task's name for it.
@@ -197,7 +198,8 @@ class FewShotModel:
             )
         examples = [*self._examples, *more_examples]
         known = [*self._model.labels, *self.pipeline.task.labels(examples)]
-        more = labels if isinstance(labels, Mapping) else dict.fromkeys(labels or [], "")
+        words = labels if isinstance(labels, Mapping) else dict.fromkeys(labels or (), "")
+        more: dict[Label, str] = {label: text for label, text in words.items()}  # noqa: C416 - another key type
         self._adapt(examples, {**dict.fromkeys(known, ""), **self.descriptions, **more})
         self._named = (*self._named, *more)
         return self
@@ -259,16 +261,19 @@ class FewShotModel:
 
         Returns:
             For each input its decisive slots (the text, every word, the ends of the answer, every token of the
-            translation): "text", what was "predicted" for it, and its "neighbours", nearest first, each with "id",
+            translation; none of an empty input): "text", what was "predicted" for it, and its "neighbours", nearest
+            first, each with "id",
             "label", "distance", "text", "place" (number of the slot in its example), "start" and "end" (characters,
             where known), and the whole "example". The id is empty for a label's name.
         """
         learner = need_memory(self.pipeline, "neighbours()")
-        inputs = inputs if isinstance(inputs, str | Mapping) else list(inputs)
-        targets = [p["target"] for p in self.predictions(inputs)]
-        queries = [self.pipeline.task.query(value) for value in inputs]
-        shown = [Example(q.inputs, target) for q, target in zip(queries, targets, strict=True)]
-        return neighbours_of(self._adapted(), self.memory(), shown, k or learner.config.k)
+        queries = self._queries(inputs)
+        targets = [p["target"] for p in self._adapted().predict(queries, progress=True)]
+        shown = [
+            Example(q.inputs, target) for q, target in zip(queries, targets, strict=True) if q is not None
+        ]
+        found = iter(neighbours_of(self._adapted(), self.memory(), shown, k or learner.config.k))
+        return [[] if q is None else next(found) for q in queries]
 
     def grow(self) -> Self:
         """Keeps what the model is adapted to: the next `adapt` learns another task on top of it (Progressive Networks).
@@ -284,6 +289,8 @@ class FewShotModel:
     def predict(self, inputs: Iterable[Any]) -> list[Any]:
         """A prediction for each input, in the form that the task gives it (`Task.shown`).
 
+        For an empty input nothing is predicted (`Task.abstained`), and the log tells of it.
+
         Raises:
             FewShotError: a bad input, with its number; or the model is not adapted.
         """
@@ -297,17 +304,14 @@ class FewShotModel:
             model: an adapted model to take instead of this one's.
         """
         model = model or self._adapted()
-        if isinstance(inputs, str | Mapping):
+        return model.predict(self._queries(inputs), progress=True)
+
+    def _queries(self, inputs: Iterable[Any]) -> list[Query | None]:
+        if isinstance(inputs, str | Mapping) or not isinstance(inputs := records(inputs), Iterable):
             raise FewShotError(
                 f"predict takes a list of inputs, but was given one {type(inputs).__name__}; put it in [ ]."
             )
-        queries: list[Query] = []
-        for number, value in enumerate(inputs, start=1):
-            try:
-                queries.append(self.pipeline.task.query(value))
-            except FewShotError as error:
-                raise FewShotError(f"Input {number}: {error}") from None
-        return model.predict(queries, progress=True)
+        return self.pipeline.task.queries(inputs)
 
     def evaluate(self, rows: Any, *, column_mapping: Mapping[str, str] | None = None) -> dict[str, float]:
         """Scores predictions for labelled rows; the names of the metrics say their definitions.
@@ -323,7 +327,7 @@ class FewShotModel:
         if unknown:
             raise FewShotError(
                 f"The rows have the label {unknown[0]!r}, which the support set had not ({len(unknown)} such "
-                f"labels). Known: {', '.join(model.labels)}. Adapt with examples of it, or leave its rows out."
+                f"labels). Known: {joined(model.labels)}. Adapt with examples of it, or leave its rows out."
             )
         predicted = model.predict([e.query for e in examples], progress=True)
         return self.pipeline.task.metrics(
@@ -378,18 +382,19 @@ class FewShotModel:
         task = self.pipeline.task
         task.check_conflicts(examples)
         found = task.labels(examples)
-        names = sorted(set(labels)) if labels is not None else list(found)
+        given = [as_label(label, "a given label") for label in labels or ()]
+        names = list(found) if labels is None else list(sorted_labels(given))
         missing = [label for label in found if label not in names]
         if missing:
             raise FewShotError(
-                f"The rows have the label {missing[0]!r}, which is not among the given labels: {', '.join(names)}."
+                f"The rows have the label {missing[0]!r}, which is not among the given labels: {joined(names)}."
             )
         if not examples and labels is None and self.pipeline.unadapted() is None:
             raise FewShotError(
                 "The support set is empty; give at least one row, or labels={name: description}."
             )
         task.check_labels(names)
-        words = {k: v for k, v in labels.items() if v} if isinstance(labels, Mapping) else {}
+        words = {as_label(k, ""): v for k, v in labels.items() if v} if isinstance(labels, Mapping) else {}
         self._model = self.pipeline.adapt(examples, names, words)
         self._examples, self.descriptions, self._store = examples, words, None
         if "n_episodes" not in self.extra.get("scores", {}):  # unlike a report, of the old support set

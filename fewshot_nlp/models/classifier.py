@@ -8,6 +8,7 @@ from jaxtyping import Float
 
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.models.base import FewShotModel
+from fewshot_nlp.rows import column_of, read_each
 
 
 class FewShotClassifier(FewShotModel):
@@ -36,18 +37,19 @@ class FewShotClassifier(FewShotModel):
         """`adapt` in scikit-learn's manner.
 
         Args:
-            texts: texts, or pairs of texts.
+            texts: texts, or pairs of texts; also an array of shape (n,), (n, 1) or (n, 2), or a table of one column.
             labels: the label of each; with ``multi_label`` its list of labels.
         """
-        if len(texts) != len(labels):
-            raise FewShotError(f"{len(texts)} texts but {len(labels)} labels; each text needs one.")
-        rows = []
-        for text, label in zip(texts, labels, strict=True):
-            inputs = {"text": text} if isinstance(text, str) else {"text": text[0], "text_pair": text[1]}
-            rows.append({**inputs, "label": label})
-        return self.adapt(rows)
+        inputs, targets = column_of(texts, "The texts"), column_of(labels, "The labels")
+        if len(inputs) != len(targets):
+            raise FewShotError(f"{len(inputs)} texts but {len(targets)} labels; each text needs one.")
+        queries = read_each(inputs, self.pipeline.task.query)
+        return self.adapt([{**q.inputs, "label": y} for q, y in zip(queries, targets, strict=True)])
 
     def predict_proba(self, texts: Iterable[Any]) -> Float[np.ndarray, "n_texts n_labels"]:
-        """Probability of each label (columns in the order of `labels`) for each text."""
+        """Probability of each label (columns in the order of `labels`) for each text.
+
+        For an empty text all labels have the same; with ``multi_label`` it is 0.
+        """
         rows = [p["probabilities"] for p in self.predictions(texts)]
         return np.stack(rows) if rows else np.zeros((0, len(self.labels)), np.float32)

@@ -15,6 +15,7 @@ from fewshot_nlp.learners.nearest_neighbour import NearestNeighbour
 from fewshot_nlp.memory import Entry, MemoryStore
 from fewshot_nlp.persistence.disk import first_line
 from fewshot_nlp.pipeline import Pipeline, TaskModel
+from fewshot_nlp.rows import Label, as_label
 from fewshot_nlp.slots import SlotBatch
 
 FORMAT = 1
@@ -75,7 +76,7 @@ def without(examples: Sequence[Example], ids: Collection[str], texts: Collection
     ]
 
 
-def store_of(model: TaskModel, examples: Sequence[Example], descriptions: dict[str, str]) -> MemoryStore:
+def store_of(model: TaskModel, examples: Sequence[Example], descriptions: dict[Label, str]) -> MemoryStore:
     """The memory of an adapted model as a store with provenance."""
     learner = need_memory(model.pipeline, "A memory")
     task, encoder = model.pipeline.task, learner.encoder
@@ -127,7 +128,7 @@ def labels_of(batch: SlotBatch) -> list[str]:
         return [str(batch.classes[i]) for i in batch.gold.tolist()]
     names: list[list[str]] = [[] for _ in range(batch.n_slots)]
     for slot, number in (batch.gold > 0).nonzero().tolist():
-        names[slot].append(batch.classes[number])
+        names[slot].append(str(batch.classes[number]))
     return ["+".join(found) for found in names]
 
 
@@ -207,13 +208,13 @@ def fingerprint(encoder: Any) -> str:
     return sha256("\n".join(parts)) if encoder.adapter else str(encoder.fingerprint)
 
 
-def support_to_json(examples: Sequence[Example], labels: Sequence[str]) -> str:
+def support_to_json(examples: Sequence[Example], labels: Sequence[Label]) -> str:
     """The support set as the text of a file beside the model."""
     rows = [{"inputs": dict(e.inputs), "target": e.target} for e in examples]
     return json.dumps({"format": FORMAT, "labels": list(labels), "examples": rows}, ensure_ascii=True) + "\n"
 
 
-def read_support(path: Path) -> tuple[list[Example], tuple[str, ...]]:
+def read_support(path: Path) -> tuple[list[Example], tuple[Label, ...]]:
     """Examples and given labels that `support_to_json` wrote; none where there is no such file."""
     if not path.is_file():
         return [], ()
@@ -221,7 +222,7 @@ def read_support(path: Path) -> tuple[list[Example], tuple[str, ...]]:
         value = json.loads(path.read_text(encoding="utf-8"))
         number = value["format"]
         examples = [Example(dict(row["inputs"]), row["target"]) for row in value["examples"]]
-        labels = tuple(map(str, value["labels"]))
+        labels = tuple(as_label(label, "a label") for label in value["labels"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FewShotError(
             f"{path} is damaged ({first_line(error) or type(error).__name__}); save the model again, or remove the "

@@ -24,7 +24,7 @@ class FewShotQA(FewShotModel):
         """The answer to each question, its probability, and its character offsets in the context.
 
         Where the context is found not to answer the question, the answer is empty, its offsets are 0, and the score
-        is the probability of that.
+        is the probability of that: 1 where one of the two is empty.
 
         Args:
             inputs: rows with "question" and "context", or pairs of the two.
@@ -48,9 +48,9 @@ class FewShotQA(FewShotModel):
 
     def show(self, rows: Iterable[Any], left: str = "[", right: str = "]", around: int = 200) -> list[str]:
         """Each context with the answer marked, as `mark_answer` does; nothing is marked for no answer."""
-        rows = list(rows)
-        contexts = [self.pipeline.task.query(row).inputs["context"] for row in rows]
+        queries = self._queries(rows)
+        contexts = ["" if query is None else query.inputs["context"] for query in queries]
         return [
             mark_answer(context, p["start"], p["end"], left, right, around)
-            for context, p in zip(contexts, self.predictions(rows), strict=True)
+            for context, p in zip(contexts, self._adapted().predict(queries, progress=True), strict=True)
         ]

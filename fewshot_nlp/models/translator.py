@@ -25,7 +25,7 @@ class FewShotTranslator(FewShotModel):
     task_name = "translation"
 
     def predict(self, inputs: Iterable[str], *, glossary: Mapping[str, str] | None = None) -> list[str]:
-        """The translation of each text.
+        """The translation of each text; nothing for an empty one.
 
         Args:
             inputs: texts of the source language, each at most as long as the model's window.
@@ -33,7 +33,7 @@ class FewShotTranslator(FewShotModel):
                 task's own option ``glossary``.
 
         Raises:
-            FewShotError: an empty or too long text, or a glossary entry that the vocabulary cannot spell.
+            FewShotError: a text that is too long, or a glossary entry that the vocabulary cannot spell.
         """
         model = self._adapted()
         if glossary:

@@ -35,6 +35,7 @@ from fewshot_nlp.persistence.model_files import (
     read_tensors,
 )
 from fewshot_nlp.pipeline import Pipeline, TaskModel
+from fewshot_nlp.rows import Label
 from fewshot_nlp.tasks import TASKS
 
 # A plain import of the package would count, for import-linter, as one of all that it names.
@@ -54,7 +55,7 @@ class Saved:
 
     pipeline: Pipeline
     model: TaskModel | None
-    descriptions: dict[str, str]
+    descriptions: dict[Label, str]
     extra: dict[str, Json]
 
 
@@ -67,7 +68,7 @@ def save(
     folder: str | Path,
     pipeline: Pipeline,
     model: TaskModel | None = None,
-    descriptions: Mapping[str, str] | None = None,
+    descriptions: Mapping[Label, str] | None = None,
     extra: Mapping[str, Json] | None = None,
     files: Mapping[str, str] | None = None,
     half: bool = False,
@@ -193,7 +194,9 @@ def load(
         state = {name: tensor.to(encoder.device) for name, tensor in _under("state.", tensors).items()}
         adapted = Adapted(pipeline.learner, state)
         model = TaskModel(pipeline, tuple(config["labels"]), adapted, _under("decoding_parameters.", tensors))
-    return Saved(pipeline=pipeline, model=model, descriptions=config["descriptions"], extra=config["extra"])
+    words = config["descriptions"]
+    descriptions = {label: words[str(label)] for label in config["labels"] or words if str(label) in words}
+    return Saved(pipeline=pipeline, model=model, descriptions=descriptions, extra=config["extra"])
 
 
 def new_pipeline(
@@ -244,7 +247,7 @@ def _config(
     pipeline: Pipeline,
     model: TaskModel | None,
     tensors: Mapping[str, Tensor],
-    descriptions: Mapping[str, str] | None,
+    descriptions: Mapping[Label, str] | None,
     extra: Mapping[str, Json] | None,
 ) -> str:
     config = {
@@ -256,7 +259,7 @@ def _config(
         "learner_config": pipeline.learner.config.to_dict(),
         "encoder": _encoder_to_json(pipeline.learner.encoder),
         "labels": None if model is None else list(model.labels),
-        "descriptions": dict(descriptions or {}),
+        "descriptions": {str(label): words for label, words in (descriptions or {}).items()},
         "extra": dict(extra or {}),
         "tensors": {name: list(tensor.shape) for name, tensor in tensors.items()},
     }

@@ -113,7 +113,9 @@ class NWayK2KShot:
         )
         self._key = self.config.key()
         self._index = RowIndex(dataset)
-        self._pairs: list[Pairs] = [tuple(counts.items()) for counts in dataset.label_counts]
+        self._pairs: list[Pairs] = [
+            tuple((str(label), n) for label, n in counts.items()) for counts in dataset.label_counts
+        ]
         self._totals = {
             label: sum(dataset.label_counts[row][label] for row in rows.tolist())
             for label, rows in self._index.by_label.items()

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from fewshot_nlp.episode import Episode, Example, TaskDataset, canonical_json
 from fewshot_nlp.errors import FewShotError, logger
+from fewshot_nlp.rows import joined
 
 Rows = NDArray[np.int64]
 """Numbers of rows of a data set."""
@@ -96,7 +97,7 @@ def choose_labels(
         raise FewShotError(f"{dataset.name} has no labels; use KShot for tasks without labels.")
     for label in labels or ():
         if label not in names:
-            raise FewShotError(f"{dataset.name} has no label {label!r}. It has: {', '.join(names)}.")
+            raise FewShotError(f"{dataset.name} has no label {label!r}. It has: {joined(names)}.")
     return names if labels is None else tuple(labels)
 
 

@@ -7,7 +7,7 @@ from fewshot_nlp.errors import FewShotError
 
 
 def named_rows(table: Any, names: Mapping[str, Sequence[str]] | None = None) -> list[dict[str, Any]]:
-    """All rows as dictionaries; numbers of `ClassLabel` columns, or of lists of them, become names.
+    """All rows as dictionaries; numbers of a `ClassLabel`, however deep in a column, become names.
 
     Args:
         table: a `datasets.Dataset`, or an iterable one that ends.
@@ -16,29 +16,49 @@ def named_rows(table: Any, names: Mapping[str, Sequence[str]] | None = None) -> 
     Raises:
         FewShotError: when a number has no name.
     """
-    known: dict[str, Sequence[str]] = {}
-    for column, feature in (table.features or {}).items():
-        inner = feature[0] if isinstance(feature, list) and feature else getattr(feature, "feature", feature)
-        if hasattr(inner, "str2int"):
-            known[column] = inner.names
+    known = {
+        column: found for column, feature in (table.features or {}).items() if (found := _names(feature))
+    }
     known.update(names or {})
     rows: list[dict[str, Any]] = (
         table.to_list() if hasattr(table, "to_list") else [dict(row) for row in table]
     )
     for number, row in enumerate(rows, start=1):
         for column, by_id in known.items():
-            row[column] = _named(row[column], by_id, column, number)
+            try:
+                row[column] = _named(row[column], by_id)
+            except _UnnamedError as error:
+                raise FewShotError(f"Row {number}: the column {column!r} holds {error}") from None
     return rows
 
 
-def _named(value: Any, names: Sequence[str], column: str, number: int) -> Any:
+class _UnnamedError(FewShotError):
+    """A number without a name."""
+
+
+def _names(feature: Any) -> Any:
+    """The names of a feature's `ClassLabel`: a sequence of them, or a dictionary where it lies deeper; else None."""
+    if hasattr(feature, "str2int"):
+        return feature.names
+    if isinstance(feature, Mapping):
+        return {key: found for key, inner in feature.items() if (found := _names(inner))} or None
+    if isinstance(feature, list):
+        return _names(feature[0]) if feature else None
+    return _names(feature.feature) if hasattr(feature, "feature") else None
+
+
+def _named(value: Any, names: Any) -> Any:
     if isinstance(value, list):
-        return [_named(item, names, column, number) for item in value]
+        return [_named(item, names) for item in value]
+    if isinstance(names, Mapping):
+        if not isinstance(value, Mapping):
+            return value
+        return {key: _named(item, names[key]) if key in names else item for key, item in value.items()}
     if not isinstance(value, int):
         return value
     if not 0 <= value < len(names):
-        raise FewShotError(
-            f"Row {number}: the column {column!r} holds {value}, but its {len(names)} names have the numbers "
-            f"0 to {len(names) - 1}. A row without a label (-1) must be left out."
+        raise _UnnamedError(
+            f"{value}, but its {len(names)} names have the numbers 0 to {len(names) - 1}. A row without a label "
+            "(-1) must be left out."
         )
     return names[value]

@@ -12,6 +12,7 @@ from typing import Any
 
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.persistence.disk import atomic_write
+from fewshot_nlp.rows import records
 from fewshot_nlp.sources.cards import card_names, task_of
 from fewshot_nlp.sources.conll import parse_conll, render_conll
 from fewshot_nlp.sources.features import named_rows
@@ -51,7 +52,8 @@ def read_rows(
     a header; columns named ``...:json`` hold JSON. Rows themselves are checked by the task, later.
 
     Args:
-        source: rows; a `datasets.Dataset`, whose label numbers become names; or the path of a file.
+        source: rows; a `datasets.Dataset`, whose label numbers become names; a table of pandas, polars or
+            pyarrow; or the path of a file.
         task_name: the task that the rows are for; then its input columns must be there.
         column_mapping: your column's name to the task's name for it.
 
@@ -165,11 +167,11 @@ def _rows_of(source: Any) -> list[Row]:
         raise FewShotError(
             f"The rows are one dictionary with the keys {keys}; pass a list of dictionaries, one a row."
         )
-    if not isinstance(source, Iterable) or isinstance(source, bytes) or hasattr(source, "to_dict"):
-        hint = " Pass frame.to_dict('records')." if hasattr(source, "to_dict") else ""
+    source = records(source)
+    if not isinstance(source, Iterable) or isinstance(source, bytes):
         raise FewShotError(
-            f"The rows are a {type(source).__name__}, but must be a list of dictionaries, a datasets.Dataset "
-            f"or the path of a file.{hint}"
+            f"The rows are a {type(source).__name__}, but must be a list of dictionaries, a datasets.Dataset, "
+            "a table of pandas or pyarrow, or the path of a file."
         )
     rows = []
     for number, row in enumerate(source, start=1):

@@ -1,5 +1,6 @@
 """What a task is: columns to examples, examples to slots, scores to predictions, predictions to metrics."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
@@ -10,6 +11,17 @@ from torch import Tensor
 from fewshot_nlp.episode import Example, Json, Query, TaskDataset, canonical_json
 from fewshot_nlp.errors import FewShotError, logger
 from fewshot_nlp.registry import Registry
+from fewshot_nlp.rows import (
+    EmptyInputError,
+    Label,
+    as_list,
+    as_text,
+    joined,
+    read_each,
+    shown,
+    some,
+    sorted_labels,
+)
 from fewshot_nlp.slots import SlotBatch
 from fewshot_nlp.tasks.defaults import Defaults, Usage
 from fewshot_nlp.tokenization.windows import WindowTokenizer
@@ -92,17 +104,30 @@ class Task(ABC):
 
     @abstractmethod
     def query(self, value: Any) -> Query:
-        """Checks one input to predict on: a text, or a row whose target is missing or ignored."""
+        """Checks one input to predict on: a text, or a row whose target is missing or ignored.
+
+        Raises:
+            EmptyInputError: the input has no visible character.
+            FewShotError: it is no input at all.
+        """
+
+    def abstained(self, labels: Sequence[Label]) -> Prediction:
+        """The prediction for an input without a visible character: no label, no entity, no answer, no text.
+
+        Raises:
+            FewShotError: the task has no such prediction.
+        """
+        raise FewShotError(f"an input is empty, for which {self.name} has no prediction; leave it out.")
 
     @abstractmethod
-    def labels_of(self, example: Example) -> Mapping[str, int]:
+    def labels_of(self, example: Example) -> Mapping[Label, int]:
         """How often each label occurs in an example."""
 
     @abstractmethod
-    def restrict(self, target: Json, labels: frozenset[str]) -> Json:
+    def restrict(self, target: Json, labels: frozenset[Label]) -> Json:
         """The target without all labels but the given ones."""
 
-    def rename(self, target: Json, names: Mapping[str, str]) -> Json:
+    def rename(self, target: Json, names: Mapping[Label, Label]) -> Json:
         """The target with other names for its labels; two labels may get the same one."""
         if self.has_labels:
             raise FewShotError(f"The task {self.name} cannot give its labels other names.")
@@ -112,11 +137,11 @@ class Task(ABC):
     def collate(
         self,
         items: Sequence[Query],
-        labels: Sequence[str],
+        labels: Sequence[Label],
         tokenizer: WindowTokenizer,
         *,
         with_targets: bool,
-        descriptions: Mapping[str, str] | None = None,
+        descriptions: Mapping[Label, str] | None = None,
     ) -> SlotBatch:
         """Slots of some examples or queries.
 
@@ -160,7 +185,7 @@ class Task(ABC):
 
     @abstractmethod
     def metrics(
-        self, gold: Sequence[Json], predicted: Sequence[Json], labels: Sequence[str]
+        self, gold: Sequence[Json], predicted: Sequence[Json], labels: Sequence[Label]
     ) -> dict[str, float]:
         """Scores of predicted targets against gold targets, each under a name that says its definition."""
 
@@ -168,7 +193,7 @@ class Task(ABC):
         """What `FewShotModel.predict` gives of a prediction."""
         return prediction["target"]
 
-    def output(self, prediction: Prediction, labels: Sequence[str], row: Row) -> dict[str, Any]:
+    def output(self, prediction: Prediction, labels: Sequence[Label], row: Row) -> dict[str, Any]:
         """The columns that a prediction adds to a row, in a file of predictions.
 
         Args:
@@ -187,19 +212,40 @@ class Task(ABC):
         Raises:
             FewShotError: naming the first bad row.
         """
-        result: list[Example] = []
-        for number, row in enumerate(rows, start=1):
+
+        def read(row: Any) -> Example:
             if not isinstance(row, Mapping):
                 raise FewShotError(
-                    f"Row {number} is a {type(row).__name__}, but rows are dictionaries with the columns "
-                    f"{', '.join(self.columns[0])}."
+                    f"it is {shown(row)}, but rows are dictionaries with the columns {', '.join(self.columns[0])}."
                 )
+            return self.example(row)
+
+        return read_each(rows, read)
+
+    def queries(self, values: Iterable[Any], what: str = "Input") -> list[Query | None]:
+        """Checks inputs to predict on; None for one without a visible character, of which the log tells.
+
+        Args:
+            values: as for `query`.
+            what: what messages call an input.
+
+        Raises:
+            FewShotError: naming the first bad input.
+        """
+
+        def read(value: Any) -> Query | None:
             try:
-                example = self.example(row)
-            except FewShotError as error:
-                raise type(error)(f"Row {number}: {error}") from None
-            result.append(example)
-        return result
+                return self.query(value)
+            except EmptyInputError:
+                return None
+
+        found = read_each(values, read, what)
+        empty = [number for number, query in enumerate(found, start=1) if query is None]
+        if empty:
+            logger.warning(
+                "%s %s: empty, so nothing is predicted (%d of %d).", what, some(empty), len(empty), len(found)
+            )
+        return found
 
     def check_conflicts(self, examples: Sequence[Example]) -> None:
         """Refuses two examples of the same input with different targets, naming both."""
@@ -213,14 +259,14 @@ class Task(ABC):
                     f"{target[:80]}; keep one of them. The input begins: {key[:60]}."
                 )
 
-    def check_labels(self, labels: Sequence[str]) -> None:
+    def check_labels(self, labels: Sequence[Label]) -> None:
         """Refuses a set of labels that nothing can be learned from."""
         if self.has_labels and not labels:
             raise FewShotError("The support set has no label at all; give at least one labelled example.")
 
-    def labels(self, examples: Iterable[Example]) -> tuple[str, ...]:
-        """Sorted names of all labels that occur."""
-        return tuple(sorted({label for example in examples for label in self.labels_of(example)}))
+    def labels(self, examples: Iterable[Example]) -> tuple[Label, ...]:
+        """All labels that occur, in their natural order."""
+        return sorted_labels(label for example in examples for label in self.labels_of(example))
 
     def dataset(
         self,
@@ -277,38 +323,32 @@ def need_column(row: Row, column: str, kind: type | tuple[type, ...], example: s
             f"column_mapping={{'your_name': {column!r}}}."
         )
     value = row[column]
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise FewShotError(
-            f"the column {column!r} holds a {type(value).__name__}, but must look like {example}."
-        )
+    if kind is list:
+        value = as_list(value)
+    if not isinstance(value, kind):
+        raise FewShotError(f"the column {column!r} holds {shown(row[column])}, but must look like {example}.")
     return value
 
 
-def need_text(value: Any, column: str) -> str:
-    """A text with at least one visible character."""
-    if not isinstance(value, str):
-        raise FewShotError(f"{column!r} is a {type(value).__name__}, but must be a text.")
-    if not value.strip():
-        raise FewShotError(f"{column!r} is empty; leave such rows out.")
-    return value
-
-
-def readable(label: str) -> str:
+def readable(label: Label) -> str:
     """A label's name as words: "card_payment" and "CardPayment" become "card payment"."""
     words = []
-    for part in label.replace("_", " ").replace("-", " ").split():
+    for part in str(label).replace("_", " ").replace("-", " ").split():
         piece = ""
         for before, char in zip(" " + part, part, strict=False):
             piece += " " + char if char.isupper() and before.islower() else char
         words.append(piece)
-    return " ".join(words).lower()
+    return " ".join(words).lower() or str(label)
 
 
-def check_descriptions(descriptions: Mapping[str, str] | None, labels: Sequence[str]) -> None:
+def says_nothing(words: str) -> bool:
+    """Whether a label's words are a bare letter, or hold no letter at all: "z", "3", "-"."""
+    return re.fullmatch(r"[a-z]|[\W\d_]+", words) is not None
+
+
+def check_descriptions(descriptions: Mapping[Label, str] | None, labels: Sequence[Label]) -> None:
     """Every described label must be known, and every description a text."""
     for label, text in (descriptions or {}).items():
         if label not in labels:
-            raise FewShotError(
-                f"There is a description of {label!r}, but the labels are: {', '.join(labels)}."
-            )
-        need_text(text, f"description of {label}")
+            raise FewShotError(f"There is a description of {label!r}, but the labels are: {joined(labels)}.")
+        as_text(text, f"description of {label}")

@@ -1,6 +1,6 @@
 """Text classification: one label, or several, for a text or a pair of texts. A slot is the pooled text."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,8 +11,20 @@ from torch import Tensor
 from fewshot_nlp.episode import Example, Json, Query
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.metrics.classification import multi_label_scores, single_label_scores
+from fewshot_nlp.rows import (
+    ItemError,
+    Label,
+    as_label,
+    as_labels,
+    as_list,
+    as_text,
+    check_multi_hot,
+    is_missing,
+    shown,
+    sorted_labels,
+)
 from fewshot_nlp.slots import SlotBatch
-from fewshot_nlp.tasks.base import Prediction, Row, Task, check_descriptions, need_column, need_text
+from fewshot_nlp.tasks.base import Prediction, Row, Task, check_descriptions, need_column
 from fewshot_nlp.tasks.defaults import Defaults, Usage
 from fewshot_nlp.tokenization.windows import WindowTokenizer
 
@@ -20,8 +32,8 @@ from fewshot_nlp.tokenization.windows import WindowTokenizer
 class Classification(Task, name="classification"):
     """Rows: ``{"text": str, "label": str}``, with an optional ``"text_pair"``.
 
-    A label may be a whole number, which is read as its text. With ``multi_label`` a row has
-    ``"labels": [str, ...]``, possibly empty, and every label is decided by itself.
+    A label may be a whole number, and is predicted as one. With ``multi_label`` a row has ``"labels": [str, ...]``,
+    possibly empty, and every label is decided by itself.
 
     Args:
         multi_label: several labels, or none, for each text.
@@ -58,33 +70,43 @@ class Classification(Task, name="classification"):
         """A row with its label (a text), or its sorted labels (a list)."""
         inputs = self.query(row).inputs
         if not self.multi_label:
-            label = need_column(row, "label", (str, int, np.integer), '"refund"')
-            if not str(label).strip():
-                raise FewShotError("'label' is empty.")
-            return Example(inputs, str(label))
+            return Example(inputs, as_label(need_column(row, "label", object, '"refund"'), "'label'"))
         column = "labels" if "labels" in row else "label"
-        labels = need_column(row, column, (list, tuple), '["refund", "card"]')
-        return Example(inputs, sorted({str(label) for label in labels}))
+        return Example(inputs, as_labels(need_column(row, column, object, '["refund"]'), f"'{column}'"))
+
+    def examples(self, rows: Iterable[Row]) -> list[Example]:
+        """Rows in normal form, as for every task; multi-hot rows are refused."""
+        found = super().examples(rows)
+        if self.multi_label:
+            check_multi_hot([example.target for example in found])
+        return found
 
     def query(self, value: Any) -> Query:
         """A text, a pair of texts, or a row with the column ``text`` and perhaps ``text_pair``."""
-        if isinstance(value, str):
-            return Query({"text": need_text(value, "text")})
-        if isinstance(value, tuple | list) and len(value) == 2:
-            return Query({"text": need_text(value[0], "text"), "text_pair": need_text(value[1], "text_pair")})
-        if not isinstance(value, Mapping):
+        columns = ("text", "text_pair")
+        if isinstance(value, Mapping):
+            need_column(value, "text", object, '"Where is my card?"')
+            parts = [value["text"], *([] if is_missing(value.get("text_pair")) else [value["text_pair"]])]
+        else:
+            parts = [value] if isinstance(value, str) else as_list(value) or []
+        if not 1 <= len(parts) <= 2:
             raise FewShotError(
-                f"an input is a {type(value).__name__}, but must be a text or a row with 'text'."
+                f"an input is {shown(value)}, but must be a text, a pair of texts, or a row with 'text'."
             )
-        need_column(value, "text", str, '"Where is my card?"')
-        columns = ["text"] + ["text_pair"] * (value.get("text_pair") is not None)
-        return Query({column: need_text(value[column], column) for column in columns})
+        return Query({c: as_text(part, c) for c, part in zip(columns, parts, strict=False)})
 
-    def labels_of(self, example: Example) -> dict[str, int]:
+    def abstained(self, labels: Sequence[Label]) -> Prediction:
+        """No label; each is as likely as the others, or with ``multi_label`` not at all."""
+        n = len(labels)
+        if self.multi_label:
+            return {"target": [], "probabilities": np.zeros(n, np.float32)}
+        return {"target": None, "probabilities": np.full(n, 1 / n, np.float32)}
+
+    def labels_of(self, example: Example) -> dict[Label, int]:
         """Each of the example's labels, once."""
         return dict.fromkeys(example.target if self.multi_label else [example.target], 1)
 
-    def check_labels(self, labels: Sequence[str]) -> None:
+    def check_labels(self, labels: Sequence[Label]) -> None:
         """One label only leaves nothing to decide, unless each is decided by itself."""
         super().check_labels(labels)
         if len(labels) == 1 and not self.multi_label:
@@ -93,31 +115,31 @@ class Classification(Task, name="classification"):
                 "or name it with labels=[...]."
             )
 
-    def restrict(self, target: Json, labels: frozenset[str]) -> Json:
+    def restrict(self, target: Json, labels: frozenset[Label]) -> Json:
         """With several labels, those that are kept; a single label stays."""
         return [label for label in target if label in labels] if self.multi_label else target
 
-    def rename(self, target: Json, names: Mapping[str, str]) -> Json:
+    def rename(self, target: Json, names: Mapping[Label, Label]) -> Json:
         """The label, or the sorted labels, under their new names."""
         return sorted({names[label] for label in target}) if self.multi_label else names[target]
 
     def collate(
         self,
         items: Sequence[Query],
-        labels: Sequence[str],
+        labels: Sequence[Label],
         tokenizer: WindowTokenizer,
         *,
         with_targets: bool,
-        descriptions: Mapping[str, str] | None = None,
+        descriptions: Mapping[Label, str] | None = None,
     ) -> SlotBatch:
         """One slot a text, and one a described label: the pooled description."""
         check_descriptions(descriptions, labels)
-        described = sorted(descriptions or {})
+        described = sorted_labels(descriptions or {})
         texts = [i.inputs["text"] for i in items]
         pairs = [i.inputs.get("text_pair") for i in items]
-        if any(p is not None for p in pairs) and any(p is None for p in pairs):
-            raise FewShotError(
-                f"{sum(p is None for p in pairs)} of {len(pairs)} texts have no 'text_pair'; give it for all or none."
+        if any(p is not None for p in pairs) and None in pairs:
+            raise ItemError(
+                pairs.index(None), "it has no 'text_pair', but others have; give it for all or none."
             )
         label_slots = [descriptions[label] for label in described] if descriptions else []
         with_pairs = bool(pairs) and pairs[0] is not None
@@ -144,7 +166,7 @@ class Classification(Task, name="classification"):
             label_slots=torch.arange(n_slots) >= len(texts) if label_slots else None,
         )
 
-    def _targets(self, items: Sequence[Query], described: Sequence[str], labels: Sequence[str]) -> Tensor:
+    def _targets(self, items: Sequence[Query], described: Sequence[Label], labels: Sequence[Label]) -> Tensor:
         number = {label: i for i, label in enumerate(labels)}
         golds = [item.target for item in items if isinstance(item, Example)] + (
             [[label] for label in described] if self.multi_label else list(described)
@@ -173,16 +195,16 @@ class Classification(Task, name="classification"):
             predictions.append({"target": target, "probabilities": row})
         return predictions
 
-    def output(self, prediction: Prediction, labels: Sequence[str], row: Row) -> dict[str, Any]:
+    def output(self, prediction: Prediction, labels: Sequence[Label], row: Row) -> dict[str, Any]:
         """The label and its probability, or the labels and theirs."""
         named = dict(zip(labels, map(float, prediction["probabilities"]), strict=True))
         target = prediction["target"]
         if self.multi_label:
             return {"predicted": target, "scores": {label: named[label] for label in target}}
-        return {"predicted": target, "score": named[target]}
+        return {"predicted": target, "score": None if target is None else named[target]}
 
     def metrics(
-        self, gold: Sequence[Json], predicted: Sequence[Json], labels: Sequence[str]
+        self, gold: Sequence[Json], predicted: Sequence[Json], labels: Sequence[Label]
     ) -> dict[str, float]:
         """`single_label_scores` or `multi_label_scores`."""
         score = multi_label_scores if self.multi_label else single_label_scores

@@ -12,8 +12,9 @@ from torch import Tensor
 from fewshot_nlp.episode import Example, Json, Query
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.metrics.ner import entity_scores
+from fewshot_nlp.rows import Label, as_list, as_name, as_offset, as_text, as_words, shown
 from fewshot_nlp.slots import SlotBatch
-from fewshot_nlp.tasks.base import Prediction, Row, Task, check_descriptions, need_column, need_text
+from fewshot_nlp.tasks.base import Prediction, Row, Task, check_descriptions, need_column
 from fewshot_nlp.tasks.defaults import Defaults, Usage
 from fewshot_nlp.tasks.tags import (
     Repair,
@@ -27,6 +28,8 @@ from fewshot_nlp.tasks.tags import (
 from fewshot_nlp.tasks.transitions import abstract, hidden_markov, legal_bio, viterbi
 from fewshot_nlp.tokenization.windows import WindowTokenizer
 from fewshot_nlp.tokenization.words import word_slots
+
+SPAN_KEYS = ("start", "end", "label")
 
 
 class NER(Task, name="ner"):
@@ -84,13 +87,12 @@ class NER(Task, name="ner"):
         """A row as words and BIO tags."""
         if "text" in row and "tokens" not in row:
             inputs = self.query(row).inputs
-            spans = need_column(row, "spans", (list, tuple), '[{"start": 5, "end": 12, "label": "DRUG"}]')
-            for span in spans:
-                if not isinstance(span, Mapping) or {"start", "end", "label"} - set(span):
-                    raise FewShotError(f"a span is {span!r}, but must have 'start', 'end' and 'label'.")
+            spans = checked_spans(
+                need_column(row, "spans", object, '[{"start": 5, "end": 12, "label": "DRUG"}]')
+            )
             return Example(inputs, spans_to_tags(split_words(inputs["text"]), spans, inputs["text"]))
         inputs = self.query(row).inputs
-        tags = need_column(row, "ner_tags", (list, tuple), '["O", "B-DRUG"]')
+        tags = need_column(row, "ner_tags", list, '["O", "B-DRUG"]')
         if len(tags) != len(inputs["tokens"]):
             raise FewShotError(
                 f"{len(inputs['tokens'])} tokens but {len(tags)} tags; each token needs one tag. The tokens begin: "
@@ -102,36 +104,41 @@ class NER(Task, name="ner"):
         """A text, a list of words, or a row with the column ``text`` or ``tokens``."""
         if isinstance(value, str):
             value = {"text": value}
-        elif isinstance(value, list | tuple):
-            value = {"tokens": value}
         elif not isinstance(value, Mapping):
-            raise FewShotError(
-                f"an input is a {type(value).__name__}, but must be a text, words, or a row with them."
-            )
+            words = as_list(value)
+            if words is None:
+                raise FewShotError(
+                    f"an input is {shown(value)}, but must be a text, words, or a row with them."
+                )
+            value = {"tokens": words}
         if "tokens" not in value:
-            text = need_text(need_column(value, "text", str, '"Give 20 mg aspirin."'), "text")
+            text = as_text(need_column(value, "text", object, '"Give 20 mg aspirin."'), "text")
             return Query({"text": text, "tokens": words_of(text)})
-        tokens = need_column(value, "tokens", (list, tuple), '["Give", "aspirin"]')
-        wrong = next((t for t in tokens if not isinstance(t, str)), None)
-        if wrong is not None:
-            raise FewShotError(f"a token is {wrong!r} of type {type(wrong).__name__}, but must be a text.")
-        if not any(t.strip() for t in tokens):
-            raise FewShotError("'tokens' is empty; leave such rows out.")
-        return Query({"tokens": list(tokens)})
+        return Query({"tokens": as_words(value["tokens"], "tokens")})
 
-    def labels_of(self, example: Example) -> dict[str, int]:
+    def abstained(self, labels: Sequence[Label]) -> Prediction:
+        """No entity."""
+        return {"target": [], "entities": []}
+
+    def labels_of(self, example: Example) -> dict[Label, int]:
         """Mentions of each entity type."""
-        return dict(Counter(tag[2:] for tag in example.target if tag.startswith("B-")))
+        found: dict[Label, int] = dict(Counter(tag[2:] for tag in example.target if tag.startswith("B-")))
+        return found
 
-    def restrict(self, target: Json, labels: frozenset[str]) -> Json:
+    def restrict(self, target: Json, labels: frozenset[Label]) -> Json:
         """Tags of other types become ``O``."""
         return [tag if tag[2:] in labels else "O" for tag in target]
 
-    def rename(self, target: Json, names: Mapping[str, str]) -> Json:
+    def rename(self, target: Json, names: Mapping[Label, Label]) -> Json:
         """The tags with other types."""
-        return [tag if tag == "O" else tag[:2] + names[tag[2:]] for tag in target]
+        return [tag if tag == "O" else f"{tag[:2]}{names[tag[2:]]}" for tag in target]
 
-    def classes(self, labels: Sequence[str]) -> tuple[str, ...]:
+    @property
+    def _per_type(self) -> int:
+        """Classes of each type: one, or its first and its other words."""
+        return 1 if self.scheme == "io" else 2
+
+    def classes(self, labels: Sequence[Label]) -> tuple[Label, ...]:
         """``O`` and the types, or ``O`` and the BIO tags of the types."""
         if self.scheme == "io":
             return ("O", *labels)
@@ -140,19 +147,18 @@ class NER(Task, name="ner"):
     def collate(
         self,
         items: Sequence[Query],
-        labels: Sequence[str],
+        labels: Sequence[Label],
         tokenizer: WindowTokenizer,
         *,
         with_targets: bool,
-        descriptions: Mapping[str, str] | None = None,
+        descriptions: Mapping[Label, str] | None = None,
     ) -> SlotBatch:
         """One slot a word, and one for each class but ``O`` whose type is described."""
         check_descriptions(descriptions, labels)
         classes, words = self.classes(labels), descriptions or {}
-        label_slots = [
-            i for i, c in enumerate(classes) if i and c.removeprefix("B-").removeprefix("I-") in words
-        ]
-        texts = [words[classes[i].removeprefix("B-").removeprefix("I-")] for i in label_slots]
+        types = [label for label in labels for _ in range(self._per_type)]
+        label_slots = [i for i, label in enumerate(types, start=1) if label in words]
+        texts = [words[types[i - 1]] for i in label_slots]
         windows, spans, groups = word_slots(tokenizer, [item.inputs["tokens"] for item in items], texts)
         n_slots = len(groups) - len(label_slots)
         return SlotBatch(
@@ -164,7 +170,7 @@ class NER(Task, name="ner"):
             classes=classes,
             pooling=self.pooling,
             normaliser="classes",
-            targets=self._targets(items, label_slots, classes) if with_targets else None,
+            targets=self._targets(items, label_slots, labels) if with_targets else None,
             word_shape=self._word_shape(items, len(label_slots)),
             coarse=None if self.scheme == "io" else (0, *(1 + i // 2 for i in range(2 * len(labels)))),
             label_slots=torch.arange(len(groups)) >= n_slots if label_slots else None,
@@ -175,12 +181,14 @@ class NER(Task, name="ner"):
         shapes = torch.from_numpy(word_shapes([item.inputs["tokens"] for item in items]))
         return torch.cat([shapes, torch.zeros(n_label_slots, shapes.shape[1])])
 
-    def _targets(self, items: Sequence[Query], label_slots: Sequence[int], classes: Sequence[str]) -> Tensor:
-        number = {c: i for i, c in enumerate(classes)}
-        cut = 2 if self.scheme == "io" else 0
+    def _targets(self, items: Sequence[Query], label_slots: Sequence[int], labels: Sequence[Label]) -> Tensor:
+        n = self._per_type
+        number = {
+            f"{t}-{label}": 1 + n * i + (t == "I") * (n - 1) for i, label in enumerate(labels) for t in "BI"
+        }
         tags = [tag for item in items if isinstance(item, Example) for tag in item.target]
         return torch.tensor(
-            [number[t if t == "O" else t[cut:]] for t in tags] + list(label_slots), dtype=torch.long
+            [0 if tag == "O" else number[tag] for tag in tags] + list(label_slots), dtype=torch.long
         )
 
     def calibrate(self, support: SlotBatch, scores: Tensor | None = None) -> dict[str, Tensor]:
@@ -189,10 +197,9 @@ class NER(Task, name="ner"):
         tags = examples.gold.numpy()
         sentences = np.split(tags, np.flatnonzero(np.diff(examples.groups.numpy())) + 1) if len(tags) else []
         if self.scheme == "bio":
+            tags_of = list(map(str, support.classes))
             counted = self.transitions == "hidden_markov" and sentences
-            decoding_parameters = (
-                hidden_markov(support.classes, sentences) if counted else legal_bio(support.classes)
-            )
+            decoding_parameters = hidden_markov(tags_of, sentences) if counted else legal_bio(tags_of)
         elif self.transitions == "abstract" and sentences:
             decoding_parameters = abstract(support.n_classes, sentences)
         else:
@@ -219,11 +226,15 @@ class NER(Task, name="ner"):
         ]
 
     def _prediction(
-        self, item: Query, log: Float[np.ndarray, "n c"], best: Int[np.ndarray, " n"], classes: Sequence[str]
+        self,
+        item: Query,
+        log: Float[np.ndarray, "n c"],
+        best: Int[np.ndarray, " n"],
+        classes: Sequence[Label],
     ) -> Prediction:
         tags = ["O"] * len(best)
         for i in np.flatnonzero(best):
-            name = classes[best[i]]
+            name = str(classes[best[i]])
             if self.scheme == "io":
                 name = ("I-" if i and best[i - 1] == best[i] else "B-") + name
             tags[i] = name
@@ -232,7 +243,8 @@ class NER(Task, name="ner"):
         if spans:
             text, offsets = _text_and_offsets(item)
             for label, first, last in spans:
-                columns = [i for i, c in enumerate(classes) if c in (label, f"B-{label}", f"I-{label}")]
+                begin = 1 + (best[first] - 1) // self._per_type * self._per_type
+                columns = list(range(begin, begin + self._per_type))
                 start, end = offsets[first][0], offsets[last - 1][1]
                 entities.append(
                     {
@@ -252,16 +264,44 @@ class NER(Task, name="ner"):
         """
         return prediction["entities"]
 
-    def output(self, prediction: Prediction, labels: Sequence[str], row: Row) -> dict[str, Any]:
+    def output(self, prediction: Prediction, labels: Sequence[Label], row: Row) -> dict[str, Any]:
         """The entities, and the tags of words that were given as such."""
         tags = {"predicted_tags": prediction["target"]} if "tokens" in row else {}
         return {**tags, "entities": prediction["entities"]}
 
     def metrics(
-        self, gold: Sequence[Json], predicted: Sequence[Json], labels: Sequence[str]
+        self, gold: Sequence[Json], predicted: Sequence[Json], labels: Sequence[Label]
     ) -> dict[str, float]:
         """`entity_scores`."""
-        return entity_scores(gold, predicted, labels)
+        return entity_scores(gold, predicted)
+
+
+def checked_spans(value: Any) -> list[dict[str, Any]]:
+    """Spans in normal form: offsets as whole numbers, labels as texts.
+
+    Args:
+        value: a list of mappings, or a mapping of lists, which is how `datasets` stores a sequence of them.
+
+    Raises:
+        FewShotError: something else, naming the span.
+    """
+    if isinstance(value, Mapping):
+        columns = [as_list(value.get(key)) for key in SPAN_KEYS]
+        if None in columns or len({len(c) for c in columns if c is not None}) != 1:
+            raise FewShotError(
+                f"'spans' is {shown(value)}, but must have equally long lists 'start', 'end', 'label'."
+            )
+        value = [dict(zip(SPAN_KEYS, cells, strict=True)) for cells in zip(*columns, strict=True)]
+    spans = as_list(value)
+    if spans is None:
+        raise FewShotError(f"'spans' is {shown(value)}, but must be a list of spans.")
+    result = []
+    for number, span in enumerate(spans, start=1):
+        if not isinstance(span, Mapping) or set(SPAN_KEYS) - set(span):
+            raise FewShotError(f"span {number} is {shown(span)}, but must have 'start', 'end' and 'label'.")
+        ends = {key: as_offset(span[key], f"{key!r} of span {number}") for key in ("start", "end")}
+        result.append({**ends, "label": as_name(span["label"], f"'label' of span {number}")})
+    return result
 
 
 def _text_and_offsets(item: Query) -> tuple[str, list[tuple[int, int]]]:

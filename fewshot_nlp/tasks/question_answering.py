@@ -11,9 +11,10 @@ from torch import Tensor
 from fewshot_nlp.episode import Example, Json, Query
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.metrics.question_answering import span_scores
+from fewshot_nlp.rows import ItemError, Label, as_list, as_offset, as_text, shown
 from fewshot_nlp.slots import SlotBatch
 from fewshot_nlp.tasks.answers import answer_spans, choose_threshold
-from fewshot_nlp.tasks.base import Prediction, Row, Task, need_column, need_text
+from fewshot_nlp.tasks.base import Prediction, Row, Task, need_column
 from fewshot_nlp.tasks.defaults import Usage
 from fewshot_nlp.tokenization.windows import Windows, WindowTokenizer, unit_spans
 
@@ -69,8 +70,8 @@ class QuestionAnswering(Task, name="question_answering"):
         """A row with its distinct answers, in order of their place."""
         inputs = self.query(row).inputs
         answers = need_column(row, "answers", Mapping, '{"text": ["20 mg"], "answer_start": [5]}')
-        texts, starts = answers.get("text"), answers.get("answer_start")
-        if not isinstance(texts, list | tuple) or not isinstance(starts, list | tuple):
+        texts, starts = as_list(answers.get("text")), as_list(answers.get("answer_start"))
+        if texts is None or starts is None:
             raise FewShotError(
                 "'answers' must have the lists 'text' and 'answer_start'; both are empty where there is no answer."
             )
@@ -78,39 +79,42 @@ class QuestionAnswering(Task, name="question_answering"):
             raise FewShotError(
                 f"{len(texts)} answer texts but {len(starts)} answer starts; each answer needs one of both."
             )
-        found = sorted(
-            {(_checked(inputs["context"], t, s), str(t)) for t, s in zip(texts, starts, strict=True)}
-        )
+        found = sorted({_checked(inputs["context"], t, s) for t, s in zip(texts, starts, strict=True)})
         return Example(inputs, {"text": [t for _, t in found], "answer_start": [s for s, _ in found]})
 
     def query(self, value: Any) -> Query:
         """A row with the columns ``question`` and ``context``, or a pair of the two."""
-        if isinstance(value, tuple | list) and len(value) == 2:
-            value = {"question": value[0], "context": value[1]}
+        pair = as_list(value)
+        if pair is not None and len(pair) == 2:
+            value = {"question": pair[0], "context": pair[1]}
         if not isinstance(value, Mapping):
             raise FewShotError(
-                f"an input is a {type(value).__name__}, but must be a row with 'question' and 'context'."
+                f"an input is {shown(value)}, but must be a row with 'question' and 'context', or a pair of both."
             )
-        for column, sample in (("question", '"What is the dose?"'), ("context", '"Give 20 mg."')):
-            need_text(need_column(value, column, str, sample), column)
-        return Query({"question": value["question"], "context": value["context"]})
+        samples = {"question": '"What is the dose?"', "context": '"Give 20 mg."'}
+        given = {column: need_column(value, column, object, sample) for column, sample in samples.items()}
+        return Query({column: as_text(text, column) for column, text in given.items()})
 
-    def labels_of(self, example: Example) -> dict[str, int]:
+    def abstained(self, labels: Sequence[Label]) -> Prediction:
+        """No answer, for certain."""
+        return _prediction([], 1.0, np.inf, True)
+
+    def labels_of(self, example: Example) -> dict[Label, int]:
         """None: answers are no closed set."""
         return {}
 
-    def restrict(self, target: Json, labels: frozenset[str]) -> Json:
+    def restrict(self, target: Json, labels: frozenset[Label]) -> Json:
         """The target itself."""
         return target
 
     def collate(
         self,
         items: Sequence[Query],
-        labels: Sequence[str],
+        labels: Sequence[Label],
         tokenizer: WindowTokenizer,
         *,
         with_targets: bool,
-        descriptions: Mapping[str, str] | None = None,
+        descriptions: Mapping[Label, str] | None = None,
     ) -> SlotBatch:
         """For each item one slot for "no answer" (a window's first token), then one for each context token."""
         windows = tokenizer.texts([i.inputs["question"] for i in items], [i.inputs["context"] for i in items])
@@ -196,31 +200,32 @@ class QuestionAnswering(Task, name="question_answering"):
         """The answer, its probability, and its characters in the context."""
         return {key: prediction[key] for key in ("answer", "score", "start", "end")}
 
-    def output(self, prediction: Prediction, labels: Sequence[str], row: Row) -> dict[str, Any]:
+    def output(self, prediction: Prediction, labels: Sequence[Label], row: Row) -> dict[str, Any]:
         """As `shown`."""
         return dict(self.shown(prediction))
 
     def metrics(
-        self, gold: Sequence[Json], predicted: Sequence[Json], labels: Sequence[str]
+        self, gold: Sequence[Json], predicted: Sequence[Json], labels: Sequence[Label]
     ) -> dict[str, float]:
         """`span_scores`."""
         return span_scores(gold, predicted)
 
 
-def _checked(context: str, text: Any, start: Any) -> int:
-    """The start of an answer that stands where it says."""
-    if not isinstance(text, str) or not text:
-        raise FewShotError(f"an answer is {text!r}, but must be a text; leave the lists empty for no answer.")
-    if isinstance(start, bool) or not isinstance(start, int | np.integer):
-        raise FewShotError(f"an answer_start is {start!r}, but must be a whole number.")
-    there = context[max(0, int(start)) : max(0, int(start)) + len(text)]
+def _checked(context: str, text: Any, start: Any) -> tuple[int, str]:
+    """The start and the text of an answer that stands where it says."""
+    if not isinstance(text, str) or not text.strip():
+        raise FewShotError(
+            f"an answer is {shown(text)}, but must be a text; leave the lists empty for no answer."
+        )
+    text, start = as_text(text, "an answer"), as_offset(start, "an answer_start")
+    there = context[max(0, start) : max(0, start) + len(text)]
     if start < 0 or there != text:
         at = context.find(text)
         hint = f"; it is at {at}" if at >= 0 else "; the context does not hold it"
         raise FewShotError(
             f"the answer is {text!r}, but at answer_start {start} the context has {there!r}{hint}."
         )
-    return int(start)
+    return start, text
 
 
 def _context_tokens(
@@ -256,16 +261,17 @@ def _targets(
 ) -> Float[Tensor, "n_slots 2"]:
     """1 at the first and last token of each gold answer, or at "no answer"."""
     targets = torch.zeros(len(characters), 2)
-    for item, low, count in zip(items, first_slot, n_slots, strict=True):
+    for index, (item, low, count) in enumerate(zip(items, first_slot, n_slots, strict=True)):
         if not isinstance(item, Example):
             continue
         if not item.target["text"]:
             targets[low] = 1.0
         for tokens in _tokens_of(item.target, characters[low : low + count]):
             if not len(tokens):
-                raise FewShotError(
+                raise ItemError(
+                    index,
                     f"an answer to {item.inputs['question'][:40]!r} is {item.target['text']!a}, of which the "
-                    "tokenizer reads nothing; leave such answers out."
+                    "tokenizer reads nothing; leave such answers out.",
                 )
             targets[low + tokens[0], 0] = 1.0
             targets[low + tokens[-1], 1] = 1.0

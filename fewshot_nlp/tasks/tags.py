@@ -1,13 +1,14 @@
 """BIO tags: checking and repairing them, to and from entity spans; words of a text and what they look like."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import regex
 from jaxtyping import Float
 
 from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.rows import as_name
 
 Repair = Literal["begin", "error"]
 """What an ``I-X`` that continues no ``X`` becomes: a ``B-X``, or an error."""
@@ -42,11 +43,11 @@ def check_tags(tags: Sequence[str], repair: Repair = "begin") -> list[str]:
             )
         prefix, _, label = tag.partition("-")
         if tag == "O":
-            result.append(tag)
+            result.append("O")
             continue
-        if prefix not in _SCHEMES or not label:
+        if prefix not in _SCHEMES or not label.strip():
             raise FewShotError(f"tag {position + 1} is {tag!r}, but must be 'O', 'B-TYPE' or 'I-TYPE'.")
-        prefix = _SCHEMES[prefix]
+        prefix, label = _SCHEMES[prefix], as_name(label, f"the type of tag {position + 1}")
         if prefix == "I" and (not result or result[-1][2:] != label):
             if repair == "error":
                 raise FewShotError(
@@ -70,7 +71,7 @@ def tag_spans(tags: Sequence[str]) -> list[tuple[str, int, int]]:
 
 
 def spans_to_tags(
-    offsets: Sequence[tuple[int, int]], spans: Iterable[Mapping[str, object]], text: str
+    offsets: Sequence[tuple[int, int]], spans: Iterable[Mapping[str, Any]], text: str
 ) -> list[str]:
     """BIO tags of words from character spans; a span that cuts a word is widened to the whole word.
 
@@ -78,8 +79,8 @@ def spans_to_tags(
         FewShotError: a span outside the text, without a word, or overlapping another.
     """
     tags = ["O"] * len(offsets)
-    for span in sorted(spans, key=lambda s: (int(str(s["start"])), int(str(s["end"])))):
-        start, end, label = int(str(span["start"])), int(str(span["end"])), str(span["label"])
+    for span in sorted(spans, key=lambda s: (s["start"], s["end"])):
+        start, end, label = span["start"], span["end"], span["label"]
         if not 0 <= start < end <= len(text):
             raise FewShotError(
                 f"the span {start} to {end} of {label} is outside the text of {len(text)} characters."

@@ -12,8 +12,9 @@ from torch import Tensor
 from fewshot_nlp.episode import Example, Json, Query
 from fewshot_nlp.errors import FewShotError, logger
 from fewshot_nlp.metrics.translation import corpus_scores
+from fewshot_nlp.rows import Label, as_text
 from fewshot_nlp.slots import SlotBatch
-from fewshot_nlp.tasks.base import Prediction, Row, Task, need_column, need_text
+from fewshot_nlp.tasks.base import Prediction, Row, Task, need_column
 from fewshot_nlp.tasks.defaults import Defaults, Usage
 
 DEMAND_BONUS = 3.0
@@ -31,7 +32,7 @@ def checked_glossary(glossary: Any) -> dict[str, str]:
             f"glossary is {glossary!r}, but must map terms to words, e.g. {{'Darlehen': 'loan'}}."
         )
     return {
-        need_text(term, "glossary term"): need_text(words, f"glossary entry of {term}")
+        as_text(term, "glossary term"): as_text(words, f"glossary entry of {term}")
         for term, words in glossary.items()
     }
 
@@ -117,7 +118,7 @@ class Translation(Task, name="translation"):
         """A row's two sides."""
         pair = need_column(row, "translation", Mapping, '{"de": "Guten Tag.", "en": "Good day."}')
         source, target = self._keys(pair)
-        sides = [need_text(need_column(pair, key, str, '"Guten Tag."'), key) for key in (source, target)]
+        sides = [as_text(need_column(pair, key, object, '"Guten Tag."'), key) for key in (source, target)]
         if sides[0].strip() == sides[1].strip() and len(sides[0].split()) > 3:
             raise FewShotError(
                 f"source and target are the same text, {sides[0][:40]!r}; leave such rows out."
@@ -130,8 +131,12 @@ class Translation(Task, name="translation"):
             value = value["text"]
         elif isinstance(value, Mapping):
             pair = need_column(value, "translation", Mapping, '{"de": "Guten Tag."}')
-            value = need_column(pair, self._keys(pair)[0], str, '"Guten Tag."')
-        return Query({"text": need_text(value, "text")})
+            value = need_column(pair, self._keys(pair)[0], object, '"Guten Tag."')
+        return Query({"text": as_text(value, "text")})
+
+    def abstained(self, labels: Sequence[Label]) -> Prediction:
+        """No text."""
+        return {"target": ""}
 
     def bind(self, tokenizer: Any) -> None:
         """Takes the model's own languages where none were given, and warns where others were."""
@@ -152,22 +157,22 @@ class Translation(Task, name="translation"):
     def check_conflicts(self, examples: Sequence[Example]) -> None:
         """Nothing: a text may have several translations."""
 
-    def labels_of(self, example: Example) -> dict[str, int]:
+    def labels_of(self, example: Example) -> dict[Label, int]:
         """None: translations are no closed set."""
         return {}
 
-    def restrict(self, target: Json, labels: frozenset[str]) -> Json:
+    def restrict(self, target: Json, labels: frozenset[Label]) -> Json:
         """The target itself."""
         return target
 
     def collate(
         self,
         items: Sequence[Query],
-        labels: Sequence[str],
+        labels: Sequence[Label],
         tokenizer: Any,
         *,
         with_targets: bool,
-        descriptions: Mapping[str, str] | None = None,
+        descriptions: Mapping[Label, str] | None = None,
     ) -> SlotBatch:
         """With targets, one slot for each target token and the end; the window is what the decoder has read by then."""
         codes = self.source_code or self.source, self.target_code or self.target
@@ -224,7 +229,7 @@ class Translation(Task, name="translation"):
         raise NotImplementedError
 
     def metrics(
-        self, gold: Sequence[Json], predicted: Sequence[Json], labels: Sequence[str]
+        self, gold: Sequence[Json], predicted: Sequence[Json], labels: Sequence[Label]
     ) -> dict[str, float]:
         """`corpus_scores`."""
         return corpus_scores(gold, predicted)

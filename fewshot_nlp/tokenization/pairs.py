@@ -5,6 +5,7 @@ from typing import Any
 
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.locks import shared_lock
+from fewshot_nlp.rows import ItemError
 
 
 class PairTokenizer:
@@ -50,7 +51,8 @@ class PairTokenizer:
         """Token ids of texts to translate, special tokens included.
 
         Raises:
-            FewShotError: a text is longer than the model's window, or a language is missing or unknown.
+            ItemError: a text is longer than the model's window.
+            FewShotError: a language is missing or unknown.
         """
         code = self._code(language, "source")
         with self._lock:
@@ -108,11 +110,12 @@ class PairTokenizer:
         )
 
     def _check(self, rows: Sequence[Sequence[int]], texts: Sequence[str], side: str, more: int = 0) -> None:
-        for number, (row, text) in enumerate(zip(rows, texts, strict=True), start=1):
+        for index, (row, text) in enumerate(zip(rows, texts, strict=True)):
             if len(row) + more > self.max_length:
-                raise FewShotError(
-                    f"The {side} text of item {number} has {len(row) + more} tokens, but the model's window is "
-                    f"{self.max_length}; divide it into sentences. It begins: {text[:40]!r}."
+                raise ItemError(
+                    index,
+                    f"the {side} text has {len(row) + more} tokens, but the model's window is {self.max_length}; "
+                    f"divide it into sentences. It begins: {text[:40]!r}.",
                 )
 
 

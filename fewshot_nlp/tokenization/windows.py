@@ -9,6 +9,7 @@ from jaxtyping import Int
 
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.locks import shared_lock
+from fewshot_nlp.rows import ItemError
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,7 +60,7 @@ class WindowTokenizer:
         """Windows of texts, or of pairs of texts: the first text whole in each window, the second divided.
 
         Raises:
-            FewShotError: when a first text of a pair takes more than half of the window.
+            ItemError: when a first text of a pair takes more than half of the window.
         """
         if pairs is None or not texts:
             return self._windows(list(texts), None, False)
@@ -67,10 +68,11 @@ class WindowTokenizer:
             lengths = [len(e.ids) for e in self._encode(list(texts), None, False, None).encodings]
         longest = max(range(len(lengths)), key=lengths.__getitem__, default=None)
         if longest is not None and lengths[longest] > self.max_length // 2:
-            raise FewShotError(
-                f"The first text of pair {longest + 1} has {lengths[longest]} tokens, but it must fit half of "
-                f"the window of {self.max_length}; shorten it, or give the other text first where the order is free. "
-                f"It begins: {texts[longest][:40]!r}."
+            raise ItemError(
+                longest,
+                f"the first text of the pair has {lengths[longest]} tokens, but it must fit half of the window of "
+                f"{self.max_length}; shorten it, or give the other text first where the order is free. "
+                f"It begins: {texts[longest][:40]!r}.",
             )
         return self._windows(list(texts), list(pairs), False)
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from fewshot_nlp.episode import Episode, Example, Json, canonical_json
 from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.rows import Label, sorted_labels
 from fewshot_nlp.settings import check
 from fewshot_nlp.tasks import TASKS, Task
 from fewshot_nlp.tasks.tags import tag_spans
@@ -138,13 +139,13 @@ def augment(episode: Episode, settings: Augmentation, task: Task, seed: int) -> 
     return replace(episode, support=tuple(kept))
 
 
-def relabelled(episode: Episode, task: Task, names: Mapping[str, str]) -> Episode:
+def relabelled(episode: Episode, task: Task, names: Mapping[Label, Label]) -> Episode:
     """The episode with other names for its labels; two may get the same one."""
     support, query = (
         tuple(Example(e.inputs, task.rename(e.target, names)) for e in part)
         for part in (episode.support, episode.query)
     )
-    return replace(episode, support=support, query=query, label_names=tuple(sorted(set(names.values()))))
+    return replace(episode, support=support, query=query, label_names=sorted_labels(names.values()))
 
 
 def _merged(episode: Episode, task: Task, draws: np.random.Generator) -> Episode:
@@ -152,7 +153,8 @@ def _merged(episode: Episode, task: Task, draws: np.random.Generator) -> Episode
     if len(labels) < 3:
         return episode
     joined = [labels[i] for i in sorted(draws.choice(len(labels), 2, replace=False))]
-    return relabelled(episode, task, {n: " or ".join(joined) if n in joined else n for n in labels})
+    name = " or ".join(map(str, joined))
+    return relabelled(episode, task, {n: name if n in joined else str(n) for n in labels})
 
 
 def _other_mentions(examples: Sequence[Example], rate: float, draws: np.random.Generator) -> list[Example]:

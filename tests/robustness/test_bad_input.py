@@ -54,14 +54,17 @@ def message(call):
             "there is no column 'text', which classification needs; there are: 'txt', 'label'",
         ),
         ([{"text": "a"}], "Row 1: there is no column 'label'"),
-        ([{"text": 3, "label": "b"}], "Row 1: the column 'text' holds a int"),
+        ([{"text": 3, "label": "b"}], "Row 1: 'text' is 3 of type int, but must be a text"),
         ([ROWS[0], {"text": "  ", "label": "b"}], "Row 2: 'text' is empty"),
-        ([{"text": "a", "label": ""}], "Row 1: 'label' is empty"),
-        ([{"text": "a", "label": 2.5}], "Row 1: the column 'label' holds a float"),
+        (
+            [{"text": "a", "label": ""}],
+            "Row 1: 'label' is '' of type str, but a label is a text",
+        ),
+        ([{"text": "a", "label": 2.5}], "Row 1: 'label' is 2.5 of type float, but a label is"),
         (["just a text"], "Row 1 is a str, but every row must be a dictionary"),
         (
             [{"text": "a", "text_pair": "b", "label": "x"}, {"text": "c", "label": "y"}],
-            "1 of 2 texts have no 'text_pair'",
+            "Row 2: it has no 'text_pair', but others have; give it for all or none",
         ),
     ],
 )
@@ -74,7 +77,10 @@ def test_bad_classification_rows(clf, rows, expected):
     [
         ([{"tokens": ["a", "b"], "ner_tags": ["O"]}], "Row 1: 2 tokens but 1 tags"),
         ([{"tokens": ["a"], "ner_tags": [0]}], "Row 1: tag 1 is 0 of type int"),
-        ([{"tokens": "a b", "ner_tags": ["O", "O"]}], "Row 1: the column 'tokens' holds a str"),
+        (
+            [{"tokens": "a b", "ner_tags": ["O", "O"]}],
+            "Row 1: 'tokens' is 'a b' of type str, but must be a list",
+        ),
         ([{"tokens": ["a", 1], "ner_tags": ["O", "O"]}], "Row 1: a token is 1 of type int"),
         ([{"tokens": [], "ner_tags": []}], "Row 1: 'tokens' is empty"),
         ([{"tokens": ["a"], "ner_tags": ["O"]}], "has no label at all"),
@@ -97,8 +103,7 @@ def test_a_failed_adapt_leaves_the_model_as_it_was(clf):
 def test_predicting_before_adapting_and_bad_inputs(clf):
     assert "call adapt(rows) first" in message(lambda: clf.predict(["a"]))
     clf.adapt(ROWS)
-    assert "Input 2: 'text' is empty" in message(lambda: clf.predict(["a", ""]))
-    assert "Input 1: an input is a int" in message(lambda: clf.predict([3]))
+    assert "Input 2: an input is 3 of type int" in message(lambda: clf.predict(["a", 3]))
     assert "put it in [ ]" in message(lambda: clf.predict("a text"))
     assert clf.predict([]) == []
     assert clf.predict_proba([]).shape == (0, 2)

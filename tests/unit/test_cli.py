@@ -563,11 +563,26 @@ class TestBadInput:
         assert not out.exists()
 
     def test_bad_row_to_predict(self, classifier_folder: Path, tmp_path: Path) -> None:
-        source = write_lines(tmp_path / "in.jsonl", [{"text": "Hi"}, {"text": " "}])
+        source = write_lines(tmp_path / "in.jsonl", [{"text": "Hi"}, {"text": 3}])
         out = tmp_path / "out.jsonl"
         message = refused("predict", "--model", classifier_folder, "--input", source, "--out", out)
-        assert "Input 2: 'text' is empty" in message
+        assert "Input 2: 'text' is 3 of type int, but must be a text" in message
         assert not out.exists()
+
+    def test_empty_and_broken_texts_are_predicted_beside_the_others(
+        self, classifier_folder: Path, tmp_path: Path
+    ) -> None:
+        source = write_lines(
+            tmp_path / "in.jsonl", [{"text": "my card"}, {"text": " "}, {"text": "cut \ud83d it"}]
+        )
+        for ending in ("jsonl", "csv"):
+            out = tmp_path / f"out.{ending}"
+            assert (
+                run("predict", "--model", classifier_folder, "--input", source, "--out", out).exit_code == 0
+            )
+            rows = read_rows(out)
+            assert [row["predicted"] is None for row in rows] == [False, True, False]
+            assert rows[2]["text"] == "cut \ud83d it"
 
     def test_unknown_ending(self, classifier_folder: Path, tmp_path: Path) -> None:
         out = tmp_path / "out.xlsx"

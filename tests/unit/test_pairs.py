@@ -139,7 +139,7 @@ def test_missing_and_unknown_codes(family: Any) -> None:
 def test_the_window_counts_the_prefix() -> None:
     words = "a b c d e f g h i j"
     assert len(pairs(MBartTokenizer).targets([words], "en_XX")[0]) == 11
-    with pytest.raises(FewShotError, match=r"The target text of item 1 has 13 tokens, .* window is 12"):
+    with pytest.raises(FewShotError, match=r"Row 1: the target text has 13 tokens, .* window is 12"):
         pairs(NllbTokenizer).targets([words], "eng_Latn")
 
 

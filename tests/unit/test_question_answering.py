@@ -569,13 +569,13 @@ def test_no_document_stands_on_both_sides(encoder):
         (row(context="  "), r"Row 1: 'context' is empty"),
         (row(question=""), r"Row 1: 'question' is empty"),
         (row(text=["20 mg", "8 am"]), r"2 answer texts but 1 answer starts"),
-        (row(text=[""], start=[0]), r"an answer is '', but must be a text"),
-        (row(start=["5"]), r"an answer_start is '5', but must be a whole number"),
+        (row(text=[""], start=[0]), r"an answer is '' of type str, but must be a text"),
+        (row(start=["5"]), r"an answer_start is '5' of type str, but must be a whole number"),
         (
             {**row(), "answers": {"text": "20 mg", "answer_start": 5}},
             r"must have the lists 'text' and 'answer_start'",
         ),
-        ({**row(), "answers": ["20 mg"]}, r"the column 'answers' holds a list"),
+        ({**row(), "answers": ["20 mg"]}, r"the column 'answers' holds \['20 mg'\] of type list"),
         ({"context": CONTEXT}, r"there is no column 'question', only: context"),
     ],
 )
@@ -598,7 +598,9 @@ def test_a_text_alone_is_no_query():
 
 
 def test_a_question_longer_than_half_the_window_is_refused(encoder):
-    with pytest.raises(FewShotError, match=r"The first text of pair 1 has 42 tokens, but it must fit half"):
+    with pytest.raises(
+        FewShotError, match=r"Row 1: the first text of the pair has 42 tokens, but it must fit half"
+    ):
         collate(encoder, [row(question=" ".join(["what"] * 40))])
 
 

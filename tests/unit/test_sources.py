@@ -476,9 +476,9 @@ def test_wrong_rows(source, part):
     assert part in message(read_rows, source, None, {"text": "body"})
 
 
-def test_a_data_frame_is_told_how():
-    pandas = pytest.importorskip("pandas")
-    assert "frame.to_dict('records')" in message(read_rows, pandas.DataFrame({"text": ["a"]}))
+def test_what_is_no_table_is_refused():
+    assert "The rows are a int, but must be a list of dictionaries" in message(read_rows, 3)
+    assert "a table of pandas or pyarrow" in message(read_rows, object())
 
 
 # Round trips

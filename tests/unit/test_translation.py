@@ -511,7 +511,7 @@ class TestBadInput:
             (pair(""), "Row 1: 'xx' is empty"),
             ({"translation": {"xx": "knab", "en": "  "}}, "Row 1: 'en' is empty"),
             ({"translation": {"xx": "knab"}}, "Row 1: there is no column 'en', only: xx"),
-            ({"translation": "knab"}, "Row 1: the column 'translation' holds a str"),
+            ({"translation": "knab"}, "Row 1: the column 'translation' holds 'knab' of type str"),
             ({"text": "knab"}, "there is no column 'translation'"),
             (
                 {"translation": dict.fromkeys(("xx", "en"), "my card was lost")},
@@ -534,10 +534,10 @@ class TestBadInput:
             "translation": {"xx": "knab", "en": "bank"}
             | {{"source": "xx", "target": "en"}[side]: "the " * 70}
         }
-        with pytest.raises(FewShotError, match=f"The {side} text of item 2 has .* the model's window is 64"):
+        with pytest.raises(FewShotError, match=f"Row 2: the {side} text has .* the model's window is 64"):
             load().adapt([ROWS[0], row])
         if side == "source":
-            with pytest.raises(FewShotError, match="The source text of item 1"):
+            with pytest.raises(FewShotError, match="Input 1: the source text has"):
                 load().predict([row])
 
     def test_wrong_direction_is_warned_of(self, tiny_translator_folder: Path, caplog: Any) -> None:
