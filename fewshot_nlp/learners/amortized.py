@@ -15,10 +15,11 @@ for each token of a vocabulary, most of which the support set never shows.
 """
 
 import math
-from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 
 from fewshot_nlp.backbone import Backbone
@@ -26,11 +27,10 @@ from fewshot_nlp.learners.base import Learner, LearnerConfig
 from fewshot_nlp.modules.heads import class_means, prototype_head, residual_network
 from fewshot_nlp.modules.start import scaled_normalize, seeded
 from fewshot_nlp.modules.state import State
-from fewshot_nlp.settings import check
+from fewshot_nlp.settings import Scale
 from fewshot_nlp.slots import SlotBatch
 
 
-@dataclass(frozen=True, kw_only=True)
 class AmortizedConfig(LearnerConfig):
     """Settings of `Amortized`.
 
@@ -43,17 +43,10 @@ class AmortizedConfig(LearnerConfig):
     """
 
     label_names: float = 0.3
-    n_samples: int = 10
-    deviation: float = 0.05
-    hidden: int = 128
-    scale: float = 4.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self, "n_samples", 1, 10**5)
-        check(self, "deviation", 1e-6, 100)
-        check(self, "hidden", 1, 10**5)
-        check(self, "scale", 1e-3, 1e3)
+    n_samples: Annotated[int, Field(ge=1, le=10**5)] = 10
+    deviation: Annotated[float, Field(ge=1e-6, le=100)] = 0.05
+    hidden: Annotated[int, Field(ge=1, le=10**5)] = 128
+    scale: Scale = 4.0
 
 
 class Amortized(Learner[AmortizedConfig], name="amortized"):

@@ -7,11 +7,12 @@ meta-loss is the query's loss under the state fitted to the support set, differe
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, ClassVar, Generic, cast, get_args, get_origin
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar, Generic, cast, get_args, get_origin
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 from typing_extensions import TypeVar
 
@@ -20,12 +21,11 @@ from fewshot_nlp.errors import FewShotError, ScienceError
 from fewshot_nlp.modules.prior import PRIOR, prior_scores, prior_state, with_prior
 from fewshot_nlp.modules.state import State, fast_weights
 from fewshot_nlp.registry import Registry
-from fewshot_nlp.settings import check
+from fewshot_nlp.settings import Seed, Settings, Share
 from fewshot_nlp.slots import SlotBatch
 
 
-@dataclass(frozen=True, kw_only=True)
-class LearnerConfig:
+class LearnerConfig(Settings):
     """Settings of a learner; each learner has its own subclass.
 
     Args:
@@ -35,26 +35,9 @@ class LearnerConfig:
         seed: for whatever the learner draws at random.
     """
 
-    label_names: float = 1.0
-    head_weight: float = 0.4
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check(self, "label_names", 0.0, 100.0)
-        check(self, "head_weight", 0.0, 1.0)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "LearnerConfig":
-        """The configuration of a mapping; an unknown key is an error that lists the known ones."""
-        known = [f.name for f in fields(cls)]
-        unknown = sorted(set(values) - set(known))
-        if unknown:
-            raise FewShotError(f"{cls.__name__} has no setting {unknown[0]!r}. It has: {', '.join(known)}.")
-        return cls(**values)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The settings as JSON."""
-        return asdict(self)
+    label_names: Annotated[float, Field(ge=0, le=100)] = 1.0
+    head_weight: Share = 0.4
+    seed: Seed = 0
 
 
 LEARNERS: "Registry[type[Learner]]" = Registry("learner", "fewshot_nlp.learners")

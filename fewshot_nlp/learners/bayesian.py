@@ -20,12 +20,12 @@ it when a prediction must say how sure it is. The state holds up to d^2 numbers,
 translation: most tokens of the vocabulary are in no support set, and a regression knows nothing of those.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
+from pydantic import Field
 from torch import Tensor, nn
 
 from fewshot_nlp.backbone import Backbone
@@ -44,7 +44,7 @@ from fewshot_nlp.modules.gaussian import (
 )
 from fewshot_nlp.modules.heads import UNSEEN
 from fewshot_nlp.modules.state import State, slot_weights
-from fewshot_nlp.settings import check, check_choice
+from fewshot_nlp.settings import Scale
 from fewshot_nlp.slots import SlotBatch
 
 MOST_ROWS = 4096
@@ -53,7 +53,6 @@ CAUTION = 0.5
 """Weight of a factor's squared logarithm beside the left-out texts' summed loss: with few texts, 1 is believed in."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class BayesianConfig(LearnerConfig):
     """Settings of `Bayesian`; all numbers but ``label_names`` are start values that meta-training moves.
 
@@ -71,22 +70,13 @@ class BayesianConfig(LearnerConfig):
     """
 
     kernel: Literal["cosine", "linear", "rbf"] = "cosine"
-    noise: float = 0.1
-    prior: float = 0.3
-    length: float = 1.0
-    sharpness: float = 6.0
+    noise: Annotated[float, Field(ge=1e-6, le=1e6)] = 0.1
+    prior: Annotated[float, Field(ge=1e-6, le=1e6)] = 0.3
+    length: Scale = 1.0
+    sharpness: Scale = 6.0
     calibrate: bool = True
     center: bool = False
     objective: Literal["scores", "predictive", "marginal"] = "scores"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice(self, "kernel", "cosine", "linear", "rbf")
-        check(self, "noise", 1e-6, 1e6)
-        check(self, "prior", 1e-6, 1e6)
-        check(self, "length", 1e-3, 1e3)
-        check(self, "sharpness", 1e-3, 1e3)
-        check_choice(self, "objective", "scores", "predictive", "marginal")
 
 
 class Bayesian(Learner[BayesianConfig], name="bayesian"):

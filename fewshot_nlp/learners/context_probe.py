@@ -9,26 +9,25 @@ Deviations: none of the sources does all of this; the parts were chosen by measu
 Data needed: a few sentences that hold each class. Choose it for NER: it is the default there.
 """
 
-from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor
 
 from fewshot_nlp.learners.base import Learner, LearnerConfig
 from fewshot_nlp.learners.linear_probe import logistic_regression
 from fewshot_nlp.modules.linear_models import PreconditionedRegression
 from fewshot_nlp.modules.state import State, slot_weights
-from fewshot_nlp.settings import check
 from fewshot_nlp.slots import SlotBatch
 
 SMALL = 10**7
 """Rows x columns x classes up to which the regression is solved in float64 and to the end, which takes a blink."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class ContextProbeConfig(LearnerConfig):
     """Settings of `ContextProbe`.
 
@@ -40,15 +39,9 @@ class ContextProbeConfig(LearnerConfig):
     """
 
     label_names: float = 0.0
-    C: float = 100.0
-    neighbours: float = 0.3
-    word_shape: float = 0.3
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self, "C", 1e-6, 1e9)
-        check(self, "neighbours", 0, 10)
-        check(self, "word_shape", 0, 10)
+    C: Annotated[float, Field(ge=1e-6, le=1e9)] = 100.0
+    neighbours: Annotated[float, Field(ge=0, le=10)] = 0.3
+    word_shape: Annotated[float, Field(ge=0, le=10)] = 0.3
 
 
 class ContextProbe(Learner[ContextProbeConfig], name="context_probe"):

@@ -22,12 +22,13 @@ are fine.
 
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import field
+from typing import Annotated, Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from fewshot_nlp.backbone import Backbone
@@ -40,7 +41,7 @@ from fewshot_nlp.modules.rates import LearnedRates, parameter_name
 from fewshot_nlp.modules.slot_pairs import Draw, draws
 from fewshot_nlp.modules.start import differentiable_copy, examples_of, fast_parameters, towards
 from fewshot_nlp.modules.state import State, fast_weights
-from fewshot_nlp.settings import check, check_choice
+from fewshot_nlp.settings import GradientNorm, LearningRate, Scale, Share, WeightDecay
 from fewshot_nlp.slots import SlotBatch
 
 TUNED, BEFORE = "tuned.", "before."
@@ -50,7 +51,6 @@ RATE_GAIN = 30.0
 LEAST_FACTOR = 0.03
 
 
-@dataclass(frozen=True, kw_only=True)
 class ContrastiveConfig(LearnerConfig):
     """Settings of `Contrastive`.
 
@@ -79,44 +79,40 @@ class ContrastiveConfig(LearnerConfig):
         learned_rates: meta-learn a factor of the rate for each weight matrix or vector; by "first_order" only.
     """
 
-    steps: int = 20
+    steps: Annotated[int, Field(ge=0, le=10**5)] = 20
     scope: Literal["adapter", "all"] = "adapter"
-    top_layers: int = 3
+    top_layers: Annotated[int, Field(ge=1, le=1000)] = 3
     loss: Literal["supervised", "cosine"] = "supervised"
-    batch_size: int = 32
-    longest: int = 80
-    lr: float | None = None
-    weight_decay: float = 0.01
-    max_grad_norm: float = 1.0
-    temperature: float = 0.1
+    batch_size: Annotated[int, Field(ge=4, le=4096)] = 32
+    longest: Annotated[int, Field(ge=8, le=10**6)] = 80
+    lr: LearningRate | None = None
+    weight_decay: WeightDecay = 0.01
+    max_grad_norm: GradientNorm = 1.0
+    temperature: Scale = 0.1
     head: str = "stacked_probe"
     head_config: Mapping[str, Any] = field(default_factory=dict)
-    before: float = 0.5
+    before: Share = 0.5
     bfloat16: bool | None = None
     start: Literal["adapter", "meta"] = "adapter"
     outer: Literal["first_order", "reptile"] = "first_order"
     learned_rates: bool = False
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self, "steps", 0, 10**5)
-        check_choice(self, "scope", "adapter", "all")
-        check(self, "top_layers", 1, 1000)
-        check_choice(self, "loss", "supervised", "cosine")
-        check(self, "batch_size", 4, 4096)
-        check(self, "longest", 8, 10**6)
-        if self.lr is not None:
-            check(self, "lr", 1e-9, 10)
-        check(self, "weight_decay", 0, 10)
-        check(self, "max_grad_norm", 1e-6, 1e6)
-        check(self, "temperature", 1e-3, 1e3)
-        check(self, "before", 0, 1)
-        check_choice(self, "start", "adapter", "meta")
-        check_choice(self, "outer", "first_order", "reptile")
+    @model_validator(mode="after")
+    def _rates_have_gradients(self) -> Self:
         if self.learned_rates and self.outer == "reptile":
             raise FewShotError(
                 "learned_rates is on, but Reptile has no gradient for them; take outer='first_order'."
             )
+        return self
+
+    @model_validator(mode="after")
+    def _head_solves(self) -> Self:
+        head = LEARNERS.get(self.head)
+        if not hasattr(head, "solve"):
+            solving = [name for name in LEARNERS.names() if hasattr(LEARNERS.get(name), "solve")]
+            raise FewShotError(f"head is {self.head!r}, but must be one of: {', '.join(solving)}.")
+        head.config_class.from_dict(self.head_config, "head_config")
+        return self
 
 
 class Contrastive(Learner[ContrastiveConfig], name="contrastive"):
@@ -129,10 +125,7 @@ class Contrastive(Learner[ContrastiveConfig], name="contrastive"):
         if self.config.scope == "adapter" and not encoder.adapter:
             _attach(encoder, self.config)
         head: Any = LEARNERS.get(self.config.head)
-        if not hasattr(head, "solve"):
-            solving = [name for name in LEARNERS.names() if hasattr(LEARNERS.get(name), "solve")]
-            raise FewShotError(f"head is {self.config.head!r}, but must be one of: {', '.join(solving)}.")
-        self.head = head(encoder, head.config_class.from_dict(dict(self.config.head_config)))
+        self.head = head(encoder, head.config_class.from_dict(self.config.head_config))
         own = fast_parameters(encoder, self.config.scope)
         self.start: nn.ParameterDict | None = None
         if self.config.start == "meta":

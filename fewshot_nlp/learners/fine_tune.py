@@ -12,11 +12,12 @@ adapting are affordable.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import field
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from jaxtyping import Float
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from fewshot_nlp.backbone import Backbone
@@ -29,14 +30,13 @@ from fewshot_nlp.modules.inner_loop import fast_bfloat16, need_adapter
 from fewshot_nlp.modules.start import examples_of, fast_parameters, prototype_start, scaled_normalize
 from fewshot_nlp.modules.state import FAST, State, fast_weights
 from fewshot_nlp.modules.weight_interpolation import between, weight_interpolation
-from fewshot_nlp.settings import check, check_choice
+from fewshot_nlp.settings import Count, GradientNorm, LearningRate, Scale, Share, WeightDecay
 from fewshot_nlp.slots import SlotBatch
 
 WIDTH = 80
 """Slots of a window that are trained on where the task is to find some of them: what is far from them costs time."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class FineTuneConfig(LearnerConfig):
     """Settings of `FineTune`.
 
@@ -71,47 +71,31 @@ class FineTuneConfig(LearnerConfig):
     """
 
     scope: Literal["adapter", "all", "head"] = "adapter"
-    steps: int = 60
-    epochs: int | None = None
-    lr: float | None = None
-    head_lr: float = 1e-3
+    steps: Count = 60
+    epochs: Count | None = None
+    lr: LearningRate | None = None
+    head_lr: LearningRate = 1e-3
     start: str = "prototypes"
     start_config: Mapping[str, Any] = field(default_factory=dict)
-    n_classes: int = 2
-    weight_decay: float = 0.01
-    batch_size: int = 32
-    early_stopping: float = 0.0
-    scale: float = 8.0
-    max_grad_norm: float = 1.0
-    label_smoothing: float = 0.0
-    layer_decay: float = 1.0
-    unfreeze: float = 0.0
-    l2_sp: float = 0.0
-    folds: int = 0
-    max_interpolation: float = 1.0
+    n_classes: Count = 2
+    weight_decay: WeightDecay = 0.01
+    batch_size: Count = 32
+    early_stopping: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    scale: Scale = 8.0
+    max_grad_norm: GradientNorm = 1.0
+    label_smoothing: Annotated[float, Field(ge=0, le=0.9)] = 0.0
+    layer_decay: Annotated[float, Field(ge=1e-3, le=1)] = 1.0
+    unfreeze: Share = 0.0
+    l2_sp: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    folds: Annotated[int, Field(ge=0, le=20)] = 0
+    max_interpolation: Share = 1.0
     bfloat16: bool | None = False
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice(self, "scope", "adapter", "all", "head")
-        check(self, "steps", 1, 10**6)
-        if self.epochs is not None:
-            check(self, "epochs", 1, 10**6)
-        if self.lr is not None:
-            check(self, "lr", 1e-9, 10)
-        check(self, "head_lr", 1e-9, 10)
-        check(self, "n_classes", 1, 10**6)
-        check(self, "weight_decay", 0, 10)
-        check(self, "batch_size", 1, 10**6)
-        check(self, "early_stopping", 0, 0.5)
-        check(self, "scale", 1e-3, 1e3)
-        check(self, "max_grad_norm", 1e-6, 1e6)
-        check(self, "label_smoothing", 0, 0.9)
-        check(self, "layer_decay", 1e-3, 1)
-        check(self, "unfreeze", 0, 1)
-        check(self, "l2_sp", 0, 1e6)
-        check(self, "folds", 0, 20)
-        check(self, "max_interpolation", 0, 1)
+    @model_validator(mode="after")
+    def _start_exists(self) -> Self:
+        if self.start not in ("prototypes", "meta"):
+            LEARNERS.get(self.start).config_class.from_dict(self.start_config, "start_config")
+        return self
 
 
 class FineTune(Learner[FineTuneConfig], name="fine_tune"):

@@ -12,10 +12,11 @@ Data needed: meta-training on tasks with different classes, which is what it is 
 Choose it over `maml` where tasks differ in the number and kind of their classes and few steps must do.
 """
 
-from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 
 from fewshot_nlp.backbone import Backbone
@@ -24,18 +25,18 @@ from fewshot_nlp.modules.heads import class_means, prototype_head, residual_netw
 from fewshot_nlp.modules.inner_loop import Weights, need_adapter
 from fewshot_nlp.modules.rates import LearnedRates, learned_steps, start_rates
 from fewshot_nlp.modules.start import (
-    check_steps,
+    HeadRate,
+    InnerRate,
     examples_of,
     head_scores,
     scaled_normalize,
     seeded,
 )
 from fewshot_nlp.modules.state import State
-from fewshot_nlp.settings import check
+from fewshot_nlp.settings import Scale
 from fewshot_nlp.slots import SlotBatch
 
 
-@dataclass(frozen=True, kw_only=True)
 class InitializerConfig(LearnerConfig):
     """Settings of `Initializer`.
 
@@ -49,17 +50,12 @@ class InitializerConfig(LearnerConfig):
         scale: features are L2-normalised and multiplied by this before network and head.
     """
 
-    inner_steps: int = 5
-    inner_lr: float | None = None
-    head_lr: float = 1.0
+    inner_steps: Annotated[int, Field(ge=0, le=1000)] = 5
+    inner_lr: InnerRate | None = None
+    head_lr: HeadRate = 1.0
     first_order: bool = False
-    hidden: int = 128
-    scale: float = 4.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_steps(self, least=0)
-        check(self, "hidden", 1, 10**5)
+    hidden: Annotated[int, Field(ge=1, le=10**5)] = 128
+    scale: Scale = 4.0
 
 
 class Initializer(Learner[InitializerConfig], name="initializer"):

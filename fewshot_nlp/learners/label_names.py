@@ -9,10 +9,11 @@ was trained with one lends it. It refuses tasks without labels. Data needed: non
 untrained, some examples. Choose it with no example at all, or where few examples meet telling names.
 """
 
-from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 
 from fewshot_nlp.backbone import Backbone
@@ -23,11 +24,9 @@ from fewshot_nlp.learners.ridge import ridge_head
 from fewshot_nlp.modules.prior import class_head
 from fewshot_nlp.modules.start import scaled_normalize
 from fewshot_nlp.modules.state import State
-from fewshot_nlp.settings import check
 from fewshot_nlp.slots import SlotBatch
 
 
-@dataclass(frozen=True, kw_only=True)
 class LabelNamesConfig(LearnerConfig):
     """Settings of `LabelNames`.
 
@@ -39,15 +38,9 @@ class LabelNamesConfig(LearnerConfig):
     """
 
     head_weight: float = 0.0
-    width: int = 256
-    penalty: float = 1.0
-    step: float = 8.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self, "width", 1, 1 << 16)
-        check(self, "penalty", 1e-4, 1e6)
-        check(self, "step", 1e-3, 1e4)
+    width: Annotated[int, Field(ge=1, le=1 << 16)] = 256
+    penalty: Annotated[float, Field(ge=1e-4, le=1e6)] = 1.0
+    step: Annotated[float, Field(ge=1e-3, le=1e4)] = 8.0
 
 
 class LabelNames(Learner[LabelNamesConfig], name="label_names"):

@@ -15,11 +15,11 @@ adapter. Choose it to adapt in a fixed number of steps, where tuning of rates ha
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 
 from fewshot_nlp.backbone import Backbone
@@ -27,7 +27,9 @@ from fewshot_nlp.learners.base import Learner, LearnerConfig
 from fewshot_nlp.modules.inner_loop import Weights, need_adapter
 from fewshot_nlp.modules.lstm_optimizer import LSTMOptimizer, learned_path
 from fewshot_nlp.modules.start import (
-    check_steps,
+    HeadRate,
+    InnerRate,
+    InnerSteps,
     differentiable_copy,
     examples_of,
     fast_parameters,
@@ -38,11 +40,10 @@ from fewshot_nlp.modules.start import (
     support_loss,
 )
 from fewshot_nlp.modules.state import FAST, State
-from fewshot_nlp.settings import check, check_choice
+from fewshot_nlp.settings import Scale
 from fewshot_nlp.slots import SlotBatch
 
 
-@dataclass(frozen=True, kw_only=True)
 class LearnedOptimizerConfig(LearnerConfig):
     """Settings of `LearnedOptimizer`.
 
@@ -58,20 +59,13 @@ class LearnedOptimizerConfig(LearnerConfig):
         scale: features are L2-normalised and multiplied by this before the head.
     """
 
-    inner_steps: int = 5
-    truncation: int = 20
+    inner_steps: InnerSteps = 5
+    truncation: Annotated[int, Field(ge=1, le=1000)] = 20
     form: Literal["residual", "gates"] = "residual"
-    hidden: int = 20
-    inner_lr: float | None = None
-    head_lr: float = 0.2
-    scale: float = 4.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_steps(self)
-        check(self, "truncation", 1, 1000)
-        check_choice(self, "form", "residual", "gates")
-        check(self, "hidden", 1, 1000)
+    hidden: Annotated[int, Field(ge=1, le=1000)] = 20
+    inner_lr: InnerRate | None = None
+    head_lr: HeadRate = 0.2
+    scale: Scale = 4.0
 
 
 class LearnedOptimizer(Learner[LearnedOptimizerConfig], name="learned_optimizer"):

@@ -6,22 +6,21 @@ Deviations: label names may count as extra support rows. Data needed: two classe
 Choose it first: it is the baseline that every other learner has to beat.
 """
 
-from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor
 
 from fewshot_nlp.learners.base import Learner, LearnerConfig
 from fewshot_nlp.modules.heads import linear_scores
 from fewshot_nlp.modules.state import State, slot_weights
-from fewshot_nlp.settings import check
 from fewshot_nlp.slots import SlotBatch
 
 
-@dataclass(frozen=True, kw_only=True)
 class LinearProbeConfig(LearnerConfig):
     """Settings of `LinearProbe`.
 
@@ -29,11 +28,7 @@ class LinearProbeConfig(LearnerConfig):
         C: inverse strength of the L2 penalty, as in scikit-learn.
     """
 
-    C: float = 30.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self, "C", 1e-6, 1e9)
+    C: Annotated[float, Field(ge=1e-6, le=1e9)] = 30.0
 
 
 class LinearProbe(Learner[LinearProbeConfig], name="linear_probe"):

@@ -14,7 +14,6 @@ the target and the features themselves must move.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -28,7 +27,9 @@ from fewshot_nlp.modules.heads import LearnedHead
 from fewshot_nlp.modules.inner_loop import Weights, need_adapter, sgd_path
 from fewshot_nlp.modules.rates import LearnedRates, start_rates
 from fewshot_nlp.modules.start import (
-    check_steps,
+    HeadRate,
+    InnerRate,
+    InnerSteps,
     differentiable_copy,
     examples_of,
     fast_parameters,
@@ -38,14 +39,13 @@ from fewshot_nlp.modules.start import (
     support_loss,
 )
 from fewshot_nlp.modules.state import FAST, State
-from fewshot_nlp.settings import check, check_choice
+from fewshot_nlp.settings import Count, Scale, Share
 from fewshot_nlp.slots import SlotBatch
 
 LEAST = 0.03
 """An earlier step's weight in the multi-step loss falls to this share of its first one, before it is left out."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class MAMLConfig(LearnerConfig):
     """Settings of `MAML`.
 
@@ -66,26 +66,17 @@ class MAMLConfig(LearnerConfig):
         learned_rates: meta-learn a rate for each weight matrix or vector and each step, from the rates above.
     """
 
-    inner_steps: int = 5
-    inner_lr: float | None = None
-    head_lr: float = 1.0
+    inner_steps: InnerSteps = 5
+    inner_lr: InnerRate | None = None
+    head_lr: HeadRate = 1.0
     first_order: bool = False
     scope: Literal["adapter", "head"] = "adapter"
     head: Literal["zeros", "prototypes", "meta"] = "prototypes"
-    n_classes: int = 2
-    scale: float = 4.0
-    multi_step_until: float = 0.0
-    first_order_until: float = 0.0
+    n_classes: Count = 2
+    scale: Scale = 4.0
+    multi_step_until: Share = 0.0
+    first_order_until: Share = 0.0
     learned_rates: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_steps(self)
-        check_choice(self, "scope", "adapter", "head")
-        check(self, "n_classes", 1, 10**6)
-        check_choice(self, "head", "zeros", "prototypes", "meta")
-        check(self, "multi_step_until", 0, 1)
-        check(self, "first_order_until", 0, 1)
 
 
 class MAML(Learner[MAMLConfig], name="maml"):

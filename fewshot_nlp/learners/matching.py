@@ -17,15 +17,16 @@ Data needed: one example a class; meta-training for ``context=True``. Choose it 
 meanings, and one nearest neighbour is too rough.
 """
 
-from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
+from pydantic import Field
 from torch import Tensor, nn
 
 from fewshot_nlp.backbone import Backbone
-from fewshot_nlp.errors import FewShotError, logger
+from fewshot_nlp.errors import logger
 from fewshot_nlp.learners.base import Learner, LearnerConfig
 from fewshot_nlp.modules.context_embedding import ContextEmbedding
 from fewshot_nlp.modules.heads import UNSEEN
@@ -34,7 +35,7 @@ from fewshot_nlp.modules.order import canonical_order
 from fewshot_nlp.modules.selection import balanced
 from fewshot_nlp.modules.start import seeded
 from fewshot_nlp.modules.state import State, slot_weights
-from fewshot_nlp.settings import check
+from fewshot_nlp.settings import Scale, Share
 from fewshot_nlp.slots import SlotBatch
 
 FLOOR = 1e-30
@@ -44,7 +45,6 @@ SAMPLE = 512
 """Slots of the support set on which a mixture is chosen."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class MatchingConfig(LearnerConfig):
     """Settings of `Matching`.
 
@@ -62,27 +62,13 @@ class MatchingConfig(LearnerConfig):
     """
 
     context: bool = False
-    processing_steps: int = 3
-    hidden: int = 128
-    sharpness: float = 20.0
-    balance: float = 0.5
-    max_slots: int = 4096
-    context_slots: int = 512
-    interpolation: float | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not isinstance(self.context, bool):
-            raise FewShotError(f"context is {self.context!r}, but must be true or false.")
-        most = {"processing_steps": 100, "hidden": 8192, "max_slots": 10**5, "context_slots": 10**4}
-        for name, limit in most.items():
-            check(self, name, 1, limit)
-            if not isinstance(getattr(self, name), int):
-                raise FewShotError(f"{name} is {getattr(self, name)!r}, but must be a whole number.")
-        check(self, "sharpness", 1e-3, 1e3)
-        check(self, "balance", 0, 1)
-        if self.interpolation is not None:
-            check(self, "interpolation", 0, 1)
+    processing_steps: Annotated[int, Field(ge=1, le=100)] = 3
+    hidden: Annotated[int, Field(ge=1, le=8192)] = 128
+    sharpness: Scale = 20.0
+    balance: Share = 0.5
+    max_slots: Annotated[int, Field(ge=1, le=10**5)] = 4096
+    context_slots: Annotated[int, Field(ge=1, le=10**4)] = 512
+    interpolation: Share | None = None
 
     @property
     def limit(self) -> int:

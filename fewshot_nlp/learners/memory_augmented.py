@@ -16,17 +16,16 @@ Data needed: meta-training on many tasks. Choose it where tasks repeat and how t
 the order of the support set matters to "neural_turing" (a seeded shuffle), not to "key_value", which is also faster.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 
 from fewshot_nlp.backbone import Backbone
-from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners.base import Learner, LearnerConfig
 from fewshot_nlp.modules.heads import UNSEEN
 from fewshot_nlp.modules.key_value import KeyValueReader
@@ -34,13 +33,12 @@ from fewshot_nlp.modules.selection import balanced
 from fewshot_nlp.modules.start import seeded
 from fewshot_nlp.modules.state import State, slot_weights
 from fewshot_nlp.modules.turing import TuringMemory
-from fewshot_nlp.settings import check, check_choice
+from fewshot_nlp.settings import Count, Scale, Share
 from fewshot_nlp.slots import SlotBatch
 
 FLOOR = 1e-30
 
 
-@dataclass(frozen=True, kw_only=True)
 class MemoryAugmentedConfig(LearnerConfig):
     """Settings of `MemoryAugmented`.
 
@@ -60,33 +58,15 @@ class MemoryAugmentedConfig(LearnerConfig):
     """
 
     kind: Literal["neural_turing", "key_value"] = "neural_turing"
-    max_slots: int = 256
-    rows: int = 256
+    max_slots: Count = 256
+    rows: Annotated[int, Field(ge=1, le=10**5)] = 256
     controller: Literal["lstm", "feed_forward"] = "lstm"
-    hidden: int = 64
-    code: int = 16
-    usage_decay: float = 0.95
-    hops: int = 2
-    sharpness: float = 20.0
-    balance: float = 0.5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice(self, "kind", "neural_turing", "key_value")
-        check_choice(self, "controller", "lstm", "feed_forward")
-        for name, most in {
-            "max_slots": 10**6,
-            "rows": 10**5,
-            "hidden": 4096,
-            "code": 4096,
-            "hops": 20,
-        }.items():
-            check(self, name, 1, most)
-            if not isinstance(getattr(self, name), int):
-                raise FewShotError(f"{name} is {getattr(self, name)!r}, but must be a whole number.")
-        check(self, "usage_decay", 0, 1)
-        check(self, "sharpness", 1e-3, 1e3)
-        check(self, "balance", 0, 1)
+    hidden: Annotated[int, Field(ge=1, le=4096)] = 64
+    code: Annotated[int, Field(ge=1, le=4096)] = 16
+    usage_decay: Share = 0.95
+    hops: Annotated[int, Field(ge=1, le=20)] = 2
+    sharpness: Scale = 20.0
+    balance: Share = 0.5
 
 
 class MemoryAugmented(Learner[MemoryAugmentedConfig], name="memory_augmented"):

@@ -9,8 +9,6 @@ Data needed: meta-training, as many parameters again as the adapter has are lear
 fine-tuning. Choose it instead of `maml` when one to three steps must do.
 """
 
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -20,17 +18,19 @@ from fewshot_nlp.learners.base import Learner, LearnerConfig
 from fewshot_nlp.modules.inner_loop import need_adapter
 from fewshot_nlp.modules.rates import LearnedRates, learned_steps, start_rates
 from fewshot_nlp.modules.start import (
-    check_steps,
+    HeadRate,
+    InnerRate,
+    InnerSteps,
     examples_of,
     fast_parameters,
     head_scores,
     prototype_start,
 )
 from fewshot_nlp.modules.state import State
+from fewshot_nlp.settings import Scale
 from fewshot_nlp.slots import SlotBatch
 
 
-@dataclass(frozen=True, kw_only=True)
 class MetaSGDConfig(LearnerConfig):
     """Settings of `MetaSGD`.
 
@@ -43,15 +43,11 @@ class MetaSGDConfig(LearnerConfig):
         scale: features are L2-normalised and multiplied by this before the head.
     """
 
-    inner_steps: int = 3
-    inner_lr: float | None = None
-    head_lr: float = 0.3
+    inner_steps: InnerSteps = 3
+    inner_lr: InnerRate | None = None
+    head_lr: HeadRate = 0.3
     first_order: bool = False
-    scale: float = 4.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_steps(self)
+    scale: Scale = 4.0
 
 
 class MetaSGD(Learner[MetaSGDConfig], name="meta_sgd"):

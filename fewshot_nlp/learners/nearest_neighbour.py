@@ -10,7 +10,6 @@ support set, each slot looking at the other examples only. Data needed: one exam
 several unlike meanings, or where single examples must be added and removed at any time.
 """
 
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -18,7 +17,6 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners.base import Learner, LearnerConfig
 from fewshot_nlp.memory import Memory
 from fewshot_nlp.memory.exact import distances
@@ -32,7 +30,7 @@ from fewshot_nlp.modules.interpolation import (
     train_adaptive,
 )
 from fewshot_nlp.modules.state import State
-from fewshot_nlp.settings import check, check_choice
+from fewshot_nlp.settings import Count, Share, Temperature
 from fewshot_nlp.slots import SlotBatch
 
 FLOOR = 1e-4
@@ -41,7 +39,6 @@ SAMPLE = 512
 """Slots of the support set on which a mixture is chosen."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class NearestNeighbourConfig(LearnerConfig):
     """Settings of `NearestNeighbour`.
 
@@ -58,28 +55,14 @@ class NearestNeighbourConfig(LearnerConfig):
         half: keep the keys as float16.
     """
 
-    k: int = 1
+    k: Count = 1
     vote: Literal["per_class", "top_k"] = "per_class"
     metric: Literal["euclidean", "cosine"] = "cosine"
-    temperature: float | None = 0.1
-    interpolation: float | None = None
+    temperature: Temperature | None = 0.1
+    interpolation: Share | None = None
     mixing: Literal["fixed", "adaptive"] = "fixed"
     search: Literal["exact", "faiss"] = "exact"
     half: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self, "k", 1, 10**6)
-        if not isinstance(self.k, int):
-            raise FewShotError(f"k is {self.k!r}, but must be a whole number.")
-        if self.temperature is not None:
-            check(self, "temperature", 1e-6, 1e6)
-        if self.interpolation is not None:
-            check(self, "interpolation", 0, 1)
-        check_choice(self, "mixing", "fixed", "adaptive")
-        check_choice(self, "search", "exact", "faiss")
-        check_choice(self, "vote", "per_class", "top_k")
-        check_choice(self, "metric", "euclidean", "cosine")
 
 
 class NearestNeighbour(Learner[NearestNeighbourConfig], name="nearest_neighbour"):

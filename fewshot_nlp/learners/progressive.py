@@ -14,11 +14,12 @@ worse, and each may cost an adapter's bytes and one encoder pass per earlier col
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor
 
 from fewshot_nlp.backbone import Backbone
@@ -35,13 +36,12 @@ from fewshot_nlp.modules.start import (
     scaled_normalize,
 )
 from fewshot_nlp.modules.state import State, fast_weights
-from fewshot_nlp.settings import check
+from fewshot_nlp.settings import Count, GradientNorm, LearningRate, Scale, WeightDecay
 from fewshot_nlp.slots import SlotBatch
 
 _COLUMN = re.compile(r"column\.(\d+)\.")
 
 
-@dataclass(frozen=True, kw_only=True)
 class ProgressiveConfig(LearnerConfig):
     """Settings of `Progressive`.
 
@@ -57,28 +57,15 @@ class ProgressiveConfig(LearnerConfig):
         task_id: the column that predicts, counted from 0; None for the newest.
     """
 
-    steps: int = 60
-    lr: float = 1e-3
-    head_lr: float = 1e-2
-    lateral_size: int = 32
-    batch_size: int = 32
-    weight_decay: float = 0.01
-    max_grad_norm: float = 1.0
-    scale: float = 8.0
-    task_id: int | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self, "steps", 1, 10**6)
-        check(self, "lr", 1e-9, 10)
-        check(self, "head_lr", 1e-9, 10)
-        check(self, "lateral_size", 0, 10**5)
-        check(self, "batch_size", 1, 10**6)
-        check(self, "weight_decay", 0, 10)
-        check(self, "max_grad_norm", 1e-6, 1e6)
-        check(self, "scale", 1e-3, 1e3)
-        if self.task_id is not None:
-            check(self, "task_id", 0, 10**6)
+    steps: Count = 60
+    lr: LearningRate = 1e-3
+    head_lr: LearningRate = 1e-2
+    lateral_size: Annotated[int, Field(ge=0, le=10**5)] = 32
+    batch_size: Count = 32
+    weight_decay: WeightDecay = 0.01
+    max_grad_norm: GradientNorm = 1.0
+    scale: Scale = 8.0
+    task_id: Annotated[int, Field(ge=0, le=10**6)] | None = None
 
 
 class Progressive(Learner[ProgressiveConfig], name="progressive"):

@@ -9,12 +9,12 @@ Data needed: one example a class, or a label's name. Choose it for many classes 
 when adapting must cost nothing, or as the learner to meta-train with the least memory.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal, Self
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from fewshot_nlp.backbone import Backbone
@@ -24,11 +24,10 @@ from fewshot_nlp.modules.clusters import cluster_means
 from fewshot_nlp.modules.heads import class_means
 from fewshot_nlp.modules.interpolation import by_content, choose_fixed, fixed_mass, mix
 from fewshot_nlp.modules.state import State
-from fewshot_nlp.settings import check, check_choice
+from fewshot_nlp.settings import Share, Temperature
 from fewshot_nlp.slots import SlotBatch
 
 
-@dataclass(frozen=True, kw_only=True)
 class PrototypicalConfig(LearnerConfig):
     """Settings of `Prototypical`.
 
@@ -45,27 +44,18 @@ class PrototypicalConfig(LearnerConfig):
     """
 
     metric: Literal["euclidean", "cosine"] = "cosine"
-    temperature: float | None = None
-    interpolation: float | None = None
-    n_prototypes: int = 1
-    slots_per_prototype: int = 25
+    temperature: Temperature | None = None
+    interpolation: Share | None = None
+    n_prototypes: Annotated[int, Field(ge=1, le=10**5)] = 1
+    slots_per_prototype: Annotated[int, Field(ge=1, le=10**5)] = 25
     several: Literal["nearest", "mixture"] = "nearest"
     learn_label_names: bool = False
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice(self, "metric", "euclidean", "cosine")
-        if self.temperature is not None:
-            check(self, "temperature", 1e-6, 1e6)
-        if self.interpolation is not None:
-            check(self, "interpolation", 0, 1)
-        for name in ("n_prototypes", "slots_per_prototype"):
-            check(self, name, 1, 10**5)
-            if not isinstance(getattr(self, name), int):
-                raise FewShotError(f"{name} is {getattr(self, name)!r}, but must be a whole number.")
-        check_choice(self, "several", "nearest", "mixture")
+    @model_validator(mode="after")
+    def _weight_to_learn(self) -> Self:
         if self.learn_label_names and self.label_names <= 0:
             raise FewShotError("learn_label_names needs a weight to start from; set label_names above 0.")
+        return self
 
 
 class Prototypical(Learner[PrototypicalConfig], name="prototypical"):

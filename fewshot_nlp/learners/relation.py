@@ -14,20 +14,20 @@ Data needed: meta-training on many tasks. Choose it where comparing must be lear
 (``train: learner``): the network serves every later task.
 """
 
-from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 
 from fewshot_nlp.backbone import Backbone
-from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners.base import Learner, LearnerConfig
 from fewshot_nlp.modules.heads import UNSEEN, class_means
 from fewshot_nlp.modules.start import seeded
 from fewshot_nlp.modules.state import State
-from fewshot_nlp.settings import check
+from fewshot_nlp.settings import Temperature
 from fewshot_nlp.slots import SlotBatch
 
 CELLS = 2**22
@@ -36,7 +36,6 @@ CLASSES = 256
 """Classes that are looked at at once."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class RelationConfig(LearnerConfig):
     """Settings of `Relation`.
 
@@ -45,15 +44,8 @@ class RelationConfig(LearnerConfig):
         temperature: the cosine is divided by this; start value of a learned one.
     """
 
-    hidden: int = 64
-    temperature: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self, "hidden", 1, 8192)
-        if not isinstance(self.hidden, int):
-            raise FewShotError(f"hidden is {self.hidden!r}, but must be a whole number.")
-        check(self, "temperature", 1e-6, 1e6)
+    hidden: Annotated[int, Field(ge=1, le=8192)] = 64
+    temperature: Temperature = 0.1
 
 
 class Relation(Learner[RelationConfig], name="relation"):

@@ -16,7 +16,6 @@ costs no more than in fine-tuning.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -26,7 +25,9 @@ from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.learners.base import Learner, LearnerConfig
 from fewshot_nlp.modules.inner_loop import Weights, need_adapter, sgd_steps
 from fewshot_nlp.modules.start import (
-    check_steps,
+    HeadRate,
+    InnerRate,
+    InnerSteps,
     differentiable_copy,
     examples_of,
     fast_parameters,
@@ -37,11 +38,10 @@ from fewshot_nlp.modules.start import (
     towards,
 )
 from fewshot_nlp.modules.state import FAST, State
-from fewshot_nlp.settings import check
+from fewshot_nlp.settings import Count, Scale
 from fewshot_nlp.slots import SlotBatch
 
 
-@dataclass(frozen=True, kw_only=True)
 class ReptileConfig(LearnerConfig):
     """Settings of `Reptile`.
 
@@ -54,17 +54,11 @@ class ReptileConfig(LearnerConfig):
         scale: features are L2-normalised and multiplied by this before the head.
     """
 
-    inner_steps: int = 8
-    inner_lr: float | None = None
-    head_lr: float = 1.0
-    batch_size: int | None = None
-    scale: float = 4.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_steps(self)
-        if self.batch_size is not None:
-            check(self, "batch_size", 1, 10**6)
+    inner_steps: InnerSteps = 8
+    inner_lr: InnerRate | None = None
+    head_lr: HeadRate = 1.0
+    batch_size: Count | None = None
+    scale: Scale = 4.0
 
 
 class Reptile(Learner[ReptileConfig], name="reptile"):

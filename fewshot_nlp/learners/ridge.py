@@ -15,10 +15,11 @@ bias. Choose it for a head as quick as prototypes that takes the features' covar
 examples.
 """
 
-from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 
 from fewshot_nlp.backbone import Backbone
@@ -26,11 +27,10 @@ from fewshot_nlp.learners.base import Learner, LearnerConfig
 from fewshot_nlp.modules.heads import UNSEEN, linear_scores
 from fewshot_nlp.modules.start import scaled_normalize
 from fewshot_nlp.modules.state import State, slot_weights
-from fewshot_nlp.settings import check
+from fewshot_nlp.settings import Share
 from fewshot_nlp.slots import SlotBatch
 
 
-@dataclass(frozen=True, kw_only=True)
 class RidgeConfig(LearnerConfig):
     """Settings of `Ridge`.
 
@@ -42,15 +42,9 @@ class RidgeConfig(LearnerConfig):
             paper, 1 all classes the same. Only where classes exclude each other.
     """
 
-    penalty: float = 1.0
-    scale: float = 10.0
-    balance: float = 0.5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self, "penalty", 1e-4, 1e6)
-        check(self, "scale", 1e-3, 1e4)
-        check(self, "balance", 0, 1)
+    penalty: Annotated[float, Field(ge=1e-4, le=1e6)] = 1.0
+    scale: Annotated[float, Field(ge=1e-3, le=1e4)] = 10.0
+    balance: Share = 0.5
 
 
 class Ridge(Learner[RidgeConfig], name="ridge"):

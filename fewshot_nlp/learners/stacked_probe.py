@@ -8,12 +8,13 @@ Data needed: from one example a class (then names weigh most). Choose it for cla
 there, see docs/learners.md for the measurement.
 """
 
-from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
+from pydantic import Field
 from torch import Tensor
 
 from fewshot_nlp.learners.base import Learner, LearnerConfig
@@ -27,7 +28,6 @@ from fewshot_nlp.modules.linear_models import (
     stratified_folds,
 )
 from fewshot_nlp.modules.state import State
-from fewshot_nlp.settings import check
 from fewshot_nlp.slots import SlotBatch
 
 PRIOR = {"regression": 1.0, "discriminant": 0.01, "names": 1.0}
@@ -41,7 +41,6 @@ ZERO_SHOT_SCALE = 10.0
 """Inverse temperature of the similarity to label names where there are no rows at all."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class StackedProbeConfig(LearnerConfig):
     """Settings of `StackedProbe`.
 
@@ -54,17 +53,10 @@ class StackedProbeConfig(LearnerConfig):
     """
 
     label_names: float = 4.0
-    C: float = 10.0
-    shrinkage: float = 0.8
-    other_layers: float = 0.6
-    name_evidence: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self, "C", 1e-6, 1e9)
-        check(self, "shrinkage", 1e-3, 1)
-        check(self, "other_layers", 0, 10)
-        check(self, "name_evidence", -1e9, 1e9)
+    C: Annotated[float, Field(ge=1e-6, le=1e9)] = 10.0
+    shrinkage: Annotated[float, Field(ge=1e-3, le=1)] = 0.8
+    other_layers: Annotated[float, Field(ge=0, le=10)] = 0.6
+    name_evidence: Annotated[float, Field(ge=-1e9, le=1e9)] = 0.1
 
 
 class StackedProbe(Learner[StackedProbeConfig], name="stacked_probe"):

@@ -2,22 +2,29 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor
 
 from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.modules.heads import linear_scores, prototype_head
 from fewshot_nlp.modules.inner_loop import Weights
 from fewshot_nlp.modules.state import FAST, State, fast_weights
-from fewshot_nlp.settings import check
 from fewshot_nlp.slots import SlotBatch
 
 if TYPE_CHECKING:
     from fewshot_nlp.learners.base import Learner
+
+InnerSteps = Annotated[int, Field(ge=1, le=1000)]
+"""Gradient steps on a support set."""
+InnerRate = Annotated[float, Field(ge=1e-8, le=10)]
+"""Learning rate of the adapter in them."""
+HeadRate = Annotated[float, Field(ge=1e-8, le=100)]
+"""Learning rate of the head in them."""
 
 
 def fast_parameters(encoder: Backbone, scope: str = "adapter") -> Weights:
@@ -101,15 +108,6 @@ def towards(value: Tensor, start: Mapping[str, Tensor], end: Mapping[str, Tensor
 def examples_of(support: SlotBatch) -> SlotBatch:
     """A support set without the slots of its labels' names."""
     return support.select(~support.label_slot_mask)
-
-
-def check_steps(config: Any, least: int = 1) -> None:
-    """Settings that all have who take gradient steps: number of steps, rates, length of the features."""
-    check(config, "inner_steps", least, 1000)
-    if config.inner_lr is not None:
-        check(config, "inner_lr", 1e-8, 10)
-    check(config, "head_lr", 1e-8, 100)
-    check(config, "scale", 1e-3, 1e3)
 
 
 def inner_rate(encoder: Backbone, given: float | None) -> float:

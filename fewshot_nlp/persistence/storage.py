@@ -208,7 +208,7 @@ def new_pipeline(
 ) -> Pipeline:
     """A pipeline from names and settings."""
     learner_class: type[Learner] = LEARNERS.get(learner)
-    config = learner_class.config_class.from_dict(dict(learner_config or {}))
+    config = learner_class.config_class.from_dict(learner_config or {}, "learner_config")
     try:
         made = TASKS.get(task)(**task_options)
     except TypeError as error:

@@ -11,15 +11,17 @@ made by joining two labels of an episode to one.
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import import_module
+from typing import Self
 
 import numpy as np
+from pydantic import model_validator
 
 from fewshot_nlp.episode import Episode, Example, Json, canonical_json
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.rows import Label, sorted_labels
-from fewshot_nlp.settings import check
+from fewshot_nlp.settings import Settings, Share
 from fewshot_nlp.tasks import TASKS, Task
 from fewshot_nlp.tasks.tags import tag_spans
 
@@ -36,8 +38,7 @@ REASONS = {
 """Why a change is refused by the tasks whose targets it would make wrong; see `Task.augmentations`."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Augmentation:
+class Augmentation(Settings):
     """How training episodes are changed; each is a probability in [0, 1], and 0 is off.
 
     Args:
@@ -55,21 +56,21 @@ class Augmentation:
         FewShotError: a value out of its range, or a rate and a hook of which one is missing.
     """
 
-    word_dropout: float = 0.0
-    mention_replacement: float = 0.0
-    token_replacement: float = 0.0
+    word_dropout: Share = 0.0
+    mention_replacement: Share = 0.0
+    token_replacement: Share = 0.0
     paraphrase: str | Paraphrase | None = None
-    paraphrase_rate: float = 0.0
-    merge_labels: float = 0.0
+    paraphrase_rate: Share = 0.0
+    merge_labels: Share = 0.0
 
-    def __post_init__(self) -> None:
-        for name in REASONS:
-            check(self, name, 0.0, 1.0)
+    @model_validator(mode="after")
+    def _hook_and_rate(self) -> Self:
         if (self.paraphrase is not None) != (self.paraphrase_rate > 0):
             raise FewShotError(
-                f"augmentation.paraphrase_rate is {self.paraphrase_rate:g} and augmentation.paraphrase is "
+                f"paraphrase_rate is {self.paraphrase_rate:g} and paraphrase is "
                 f"{self.paraphrase!r}; give both a function and a rate above 0, or neither."
             )
+        return self
 
     @property
     def on(self) -> tuple[str, ...]:

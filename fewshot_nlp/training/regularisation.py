@@ -14,11 +14,12 @@ are two slots of the query, not one of the query and one of the support set.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from pydantic import Field
 from torch import Tensor, nn
 
 from fewshot_nlp.backbone import Backbone
@@ -26,14 +27,13 @@ from fewshot_nlp.episode import Episode
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import Learner
 from fewshot_nlp.pipeline import Pipeline
-from fewshot_nlp.settings import check
+from fewshot_nlp.settings import Settings, Share
 from fewshot_nlp.slots import SlotBatch, Targets
 from fewshot_nlp.tasks import Task
 from fewshot_nlp.training.augmentation import Augmentation, augment, relabelled
 
 
-@dataclass(frozen=True, kw_only=True)
-class Regularisation:
+class Regularisation(Settings):
     """What is done against memorising and overfitting; 0 is off.
 
     Args:
@@ -50,21 +50,12 @@ class Regularisation:
             one is drawn, in [0, 100]; targets are mixed alike. Small ones mix little.
     """
 
-    dropout: float | Literal["own"] = 0.0
-    label_shuffle: float = 0.0
-    name_dropout: float = 0.0
-    information: float = 0.0
-    information_noise: float = 0.1
-    feature_mix: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.dropout != "own":
-            check(self, "dropout", 0.0, 0.9)
-        check(self, "label_shuffle", 0.0, 1.0)
-        check(self, "name_dropout", 0.0, 1.0)
-        check(self, "information", 0.0, 10.0)
-        check(self, "information_noise", 1e-3, 10.0)
-        check(self, "feature_mix", 0.0, 100.0)
+    dropout: Annotated[float, Field(ge=0, le=0.9)] | Literal["own"] = 0.0
+    label_shuffle: Share = 0.0
+    name_dropout: Share = 0.0
+    information: Annotated[float, Field(ge=0, le=10)] = 0.0
+    information_noise: Annotated[float, Field(ge=1e-3, le=10)] = 0.1
+    feature_mix: Annotated[float, Field(ge=0, le=100)] = 0.0
 
     def check_fits(self, task: Task, encoder: Backbone) -> None:
         """Refuses what would have no effect."""

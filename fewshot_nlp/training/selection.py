@@ -6,23 +6,23 @@ with the exponential weights of Sagawa et al. 2020 (algorithm 1) on a moving mea
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from math import exp, isfinite
-from typing import TYPE_CHECKING, Literal
+from dataclasses import replace
+from math import exp
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
+from pydantic import Field
 
 from fewshot_nlp.episode import Episode
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.sampling import Mixture, generator
-from fewshot_nlp.sampling.base import whole
+from fewshot_nlp.settings import Settings, Share
 
 if TYPE_CHECKING:
     from fewshot_nlp.training.config import SamplerSettings
 
 
-@dataclass(frozen=True, kw_only=True)
-class Selection:
+class Selection(Settings):
     """How tasks are selected; by default every episode is drawn as ``mixture`` says, from all rows.
 
     Args:
@@ -43,34 +43,15 @@ class Selection:
         FewShotError: naming a value out of its range.
     """
 
-    diversity_rows: int = 1000
+    diversity_rows: Annotated[int, Field(ge=0)] = 1000
     curriculum: Literal["none", "n_way", "k_shot", "sources"] = "none"
-    curriculum_share: float = 0.5
-    hard_temperature: float | None = None
-    hard_decay: float = 0.9
-    hard_floor: float = 0.2
-    leakage_ngram: int | None = None
-    leakage_max_share: float = 0.2
+    curriculum_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    hard_temperature: Annotated[float, Field(gt=0)] | None = None
+    hard_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    hard_floor: Share = 0.2
+    leakage_ngram: Annotated[int, Field(ge=1)] | None = None
+    leakage_max_share: Share = 0.2
     leakage_drop_sources: bool = False
-
-    def __post_init__(self) -> None:
-        whole("selection.diversity_rows", self.diversity_rows, 0)
-        if self.leakage_ngram is not None:
-            whole("selection.leakage_ngram", self.leakage_ngram, 1)
-        if self.curriculum not in ("none", "n_way", "k_shot", "sources"):
-            raise FewShotError(
-                f"selection.curriculum is {self.curriculum!r}, but must be one of: none, n_way, k_shot, sources."
-            )
-        temperature = 1.0 if self.hard_temperature is None else self.hard_temperature
-        for name, value, good, where in (
-            ("curriculum_share", self.curriculum_share, 0 < self.curriculum_share <= 1, "above 0, to 1"),
-            ("hard_temperature", temperature, temperature > 0 and isfinite(temperature), "above 0"),
-            ("hard_decay", self.hard_decay, 0 <= self.hard_decay < 1, "from 0 to below 1"),
-            ("hard_floor", self.hard_floor, 0 <= self.hard_floor <= 1, "from 0 to 1"),
-            ("leakage_max_share", self.leakage_max_share, 0 <= self.leakage_max_share <= 1, "from 0 to 1"),
-        ):
-            if not good:
-                raise FewShotError(f"selection.{name} is {value!r}, but must be a number {where}.")
 
 
 def stages(
