@@ -215,7 +215,7 @@ def measured(pipeline: Pipeline, given: list[Episode]) -> dict[str, list[float]]
 def searched(config: MetaTrainConfig) -> MetaTrainResult:
     """The best of eight trials, on 20 meta-validation episodes; it sees no target."""
     base = Path(config.output_dir).with_name("base.yaml")
-    base.write_text(json.dumps(config.to_json()))  # JSON is YAML
+    base.write_text(json.dumps(config.to_dict()))  # JSON is YAML
     settings = {"n_val_episodes": 20, "val_every": -(-config.outer_steps // 3)}
     found = search(
         SearchConfig(

@@ -144,14 +144,21 @@ class Setting:
     default: Any
     about: str
 
+    @property
+    def required(self) -> bool:
+        """Whether it has no default."""
+        return self.default is dataclasses.MISSING
+
 
 def describe(kind: type[Settings], prefix: str = "") -> list[Setting]:
     """All settings of a class, nested ones by their path, in the order of their declaration.
 
     Example:
         >>> class Steps(Settings):
-        ...     '''Args:
-        ...     number: of steps.
+        ...     '''How many steps.
+        ...
+        ...     Args:
+        ...         number: of steps.
         ...     '''
         ...     number: Annotated[int, Field(ge=1)] = 5
         >>> describe(Steps)
@@ -175,6 +182,13 @@ def describe(kind: type[Settings], prefix: str = "") -> list[Setting]:
 def hints_of(kind: type[Settings]) -> dict[str, Any]:
     """The annotations of a class's fields, bounds included."""
     return get_type_hints(kind, include_extras=True)
+
+
+def takes_text(kind: type[Settings], path: list[str]) -> bool:
+    """Whether the setting at a path is a text, whatever it looks like (a folder named "2024")."""
+    _, found, hint, _ = _walk(kind, None, tuple(path))
+    members = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    return len(found) == len(path) and set(members) <= {str, NoneType}
 
 
 def is_settings(hint: Any) -> bool:
@@ -311,7 +325,7 @@ def _about(kind: type[Settings]) -> dict[str, str]:
     result: dict[str, str] = {}
     for owner in reversed(kind.__mro__):
         _, _, text = cleandoc(owner.__dict__.get("__doc__") or "").partition("Args:\n")
-        for names, words in findall(r"^ *(\w+): (.*(?:\n {5,}.*)*)", text.partition("\n\n")[0], MULTILINE):
+        for names, words in findall(r"^    (\w+): (.*(?:\n {5,}.*)*)", text.partition("\n\n")[0], MULTILINE):
             result[names] = " ".join(words.split())
     return result
 

@@ -4,8 +4,8 @@ import logging
 import sys
 
 from fewshot_nlp import FewShotError
+from fewshot_nlp.arguments import read_arguments
 from fewshot_nlp.search.study import SearchConfig, search
-from fewshot_nlp.training.config import parse_as
 
 
 def main() -> int:
@@ -13,7 +13,7 @@ def main() -> int:
     for noisy in ("httpx", "accelerate"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
-        result = search(parse_as(SearchConfig, sys.argv[1:]))
+        result = search(read_arguments(SearchConfig, sys.argv[1:]))
     except FewShotError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

@@ -39,7 +39,7 @@ def config_of(folder: Path, encoder: Path, **changes: Any) -> MetaTrainConfig:
 def arguments_of(config: MetaTrainConfig) -> list[str]:
     """The command line of a configuration."""
     result = []
-    for key, value in config.to_json().items():
+    for key, value in config.to_dict().items():
         if value is not None:
             result.append(f"--{key}={value if isinstance(value, str) else json.dumps(value)}")
     return result

@@ -23,7 +23,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fewshot_nlp.backbone import Backbone
-from fewshot_nlp.learners.base import Learner, LearnerConfig
+from fewshot_nlp.learners.base import Learner, LearnerConfig, NameWeight
 from fewshot_nlp.modules.heads import class_means, prototype_head, residual_network
 from fewshot_nlp.modules.start import scaled_normalize, seeded
 from fewshot_nlp.modules.state import State
@@ -42,7 +42,7 @@ class AmortizedConfig(LearnerConfig):
         scale: features are L2-normalised and multiplied by this before network and head.
     """
 
-    label_names: float = 0.3
+    label_names: NameWeight = 0.3
     n_samples: Annotated[int, Field(ge=1, le=10**5)] = 10
     deviation: Annotated[float, Field(ge=1e-6, le=100)] = 0.05
     hidden: Annotated[int, Field(ge=1, le=10**5)] = 128

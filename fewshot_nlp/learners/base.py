@@ -24,6 +24,9 @@ from fewshot_nlp.registry import Registry
 from fewshot_nlp.settings import Seed, Settings, Share
 from fewshot_nlp.slots import SlotBatch
 
+NameWeight = Annotated[float, Field(ge=0, le=100)]
+"""Weight of a label's name as a support row."""
+
 
 class LearnerConfig(Settings):
     """Settings of a learner; each learner has its own subclass.
@@ -35,7 +38,7 @@ class LearnerConfig(Settings):
         seed: for whatever the learner draws at random.
     """
 
-    label_names: Annotated[float, Field(ge=0, le=100)] = 1.0
+    label_names: NameWeight = 1.0
     head_weight: Share = 0.4
     seed: Seed = 0
 
@@ -216,6 +219,25 @@ class Learner(nn.Module, ABC, Generic[Config]):
                 "its weights are damaged, or dtype has too small a range (try float32)."
             )
         return features if self.disturb is None else self.disturb(batch, features)
+
+
+def learner_config(learner: str, given: Mapping[str, Any] | LearnerConfig, path: str = "") -> LearnerConfig:
+    """The settings of a learner.
+
+    Args:
+        learner: its name.
+        given: settings as in YAML; or of the learner's class, which stay as they are.
+        path: where they stand, for messages.
+
+    Raises:
+        FewShotError: no such learner, settings out of their bounds, or those of another learner.
+    """
+    kind = LEARNERS.get(learner).config_class
+    if isinstance(given, kind):
+        return given
+    if isinstance(given, LearnerConfig):
+        raise FewShotError(f"{learner} takes a {kind.__name__}, but was given a {type(given).__name__}.")
+    return kind.from_dict(given, path)
 
 
 class Adapted:

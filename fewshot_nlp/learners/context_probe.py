@@ -18,7 +18,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from fewshot_nlp.learners.base import Learner, LearnerConfig
+from fewshot_nlp.learners.base import Learner, LearnerConfig, NameWeight
 from fewshot_nlp.learners.linear_probe import logistic_regression
 from fewshot_nlp.modules.linear_models import PreconditionedRegression
 from fewshot_nlp.modules.state import State, slot_weights
@@ -38,7 +38,7 @@ class ContextProbeConfig(LearnerConfig):
         word_shape: weight of the word_shape features; the neighbours' count a third of it.
     """
 
-    label_names: float = 0.0
+    label_names: NameWeight = 0.0
     C: Annotated[float, Field(ge=1e-6, le=1e9)] = 100.0
     neighbours: Annotated[float, Field(ge=0, le=10)] = 0.3
     word_shape: Annotated[float, Field(ge=0, le=10)] = 0.3

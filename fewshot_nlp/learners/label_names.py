@@ -24,6 +24,7 @@ from fewshot_nlp.learners.ridge import ridge_head
 from fewshot_nlp.modules.prior import class_head
 from fewshot_nlp.modules.start import scaled_normalize
 from fewshot_nlp.modules.state import State
+from fewshot_nlp.settings import Share
 from fewshot_nlp.slots import SlotBatch
 
 
@@ -37,7 +38,7 @@ class LabelNamesConfig(LearnerConfig):
         step: what the correction is multiplied by; start value of a learned one.
     """
 
-    head_weight: float = 0.0
+    head_weight: Share = 0.0
     width: Annotated[int, Field(ge=1, le=1 << 16)] = 256
     penalty: Annotated[float, Field(ge=1e-4, le=1e6)] = 1.0
     step: Annotated[float, Field(ge=1e-3, le=1e4)] = 8.0

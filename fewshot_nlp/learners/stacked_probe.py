@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
-from fewshot_nlp.learners.base import Learner, LearnerConfig
+from fewshot_nlp.learners.base import Learner, LearnerConfig, NameWeight
 from fewshot_nlp.learners.linear_probe import logistic_regression
 from fewshot_nlp.modules.linear_models import (
     PreconditionedRegression,
@@ -52,7 +52,7 @@ class StackedProbeConfig(LearnerConfig):
         name_evidence: nats a row that the names' similarity must tell about the labels for names to be used.
     """
 
-    label_names: float = 4.0
+    label_names: NameWeight = 4.0
     C: Annotated[float, Field(ge=1e-6, le=1e9)] = 10.0
     shrinkage: Annotated[float, Field(ge=1e-3, le=1)] = 0.8
     other_layers: Annotated[float, Field(ge=0, le=10)] = 0.6

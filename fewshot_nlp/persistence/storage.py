@@ -22,7 +22,8 @@ from fewshot_nlp.backbone.adapters import adapter_from_json, adapter_to_json
 from fewshot_nlp.backbone.label_names import LabelNameHead
 from fewshot_nlp.episode import Json
 from fewshot_nlp.errors import FewShotError
-from fewshot_nlp.learners import LEARNERS, Adapted, Learner
+from fewshot_nlp.learners import LEARNERS, Adapted, LearnerConfig
+from fewshot_nlp.learners import learner_config as config_of
 from fewshot_nlp.persistence.disk import disk_failure, first_line
 from fewshot_nlp.persistence.model_files import (
     CONFIG,
@@ -204,11 +205,10 @@ def new_pipeline(
     task_options: Mapping[str, Any],
     encoder: Backbone,
     learner: str,
-    learner_config: Mapping[str, Any] | None,
+    learner_config: Mapping[str, Any] | LearnerConfig | None,
 ) -> Pipeline:
     """A pipeline from names and settings."""
-    learner_class: type[Learner] = LEARNERS.get(learner)
-    config = learner_class.config_class.from_dict(learner_config or {}, "learner_config")
+    config = config_of(learner, learner_config or {}, "learner_config")
     try:
         made = TASKS.get(task)(**task_options)
     except TypeError as error:
@@ -216,7 +216,7 @@ def new_pipeline(
             f"The task {task} has no such option: {str(error).split('argument')[-1].strip()}."
         ) from error
     made.bind(encoder.tokenizer)
-    return Pipeline(made, learner_class(encoder, config))
+    return Pipeline(made, LEARNERS.get(learner)(encoder, config))
 
 
 def _tensors(pipeline: Pipeline, model: TaskModel | None, half: bool) -> dict[str, Tensor]:

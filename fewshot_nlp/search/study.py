@@ -7,21 +7,22 @@ looked at, never a target's. Several processes, on any machines, that name the s
 
 import time
 from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
+from pydantic import Field, model_validator
 
+from fewshot_nlp.arguments import put
 from fewshot_nlp.episode import Json, canonical_json, sha256
 from fewshot_nlp.errors import FewShotError, ScienceError, logger
 from fewshot_nlp.persistence.disk import atomic_write
-from fewshot_nlp.sampling.base import whole
 from fewshot_nlp.search.proposals import Space, proposing_sampler
+from fewshot_nlp.settings import Seed, Settings
 from fewshot_nlp.tasks import TASKS
 from fewshot_nlp.training.callbacks import Callback, Record
-from fewshot_nlp.training.config import MetaTrainConfig, parse_as, parse_config
+from fewshot_nlp.training.config import MetaTrainConfig, parse_config
 from fewshot_nlp.training.meta_train import meta_train
 
 FIXED = frozenset(
@@ -31,8 +32,7 @@ FIXED = frozenset(
 """Settings that no search may move: with another value, the trials' figures could not be compared."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class SearchConfig:
+class SearchConfig(Settings):
     """Settings of `search`.
 
     Args:
@@ -57,24 +57,20 @@ class SearchConfig:
     space: dict[str, dict[str, Any]]
     output_dir: str
     settings: dict[str, Any] = field(default_factory=dict)
-    n_trials: int = 20
+    n_trials: Annotated[int, Field(ge=1)] = 20
     storage: str | None = None
     study: str = "search"
     pruner: Literal["median", "successive_halving", "none"] = "median"
-    startup_trials: int = 5
-    seed: int = 0
+    startup_trials: Annotated[int, Field(ge=1)] = 5
+    seed: Seed = 0
 
-    def __post_init__(self) -> None:
-        for name, least in (("n_trials", 1), ("startup_trials", 1), ("seed", 0)):
-            whole(name, getattr(self, name), least)
-        if self.pruner not in ("median", "successive_halving", "none"):
-            raise FewShotError(
-                f"pruner is {self.pruner!r}, but must be one of: median, successive_halving, none."
-            )
+    @model_validator(mode="after")
+    def _comparable(self) -> Self:
         fixed = next((path for path in self.space if path.split(".")[0] in FIXED), None)
         if fixed is not None:
             raise FewShotError(f"space: {fixed!r} cannot be searched: the trials' figures would not compare.")
         Space(self.space)
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,18 +133,10 @@ def search(config: SearchConfig) -> SearchResult:
 
 def trial_config(base: MetaTrainConfig, values: Mapping[str, Json], folder: str) -> MetaTrainConfig:
     """The settings of a trial: the base's, with values put at their paths."""
-    result: dict[str, Json] = deepcopy(base.to_json())
+    result: dict[str, Json] = base.to_dict()
     for path, value in values.items():
-        *parents, last = path.split(".")
-        at = result
-        for depth, parent in enumerate(parents):
-            if at.get(parent) is None:
-                at[parent] = {}
-            at = at[parent]
-            if not isinstance(at, dict):
-                raise FewShotError(f"{path!r}: {'.'.join(parents[: depth + 1])} has no settings of its own.")
-        at[last] = value
-    return parse_as(MetaTrainConfig, result | {"output_dir": folder})
+        put(result, path, value)
+    return MetaTrainConfig.from_dict(result | {"output_dir": folder})
 
 
 def _base(config: SearchConfig) -> MetaTrainConfig:
@@ -197,7 +185,7 @@ def _study(config: SearchConfig, base: MetaTrainConfig, direction: str) -> Any:
         direction=direction,
         load_if_exists=True,
     )
-    what = {"base": replace(base, output_dir="-").to_json(), "space": config.space, "seed": config.seed}
+    what = {"base": replace(base, output_dir="-").to_dict(), "space": config.space, "seed": config.seed}
     digest = sha256(canonical_json(what))
     if study.user_attrs.get("search", digest) != digest:
         raise FewShotError(
@@ -276,5 +264,5 @@ def _write_best(config: SearchConfig, made: MetaTrainConfig, best: Any) -> None:
            f"# Again: accelerate launch recipes/meta_train.py --config {path}\n"  # fmt: skip
     with atomic_write(path) as part:
         part.write_text(
-            head + yaml.safe_dump(again.to_json(), sort_keys=False, allow_unicode=True), encoding="utf-8"
+            head + yaml.safe_dump(again.to_dict(), sort_keys=False, allow_unicode=True), encoding="utf-8"
         )

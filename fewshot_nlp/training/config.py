@@ -1,30 +1,31 @@
 """All settings of a meta-training run, from a YAML file and the command line; an unknown key is an error."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from math import isfinite
-from typing import Any, Literal, TypeVar
+from collections.abc import Sequence
+from dataclasses import field
+from typing import Annotated, Any, Literal, Self
 
-from fewshot_nlp.episode import Json
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from fewshot_nlp.arguments import read_arguments
 from fewshot_nlp.errors import FewShotError
-from fewshot_nlp.sampling.base import whole
+from fewshot_nlp.learners import LEARNERS, LearnerConfig, learner_config
+from fewshot_nlp.settings import Seed, Settings, Several, WeightDecay
 from fewshot_nlp.training.augmentation import Augmentation
 from fewshot_nlp.training.regularisation import Regularisation
 from fewshot_nlp.training.selection import Selection
 
-Settings = TypeVar("Settings")
-
+AtLeastOne = Annotated[int, Field(ge=1)]
+OuterRate = Annotated[float, Field(gt=0, le=1e12)]
+ShareBelowOne = Annotated[float, Field(ge=0, le=0.99)]
 SAME_CORPUS = (
     frozenset({"hwu64", "liu54"}),
     frozenset({"squad_v1", "squad_v2", "xquad_de", "xquad_en", "xquad_es"}),
     frozenset({"snips_intents", "snips_slots"}),
 )
 """Data sets whose rows come from one corpus: training on one of them shows the others."""
-TRACKERS = ("tensorboard", "trackio", "wandb", "mlflow")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Source:
+class Source(Settings):
     """Rows to draw episodes from.
 
     Args:
@@ -35,11 +36,10 @@ class Source:
 
     name: str
     split: str = "train"
-    labels: tuple[str, ...] | None = None
+    labels: Several[str] | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class SamplerSettings:
+class SamplerSettings(Settings):
     """How episodes are drawn from each source.
 
     Args:
@@ -52,9 +52,9 @@ class SamplerSettings:
     """
 
     name: str | None = None
-    n_way: int | None = 5
-    k_shot: int | tuple[int, ...] = 5
-    n_query: int = 10
+    n_way: AtLeastOne | None = 5
+    k_shot: AtLeastOne | Annotated[Several[AtLeastOne], Field(min_length=1)] = 5
+    n_query: AtLeastOne = 10
     options: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -62,32 +62,34 @@ class SamplerSettings:
         """``k_shot`` as a tuple."""
         return (self.k_shot,) if isinstance(self.k_shot, int) else self.k_shot
 
-    def __post_init__(self) -> None:
-        if self.n_way is not None:
-            whole("sampler.n_way", self.n_way, 1)
-        whole("sampler.n_query", self.n_query, 1)
-        if not self.k_shots or len(set(self.k_shots)) < len(self.k_shots):
-            raise FewShotError(
-                f"sampler.k_shot is {self.k_shot}, but must be a number, or different numbers."
-            )
-        for k in self.k_shots:
-            whole("sampler.k_shot", k, 1)
+    @model_validator(mode="after")
+    def _sizes_differ(self) -> Self:
+        if len(set(self.k_shots)) < len(self.k_shots):
+            raise FewShotError(f"k_shot is {self.k_shot}, but must be a number, or different numbers.")
+        return self
 
 
-@dataclass(frozen=True, kw_only=True)
-class EncoderSettings:
-    """Which encoder, and how it is read; arguments as for `Encoder.from_pretrained`."""
+class EncoderSettings(Settings):
+    """Which encoder, and how it is read; see `Encoder.from_pretrained`.
+
+    Args:
+        name: a folder, or "org/name" on the Hub; None takes the bundled one.
+        layers: the layers whose features are read, counted from 1, or from -1 backwards.
+        pooling: a word's vector: the "mean" of its tokens', or the "first" one's; None takes the task's.
+        max_length: tokens of a window, from 1; None takes the model's own.
+        revision: branch, tag or commit on the Hub.
+        dtype: of the weights; None takes float32.
+    """
 
     name: str | None = None
-    layers: tuple[int, ...] = (-1,)
+    layers: Several[int] = (-1,)
     pooling: Literal["mean", "first"] | None = None
-    max_length: int | None = None
+    max_length: AtLeastOne | None = None
     revision: str | None = None
     dtype: Literal["float32", "bfloat16"] | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class MetaTrainConfig:
+class MetaTrainConfig(Settings):
     """Settings of `meta_train`.
 
     Args:
@@ -147,91 +149,74 @@ class MetaTrainConfig:
 
     task: str
     learner: str
-    sources: tuple[Source, ...]
-    output_dir: str
+    sources: Annotated[Several[Source], Field(min_length=1)]
+    output_dir: Annotated[str, Field(min_length=1)]
     task_config: dict[str, Any] = field(default_factory=dict)
-    learner_config: dict[str, Any] = field(default_factory=dict)
+    learner_config: Annotated[LearnerConfig, Field(validate_default=True)] = LearnerConfig()
     encoder: EncoderSettings = EncoderSettings()
     adapter: dict[str, Any] | None = None
-    top_layers: int | None = None
+    top_layers: AtLeastOne | None = None
     train: Literal["adapter", "all", "learner"] = "adapter"
-    sampler: SamplerSettings = field(default_factory=SamplerSettings)
+    sampler: SamplerSettings = SamplerSettings()
     mixture: Literal["uniform", "size", "temperature"] | dict[str, float] = "uniform"
     temperature: float | None = None
-    selection: Selection = field(default_factory=Selection)
-    val_sources: tuple[Source, ...] = ()
-    val_class_fraction: float = 0.0
+    selection: Selection = Selection()
+    val_sources: Several[Source] = ()
+    val_class_fraction: ShareBelowOne = 0.0
     val_sampler: SamplerSettings | None = None
-    n_val_episodes: int = 40
-    val_every: int = 50
-    val_seed: int = 0
+    n_val_episodes: Annotated[int, Field(ge=2)] = 40
+    val_every: AtLeastOne = 50
+    val_seed: Seed = 0
     best_by: Literal["loss", "metric"] = "loss"
-    patience: int | None = None
-    targets: tuple[str, ...] = ()
+    patience: AtLeastOne | None = None
+    targets: Several[str] = ()
     ship: bool = False
-    outer_lr: float = 1e-3
+    outer_lr: OuterRate = 1e-3
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    momentum: float = 0.9
-    weight_decay: float = 0.01
-    warmup: int = 0
+    momentum: Annotated[float, Field(ge=0, le=0.999)] = 0.9
+    weight_decay: WeightDecay = 0.01
+    warmup: Annotated[int, Field(ge=0)] = 0
     schedule: Literal["linear", "constant", "cosine"] = "linear"
-    meta_batch: int = 4
-    outer_steps: int = 200
-    max_grad_norm: float | None = 1.0
-    label_smoothing: float = 0.0
-    regularisation: Regularisation = field(default_factory=Regularisation)
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    cache_mb: int = 512
+    meta_batch: AtLeastOne = 4
+    outer_steps: AtLeastOne = 200
+    max_grad_norm: OuterRate | None = 1.0
+    label_smoothing: ShareBelowOne = 0.0
+    regularisation: Regularisation = Regularisation()
+    augmentation: Augmentation = Augmentation()
+    cache_mb: Annotated[int, Field(ge=0)] = 512
     cache_folder: str | None = None
     gradient_checkpointing: bool = False
-    seed: int = 0
+    seed: Seed = 0
     deterministic: bool = False
-    trackers: tuple[Literal["tensorboard", "trackio", "wandb", "mlflow"], ...] = ()
-    save_every: int = 50
-    keep_last: int = 2
+    trackers: Several[Literal["tensorboard", "trackio", "wandb", "mlflow"]] = ()
+    save_every: AtLeastOne = 50
+    keep_last: AtLeastOne = 2
     resume: Literal["auto", "never"] = "auto"
 
-    def __post_init__(self) -> None:
-        for name in ("n_val_episodes", "val_every", "meta_batch", "outer_steps", "save_every", "keep_last"):
-            whole(name, getattr(self, name), 2 if name == "n_val_episodes" else 1)
-        for name in ("val_seed", "warmup", "seed", "cache_mb"):
-            whole(name, getattr(self, name), 0)
-        for name in ("top_layers", "patience"):
-            if getattr(self, name) is not None:
-                whole(name, getattr(self, name), 1)
+    @field_validator("learner")
+    @classmethod
+    def _known_learner(cls, name: str) -> str:
+        LEARNERS.get(name)
+        return name
+
+    @field_validator("learner_config", mode="before")
+    @classmethod
+    def _of_the_learner(cls, value: Any, info: ValidationInfo) -> Any:
+        if "learner" not in info.data:  # an unknown one, which is told by itself
+            return LearnerConfig()
+        return learner_config(info.data["learner"], {} if type(value) is LearnerConfig else value)
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
         if self.patience is not None and not (self.val_sources or self.val_class_fraction):
             raise FewShotError(
                 f"patience is {self.patience} meta-validations, but there are none; give val_sources or "
                 "val_class_fraction."
             )
-        _number("outer_lr", self.outer_lr, 0.0, 1e12, open_low=True)
-        _number("momentum", self.momentum, 0.0, 0.999)
-        _number("weight_decay", self.weight_decay, 0.0, 10.0)
-        _number("label_smoothing", self.label_smoothing, 0.0, 0.99)
-        _number("val_class_fraction", self.val_class_fraction, 0.0, 0.99)
-        if self.max_grad_norm is not None:
-            _number("max_grad_norm", self.max_grad_norm, 0.0, 1e12, open_low=True)
         if self.warmup > self.outer_steps:
             raise FewShotError(f"warmup is {self.warmup}, but there are only {self.outer_steps} outer_steps.")
-        for name, known in (
-            ("train", ("adapter", "all", "learner")),
-            ("best_by", ("loss", "metric")),
-            ("optimizer", ("adamw", "sgd")),
-            ("schedule", ("linear", "constant", "cosine")),
-            ("resume", ("auto", "never")),
-        ):
-            if getattr(self, name) not in known:
-                raise FewShotError(
-                    f"{name} is {getattr(self, name)!r}, but must be one of: {', '.join(known)}."
-                )
-        odd = next((name for name in self.trackers if name not in TRACKERS), None)
-        if odd is not None:
-            raise FewShotError(f"trackers has {odd!r}, but must be of: {', '.join(TRACKERS)}.")
-        if not self.sources:
-            raise FewShotError("sources is empty; name at least one data set to draw episodes from.")
-        if not self.output_dir:
-            raise FewShotError("output_dir is empty; name a folder.")
         self._check_apart()
+        return self
 
     def _check_apart(self) -> None:
         """No data set is both trained on and measured on."""
@@ -256,54 +241,16 @@ class MetaTrainConfig:
         if self.val_sources and self.val_class_fraction:
             raise FewShotError("Give val_sources or val_class_fraction, not both.")
 
-    def to_json(self) -> dict[str, Json]:
-        """The settings as JSON."""
-        return _plain(asdict(self))  # type: ignore[no-any-return]
-
 
 def parse_config(arguments: Sequence[str]) -> MetaTrainConfig:
     """The settings of a command line: ``--config file.yaml`` and overrides such as ``--outer_steps 2``.
 
     Raises:
-        FewShotError: one line, for an unknown key, a value of a wrong type or out of range, or no such file.
+        FewShotError: a line for each unknown key and each value of a wrong type or out of range; no such file.
 
     Example:
         >>> sources = '--sources=[{"name": "wnut17"}]'
         >>> parse_config(["--task=ner", "--learner=maml", "--output_dir=out", sources]).meta_batch
         4
     """
-    return parse_as(MetaTrainConfig, arguments)
-
-
-def parse_as(kind: type[Settings], given: Sequence[str] | Mapping[str, Json]) -> Settings:
-    """Settings of some kind from a command line, or from JSON; errors as for `parse_config`."""
-    import jsonargparse
-
-    parser = jsonargparse.ArgumentParser(exit_on_error=False)
-    parser.add_argument("--config", action="config", help="YAML file with settings")
-    parser.add_class_arguments(kind)
-    try:
-        parsed = (
-            parser.parse_object(dict(given)) if isinstance(given, Mapping) else parser.parse_args(list(given))
-        )
-        instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes  # renamed in 4.49
-        values = dict(instantiate(parsed))
-    except jsonargparse.ArgumentError as error:
-        raise FewShotError(" ".join(str(error).split())) from error
-    values.pop("config", None)
-    return kind(**values)
-
-
-def _plain(value: Any) -> Json:
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if callable(value):
-        return f"{value.__module__}:{value.__qualname__}"
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _number(name: str, value: object, low: float, high: float, *, open_low: bool = False) -> None:
-    good = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
-    if not good or not low <= value <= high or (open_low and value == low):  # type: ignore[operator]
-        where = f"above {low:g}, to {high:g}" if open_low else f"from {low:g} to {high:g}"
-        raise FewShotError(f"{name} is {value!r}, but must be a number {where}.")
+    return read_arguments(MetaTrainConfig, arguments)

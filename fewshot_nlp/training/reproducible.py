@@ -43,7 +43,7 @@ def save_resolved(config: MetaTrainConfig, folder: Path) -> None:
                 ", ".join(line.removeprefix("# ") for line in changed),
             )
         part.write_text(
-            told + yaml.safe_dump(config.to_json(), sort_keys=False, allow_unicode=True), encoding="utf-8"
+            told + yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True), encoding="utf-8"
         )
 
 

@@ -81,7 +81,7 @@ class RunState:
         if self.accelerator.is_main_process:
             extra = {
                 "meta_training": {
-                    "config": self.config.to_json(),
+                    "config": self.config.to_dict(),
                     "step": self.step,
                     "validation": validation,
                 }
@@ -100,7 +100,7 @@ class RunState:
             checkpoint = Checkpoint(
                 step=self.step,
                 tensors=tensors,
-                config=self.config.to_json(),
+                config=self.config.to_dict(),
                 fingerprints=self.streams.fingerprints,
                 best=self.best,
             )
@@ -118,7 +118,7 @@ class RunState:
                     "resume: auto."
                 )
             return None
-        found = load_newest(folder, self.config.to_json(), self.streams.fingerprints)
+        found = load_newest(folder, self.config.to_dict(), self.streams.fingerprints)
         if found is None:
             return None
         restore_state(self.trainable, self.optimizer, found.tensors)

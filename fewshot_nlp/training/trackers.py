@@ -54,7 +54,7 @@ class Trackers(Callback):
 
     def on_start(self, records: Sequence[Record]) -> bool:
         """Begins a tracker's run, with all settings; what a resumed run takes over was handed over before."""
-        settings: dict[str, Any] = flat(self._config.to_json())
+        settings: dict[str, Any] = flat(self._config.to_dict())
         plain = {k: v if isinstance(v, str | int | float) else json.dumps(v) for k, v in settings.items()}
         self._accelerator.init_trackers("fewshot_nlp", config=plain)
         return False

@@ -145,7 +145,7 @@ def test_a_class_that_is_not_shown_scores_very_low():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"n_samples": 0}, "n_samples is 0, but must be a number from 1"),
+        ({"n_samples": 0}, "n_samples is 0, but must be a whole number from 1"),
         ({"deviation": -0.1}, "deviation is -0.1"),
         ({"hidden": 0}, "hidden is 0"),
         ({"scale": float("nan")}, "scale is nan"),

@@ -304,9 +304,9 @@ def some_texts(pipeline):
     [
         ({"learned_rates": True, "outer": "reptile"}, "Reptile has no gradient for them"),
         ({"start": "reptile"}, "start is 'reptile', but must be one of: adapter, meta"),
-        ({"steps": -1}, "steps is -1, but must be a number from 0"),
+        ({"steps": -1}, "steps is -1, but must be a whole number from 0"),
         ({"before": 1.5}, "before is 1.5, but must be a number from 0 to 1"),
-        ({"batch_size": 2}, "batch_size is 2, but must be a number from 4"),
+        ({"batch_size": 2}, "batch_size is 2, but must be a whole number from 4"),
         ({"loss": "triplet"}, "loss is 'triplet', but must be one of: supervised, cosine"),
         ({"lr": -1.0}, "lr is -1.0"),
         ({"R": 20}, "ContrastiveConfig has no setting 'R'"),

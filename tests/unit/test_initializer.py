@@ -130,7 +130,7 @@ def test_any_number_of_classes_and_one_that_is_not_shown():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"inner_steps": -1}, "inner_steps is -1, but must be a number from 0"),
+        ({"inner_steps": -1}, "inner_steps is -1, but must be a whole number from 0"),
         ({"inner_lr": -0.1}, "inner_lr is -0.1"),
         ({"head_lr": 1e9}, "head_lr is 1000000000.0"),
         ({"hidden": 0}, "hidden is 0"),

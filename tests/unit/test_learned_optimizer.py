@@ -230,8 +230,8 @@ def test_adapting_takes_the_steps_that_meta_training_took(normaliser, form):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"inner_steps": 0}, "inner_steps is 0, but must be a number from 1"),
-        ({"truncation": 0}, "truncation is 0, but must be a number from 1 to 1000"),
+        ({"inner_steps": 0}, "inner_steps is 0, but must be a whole number from 1"),
+        ({"truncation": 0}, "truncation is 0, but must be a whole number from 1 to 1000"),
         ({"form": "gru"}, "form is 'gru', but must be one of: residual, gates"),
         ({"hidden": -3}, "hidden is -3"),
         ({"inner_lr": -0.1}, "inner_lr is -0.1"),

@@ -358,9 +358,9 @@ def test_divergence_is_named(encoder):
 @pytest.mark.parametrize(
     ("learner", "config", "message"),
     [
-        ("maml", {"inner_steps": 0}, "inner_steps is 0, but must be a number from 1"),
+        ("maml", {"inner_steps": 0}, "inner_steps is 0, but must be a whole number from 1"),
         ("maml", {"inner_lr": -1.0}, "inner_lr is -1.0"),
-        ("maml", {"outer_lr": 1.0}, "MAMLConfig has no setting 'outer_lr'. It has: .*inner_lr"),
+        ("maml", {"outer_lr": 1.0}, "learner_config has no setting 'outer_lr'. Did you mean 'inner_lr'"),
         ("nearest_neighbour", {"k": 0}, "k is 0"),
         ("nearest_neighbour", {"metric": "l3"}, "metric is 'l3', but must be one of: euclidean, cosine"),
         ("prototypical", {"temperature": 0.0}, "temperature is 0.0"),

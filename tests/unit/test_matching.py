@@ -238,7 +238,7 @@ def test_a_class_without_a_slot_is_never_chosen_and_names_alone_suffice():
     ("config", "message"),
     [
         ({"context": "yes"}, "context is 'yes', but must be true or false"),
-        ({"processing_steps": 0}, "processing_steps is 0, but must be a number from 1"),
+        ({"processing_steps": 0}, "processing_steps is 0, but must be a whole number from 1"),
         ({"hidden": 1.5}, "hidden is 1.5, but must be a whole number"),
         ({"sharpness": 0}, "sharpness is 0"),
         ({"max_slots": 0}, "max_slots is 0"),

@@ -211,7 +211,7 @@ def test_many_slots_are_bounded_and_every_class_stays():
     ("config", "message"),
     [
         ({"kind": "lstm"}, "kind is 'lstm', but must be one of: neural_turing, key_value"),
-        ({"rows": 0}, "rows is 0, but must be a number from 1"),
+        ({"rows": 0}, "rows is 0, but must be a whole number from 1"),
         ({"hops": 1.5}, "hops is 1.5, but must be a whole number"),
         ({"usage_decay": 1.1}, "usage_decay is 1.1"),
         ({"balance": -1}, "balance is -1"),

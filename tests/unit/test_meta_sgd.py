@@ -87,7 +87,7 @@ def test_label_names_and_classes_without_examples_count():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"inner_steps": 0}, "inner_steps is 0, but must be a number from 1"),
+        ({"inner_steps": 0}, "inner_steps is 0, but must be a whole number from 1"),
         ({"inner_lr": -0.1}, "inner_lr is -0.1"),
         ({"head_lr": 1e9}, "head_lr is 1000000000.0, but must be a number from 1e-08 to 100"),
         ({"inner_lr": float("nan")}, "inner_lr is nan"),

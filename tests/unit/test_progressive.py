@@ -156,9 +156,9 @@ def test_other_learners_do_not_grow(tiny_encoder_folder):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"steps": 0}, "steps is 0, but must be a number from 1"),
+        ({"steps": 0}, "steps is 0, but must be a whole number from 1"),
         ({"task_id": -1}, "task_id is -1"),
-        ({"lateral_size": -4}, "lateral_size is -4, but must be a number from 0"),
+        ({"lateral_size": -4}, "lateral_size is -4, but must be a whole number from 0"),
         ({"columns": 3}, "ProgressiveConfig has no setting 'columns'"),
     ],
 )

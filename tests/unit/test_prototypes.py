@@ -192,7 +192,7 @@ def test_learned_weight_of_label_names(n_prototypes):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"n_prototypes": 0}, "n_prototypes is 0, but must be a number from 1"),
+        ({"n_prototypes": 0}, "n_prototypes is 0, but must be a whole number from 1"),
         ({"n_prototypes": 2.5}, "n_prototypes is 2.5, but must be a whole number"),
         ({"slots_per_prototype": 0}, "slots_per_prototype is 0"),
         ({"several": "all"}, "several is 'all', but must be one of: nearest, mixture"),

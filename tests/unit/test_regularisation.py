@@ -304,7 +304,7 @@ def test_settings_reach_a_run_from_yaml_and_command_line(tmp_path: Path, tiny_en
         augmentation=Augmentation(word_dropout=0.2, merge_labels=0.1),
     )  # fmt: skip
     path = tmp_path / "config.yaml"
-    path.write_text(json.dumps({k: v for k, v in config.to_json().items() if v is not None}))
+    path.write_text(json.dumps({k: v for k, v in config.to_dict().items() if v is not None}))
     assert parse_config(["--config", str(path)]) == config
     changed = parse_config(
         [*arguments_of(config), "--regularisation.dropout=own", "--augmentation.word_dropout=0.5"]

@@ -72,7 +72,7 @@ def test_classes_in_any_number_and_those_without_a_slot():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"hidden": 0}, "hidden is 0, but must be a number from 1 to 8192"),
+        ({"hidden": 0}, "hidden is 0, but must be a whole number from 1 to 8192"),
         ({"hidden": 2.5}, "hidden is 2.5, but must be a whole number"),
         ({"temperature": 0.0}, "temperature is 0.0"),
         ({"metric": "cosine"}, "RelationConfig has no setting 'metric'"),

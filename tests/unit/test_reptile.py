@@ -114,7 +114,7 @@ def test_weight_decay_free_outer_loop_moves_nothing_else(tiny_encoder_folder, tm
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"inner_steps": 0}, "inner_steps is 0, but must be a number from 1"),
+        ({"inner_steps": 0}, "inner_steps is 0, but must be a whole number from 1"),
         ({"inner_lr": -0.1}, "inner_lr is -0.1"),
         ({"inner_lr": 1e6}, "inner_lr is 1000000.0, but must be a number from 1e-08 to 10"),
         ({"batch_size": 0}, "batch_size is 0"),

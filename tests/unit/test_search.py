@@ -14,13 +14,14 @@ import yaml
 from training_runs import METRIC, ROOT, config_of, environment
 
 from fewshot_nlp import FewShotError, FewShotNER
+from fewshot_nlp.arguments import read_arguments
 from fewshot_nlp.errors import ScienceError
 from fewshot_nlp.search import study as module
 from fewshot_nlp.search.proposals import proposing_sampler
 from fewshot_nlp.search.study import SearchConfig, search
 from fewshot_nlp.training import MetaTrainResult, parse_config
 from fewshot_nlp.training.callbacks import Callback
-from fewshot_nlp.training.config import MetaTrainConfig, parse_as
+from fewshot_nlp.training.config import MetaTrainConfig
 
 RECIPES = sorted((ROOT / "recipes" / "search").glob("*.yaml"))
 SPACE: dict[str, Any] = {
@@ -35,7 +36,7 @@ def search_of(
 ) -> SearchConfig:
     run = config_of(folder / "run", encoder, **{"outer_steps": 4, "val_every": 2, **(base or {})})
     folder.mkdir(exist_ok=True)
-    (folder / "base.yaml").write_text(json.dumps(run.to_json()))  # JSON is YAML
+    (folder / "base.yaml").write_text(json.dumps(run.to_dict()))  # JSON is YAML
     values: dict[str, Any] = {"space": SPACE, "n_trials": 3, "pruner": "none", "startup_trials": 2}
     return SearchConfig(base=str(folder / "base.yaml"), output_dir=str(folder / "out"), **(values | changes))
 
@@ -249,4 +250,4 @@ def test_recipes_of_searches_fit_their_base(
     header = path.read_text().splitlines()[0]
     assert f"recipes/search.py --config recipes/search/{path.name}" in header
     arguments = ["--config", str(path), "--n_trials=2", f"--output_dir={tmp_path}"]
-    assert search(parse_as(SearchConfig, arguments)).trials == 2
+    assert search(read_arguments(SearchConfig, arguments)).trials == 2

@@ -39,7 +39,7 @@ def test_unknown_keys_are_one_line_and_exit_code_2(tmp_path: Path) -> None:
     ("line", "told"),
     [
         ("sampler: {kshot: 3}", "kshot"),
-        ("outer_lr: -1", r"outer_lr is -1\.0.*above 0"),
+        ("outer_lr: -1", r"outer_lr is -1, but must be a number above 0"),
         ("meta_batch: 0", "meta_batch is 0.*at least 1"),
         ("schedule: step", "schedule"),
         ("val_sources: [{name: wnut17, split: test}]", "'wnut17' is a source and a val_source"),

@@ -40,7 +40,7 @@ def test_saved_settings_are_complete_and_can_be_used_again(
     assert text.startswith(f"# fewshot_nlp {versions()['fewshot_nlp']}\n# python 3.")
     assert f"# torch {torch.__version__}\n" in text
     assert all(f"# {name} " in text for name in ("transformers", "peft", "accelerate"))
-    assert set(config.to_json()) <= {line.split(":")[0] for line in text.splitlines()}
+    assert set(config.to_dict()) <= {line.split(":")[0] for line in text.splitlines()}
     path.write_text(text.replace(f"# torch {torch.__version__}", "# torch 1.0"))
     assert "begun with" not in caplog.text
     meta_train(config)
