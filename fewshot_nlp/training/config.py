@@ -9,7 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from fewshot_nlp.arguments import read_arguments
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import LEARNERS, LearnerConfig, learner_config
-from fewshot_nlp.settings import Seed, Settings, Several, WeightDecay
+from fewshot_nlp.settings import Seed, Settings, Several, Share, WeightDecay
 from fewshot_nlp.training.augmentation import Augmentation
 from fewshot_nlp.training.regularisation import Regularisation
 from fewshot_nlp.training.selection import Selection
@@ -74,7 +74,7 @@ class EncoderSettings(Settings):
 
     Args:
         name: a folder, or "org/name" on the Hub; None takes the bundled one.
-        layers: the layers whose features are read, counted from 1, or from -1 backwards.
+        layers: those whose features are read: 0 the embeddings, -1 the last, or a share of the depth, in [0, 1].
         pooling: a word's vector: the "mean" of its tokens', or the "first" one's; None takes the task's.
         max_length: tokens of a window, from 1; None takes the model's own.
         revision: branch, tag or commit on the Hub.
@@ -82,7 +82,7 @@ class EncoderSettings(Settings):
     """
 
     name: str | None = None
-    layers: Several[int] = (-1,)
+    layers: Several[int | Share] = (-1,)
     pooling: Literal["mean", "first"] | None = None
     max_length: AtLeastOne | None = None
     revision: str | None = None
