@@ -3,8 +3,10 @@
 Rows come from Python, JSON, pandas, pyarrow and `datasets`; each has its own numbers, arrays and missing values.
 """
 
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
@@ -36,6 +38,29 @@ class ItemError(FewShotError):
     def __init__(self, index: int, reason: str) -> None:
         super().__init__(f"Row {index + 1}: {reason}")
         self.index, self.reason = index, reason
+
+
+class MissingColumnError(FewShotError):
+    """A row lacks a column.
+
+    Args:
+        column: what is missing.
+        row: what is there instead.
+        like: an example of a right value, as JSON.
+    """
+
+    def __init__(self, column: str, row: Mapping[str, Any], like: str) -> None:
+        self.column, self.candidate = column, likely_column(column, row, like)
+        hint = "add it" if self.candidate is None else f"rename {self.candidate!r} to {column!r}"
+        there = ", ".join(map(str, row)) or "nothing"
+        super().__init__(f"there is no column {column!r}, only: {there}; {hint}.")
+
+    @property
+    def with_mapping(self) -> str:
+        """The message where columns can be mapped."""
+        if self.candidate is None:
+            return str(self)
+        return f"{str(self)[:-1]}, or pass column_mapping={{{self.candidate!r}: {self.column!r}}}."
 
 
 def shown(value: Any) -> str:
@@ -223,13 +248,53 @@ def column_of(source: Any, what: str) -> list[Any]:
     return [value for row in rows for value in row.values()]
 
 
+_USUAL_NAMES = {
+    "text": "sentence utterance content body review comment tweet query document message headline title input",
+    "label": "labels intent category class target topic sentiment tag gold y output",
+    "labels": "label intents categories classes targets topics tags",
+    "tokens": "words token sentence",
+    "ner_tags": "tags labels ner bio iob",
+    "spans": "entities annotations ents labels label",
+    "question": "query input",
+    "context": "passage paragraph document text body",
+    "answers": "answer",
+}
+"""Names that other people's files have for a column."""
+
+
+def likely_column(column: str, row: Mapping[str, Any], like: str) -> str | None:
+    """The column of a row that most likely holds what is wanted; None where none can.
+
+    By its name, else by what else people call such a column, else the longest text (for a label the shortest).
+
+    Args:
+        column: the name that is wanted.
+        row: a row without it.
+        like: an example of a right value, as JSON.
+    """
+    kind = type(json.loads(like))
+    found = [name for name, value in row.items() if isinstance(name, str) and _is_like(value, kind)]
+    if column in ("label", "labels", "ner_tags", "spans", "answers"):
+        found = [name for name in found if name not in ("text", "text_pair", "tokens", "question", "context")]
+    near = get_close_matches(column, found, n=1)
+    usual = [name for name in found if name.lower() in _USUAL_NAMES.get(column, "").split()]
+    found.sort(key=lambda name: len(str(row[name])), reverse=column != "label")
+    return next(iter([*near, *usual, *found]), None)
+
+
+def _is_like(value: Any, kind: type) -> bool:
+    if kind is list:
+        return as_list(value) is not None
+    return isinstance(value, Mapping if kind is dict else kind)
+
+
 def read_each(values: Iterable[Any], read: Callable[[Any], T], what: str = "Row") -> list[T]:
     """Reads values one by one; tells the number of the one that cannot be read.
 
     Args:
         values: rows or inputs.
         read: from one of them to its normal form.
-        what: what the message calls a value.
+        what: what the message calls a value; where columns can be mapped, "Row".
 
     Raises:
         FewShotError: the first error of ``read``, with the value's number before it.
@@ -240,7 +305,8 @@ def read_each(values: Iterable[Any], read: Callable[[Any], T], what: str = "Row"
         try:
             result.append(read(value))
         except FewShotError as error:
-            raise FewShotError(f"{what} {number}: {error}") from None
+            reason = error.with_mapping if isinstance(error, MissingColumnError) and what == "Row" else error
+            raise FewShotError(f"{what} {number}: {reason}") from None
         if _is_broken(value):
             broken.append(number)
     if broken:

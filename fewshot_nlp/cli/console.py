@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
+from fewshot_nlp.cli.remedies import on_the_command_line
 from fewshot_nlp.errors import FewShotError
 
 USAGE = 2
@@ -40,7 +41,7 @@ def errors_in_one_line() -> Iterator[None]:
 
 def fail(message: str, code: int) -> None:
     """Says what is wrong, on one line, and ends the command."""
-    say("Error: " + " ".join(message.split()))
+    say("Error: " + " ".join(on_the_command_line(message).split()))
     sys.exit(code)
 
 

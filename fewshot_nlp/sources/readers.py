@@ -12,7 +12,7 @@ from typing import Any
 
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.persistence.disk import atomic_write
-from fewshot_nlp.rows import records
+from fewshot_nlp.rows import likely_column, records
 from fewshot_nlp.sources.cards import card_names, task_of
 from fewshot_nlp.sources.conll import parse_conll, render_conll
 from fewshot_nlp.sources.features import named_rows
@@ -40,6 +40,9 @@ RENDERERS: Mapping[str, Callable[[list[Mapping[str, Any]]], str]] = {
     ".conll": render_conll,
 }
 """What writes a file, by the end of its name."""
+
+EXAMPLES = {"tokens": '["a", "word"]', "translation": '{"de": "Haus"}'}
+"""What an input column holds that is no text."""
 
 
 def read_rows(
@@ -207,11 +210,11 @@ def _need_inputs(row: Row, task_name: str, where: str) -> None:
     missing = next(column for column in wanted[0] if column not in row)
     there = [str(name).removesuffix(JSON_MARK) for name in row]
     header = " If the file has no header, give it one." if where.lower().endswith((".csv", ".tsv")) else ""
-    near = get_close_matches(missing, there, n=1)
+    found = likely_column(missing, row, EXAMPLES.get(missing, '"text"'))
+    hint = f"Rename {found!r}, or pass column_mapping={{{found!r}: {missing!r}}}." if found else "Add it."
     raise FewShotError(
         f"{where}: there is no column {missing!r}, which {task_name} needs; there are: "
-        f"{', '.join(map(repr, there))}.{header} "
-        f"Rename one, or pass column_mapping={{{near[0] if near else 'your_name'!r}: {missing!r}}}."
+        f"{', '.join(map(repr, there))}.{header} {hint}"
     )
 
 

@@ -14,6 +14,7 @@ from fewshot_nlp.registry import Registry
 from fewshot_nlp.rows import (
     EmptyInputError,
     Label,
+    MissingColumnError,
     as_list,
     as_text,
     joined,
@@ -314,14 +315,18 @@ class Task(ABC):
 def need_column(row: Row, column: str, kind: type | tuple[type, ...], example: str) -> Any:
     """The value of a column, checked for its type.
 
+    Args:
+        row: a row.
+        column: its name.
+        kind: the type; `list` takes arrays too and gives a list.
+        example: a right value, as JSON.
+
     Raises:
-        FewShotError: the column is missing (naming those that are there) or has another type.
+        MissingColumnError: naming those that are there, and the one that may be it.
+        FewShotError: it has another type.
     """
     if column not in row:
-        raise FewShotError(
-            f"there is no column {column!r}, only: {', '.join(map(str, row)) or 'nothing'}. Rename it, or pass "
-            f"column_mapping={{'your_name': {column!r}}}."
-        )
+        raise MissingColumnError(column, row, example)
     value = row[column]
     if kind is list:
         value = as_list(value)

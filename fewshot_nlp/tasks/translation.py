@@ -118,7 +118,7 @@ class Translation(Task, name="translation"):
         """A row's two sides."""
         pair = need_column(row, "translation", Mapping, '{"de": "Guten Tag.", "en": "Good day."}')
         source, target = self._keys(pair)
-        sides = [as_text(need_column(pair, key, object, '"Guten Tag."'), key) for key in (source, target)]
+        sides = [as_text(_side(pair, key), key) for key in (source, target)]
         if sides[0].strip() == sides[1].strip() and len(sides[0].split()) > 3:
             raise FewShotError(
                 f"source and target are the same text, {sides[0][:40]!r}; leave such rows out."
@@ -131,7 +131,7 @@ class Translation(Task, name="translation"):
             value = value["text"]
         elif isinstance(value, Mapping):
             pair = need_column(value, "translation", Mapping, '{"de": "Guten Tag."}')
-            value = need_column(pair, self._keys(pair)[0], object, '"Guten Tag."')
+            value = _side(pair, self._keys(pair)[0])
         return Query({"text": as_text(value, "text")})
 
     def abstained(self, labels: Sequence[Label]) -> Prediction:
@@ -236,9 +236,10 @@ class Translation(Task, name="translation"):
 
     def _keys(self, pair: Mapping[str, Any]) -> tuple[str, str]:
         if self.source is None or self.target is None:
+            first, second = [*map(str, pair), "de", "en"][:2]
             raise FewShotError(
                 f"it has the languages {', '.join(map(str, pair))}, but which is the source is not known; set "
-                "task_config={'source': 'de', 'target': 'en'}."
+                f"task_config={{'source': {first!r}, 'target': {second!r}}}."
             )
         return self.source, self.target
 
@@ -258,3 +259,12 @@ class Translation(Task, name="translation"):
                 raise FewShotError(
                     f"The model's vocabulary cannot spell the glossary's {words!r}; choose other words for it."
                 )
+
+
+def _side(pair: Mapping[str, Any], language: str) -> Any:
+    if language not in pair:
+        raise FewShotError(
+            f"there is no {language!r} among its languages, only: {', '.join(map(str, pair)) or 'none'}; put the text "
+            f"under {language!r}."
+        )
+    return pair[language]

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -18,6 +19,7 @@ import pytest
 
 import fewshot_nlp
 from fewshot_nlp.cli import main
+from fewshot_nlp.cli.remedies import on_the_command_line
 from fewshot_nlp.episode import read_episodes
 from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.sources import card_names, read_rows
@@ -498,7 +500,7 @@ class TestBadInput:
 
     def test_unknown_column(self, tmp_path: Path) -> None:
         data = write_lines(tmp_path / "rows.jsonl", [{"txt": "Hi", "label": "greet"}])
-        assert "column_mapping={'txt': 'text'}" in self.adapt(tmp_path, data)
+        assert """pass --column_mapping '{"txt": "text"}'""" in self.adapt(tmp_path, data)
 
     def test_unknown_learner(self, texts_file: Path, tmp_path: Path) -> None:
         message = self.adapt(tmp_path, texts_file, "--learner", "prototypcal")
@@ -568,6 +570,35 @@ class TestBadInput:
         message = refused("predict", "--model", classifier_folder, "--input", source, "--out", out)
         assert "Input 2: 'text' is 3 of type int, but must be a text" in message
         assert not out.exists()
+
+    def test_a_remedy_is_an_option_that_works(self, tiny_encoder_folder: Path, tmp_path: Path) -> None:
+        rows = [
+            {"my text": text, "intent": label} for text, label in (("my card", "card"), ("the law", "law"))
+        ]
+        source = write_lines(tmp_path / "in.jsonl", rows)
+        given = ("adapt", "--task", "classification", "--data", source, "--encoder", tiny_encoder_folder)
+        given = (*given, "--learner", "ridge", "--out", tmp_path / "model")
+        mapping: dict[str, str] = {}
+        for expected in ({"my text": "text"}, {"intent": "label"}):
+            message = refused(*given, "--column_mapping", json.dumps(mapping))
+            option = re.search(r"pass --column_mapping (\S.*)\.$", message)
+            assert option is not None
+            assert [json.loads(value) for value in shlex.split(option[1])] == [expected]
+            mapping |= expected
+        assert run(*given, "--column_mapping", json.dumps(mapping)).exit_code == 0
+
+    def test_messages_for_the_command_line(self) -> None:
+        message = (
+            "load it with learner='nearest_neighbour', or set task_config={'source': 'de', 'target': 'en'}."
+        )
+        assert on_the_command_line(message) == (
+            "load it with --learner nearest_neighbour, or set "
+            """--task_config '{"source": "de", "target": "en"}'."""
+        )
+        assert on_the_command_line("call adapt(rows) first.") == "run `fewshot-nlp adapt` first."
+        assert on_the_command_line("give one row, or labels={name: description}.").endswith(
+            "--labels '{name: description}'."
+        )
 
     def test_empty_and_broken_texts_are_predicted_beside_the_others(
         self, classifier_folder: Path, tmp_path: Path

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from enum import StrEnum
 
 import datasets
@@ -433,3 +434,54 @@ class TestNumbersInMessages:
 
         with pytest.raises(FewShotError, match=r"^Line 3: wrong\.$"):
             read_each(iter([1, 2, -1, -1]), lambda v: v if v > 0 else read(v), "Line")
+
+    @pytest.mark.parametrize(
+        ("task", "row", "mapping"),
+        [
+            (
+                "classification",
+                {"id": "a1", "utterance": "Hi there", "label": "greet"},
+                {"utterance": "text"},
+            ),
+            ("classification", {"txt": "Hi", "label": "greet"}, {"txt": "text"}),
+            ("classification", {"text": "Hi", "n": 1.5, "intent": "greet"}, {"intent": "label"}),
+            (
+                "classification",
+                {"text": "Hi", "Kategorie": "greet", "satz": "Hi there"},
+                {"Kategorie": "label"},
+            ),
+            ("ner", {"words": ["Hi"], "ner_tags": ["O"]}, {"words": "tokens"}),
+            ("ner", {"id": "0", "tokens": ["Hi"], "tags": np.array(["O"], object)}, {"tags": "ner_tags"}),
+            ("ner", {"text": "Hi", "entities": []}, {"entities": "spans"}),
+            (
+                "question_answering",
+                {"question": "who", "passage": "Anna", "answers": {"text": [], "answer_start": []}},
+                {"passage": "context"},
+            ),
+        ],
+    )
+    def test_a_column_hint_names_a_column_that_is_there_and_works(
+        self, tiny_encoder_folder, task, row, mapping
+    ):
+        kind = {"classification": FewShotClassifier, "ner": FewShotNER, "question_answering": FewShotQA}[task]
+        model = kind.from_pretrained(tiny_encoder_folder)
+        with pytest.raises(FewShotError, match=re.escape(f"column_mapping={mapping}")):
+            model.adapt([row])
+        assert model._read([row], mapping)
+
+    def test_no_column_is_named_that_cannot_be_it(self, clf, ner, tiny_translator_folder):
+        for call in (
+            lambda: clf.adapt([{"text": "a", "score": 1.5, "also": None}]),
+            lambda: clf.adapt([{"n": 3, "label": 1}]),
+            lambda: ner.adapt([{"text": "a", "label": "PER"}]),
+        ):
+            with pytest.raises(FewShotError, match=r"there is no column '\w+'.*; add it\.$|Add it\.$"):
+                call()
+        clf.fit([t for t, _ in TEXTS], [y for _, y in TEXTS])
+        with pytest.raises(FewShotError, match=r"only: utterance; rename 'utterance' to 'text'\.$"):
+            clf.predict([{"utterance": "a"}])
+        mt = FewShotTranslator.from_pretrained(tiny_translator_folder)
+        with pytest.raises(FewShotError, match=r"no 'xx' among its languages, only: de, en; put"):
+            mt.adapt([{"translation": {"de": "a", "en": "b"}}])
+        with pytest.raises(FewShotError, match=r"task_config=\{'source': 'fr', 'target': 'nl'\}"):
+            TASKS.get("translation")().examples([{"translation": {"fr": "a", "nl": "b"}}])

@@ -510,7 +510,7 @@ class TestBadInput:
         [
             (pair(""), "Row 1: 'xx' is empty"),
             ({"translation": {"xx": "knab", "en": "  "}}, "Row 1: 'en' is empty"),
-            ({"translation": {"xx": "knab"}}, "Row 1: there is no column 'en', only: xx"),
+            ({"translation": {"xx": "knab"}}, "Row 1: there is no 'en' among its languages, only: xx"),
             ({"translation": "knab"}, "Row 1: the column 'translation' holds 'knab' of type str"),
             ({"text": "knab"}, "there is no column 'translation'"),
             (
@@ -525,7 +525,7 @@ class TestBadInput:
         assert "\n" not in str(caught.value)
 
     def test_a_query_without_the_source_language(self, load: Any) -> None:
-        with pytest.raises(FewShotError, match="Input 1: there is no column 'xx', only: en"):
+        with pytest.raises(FewShotError, match="Input 1: there is no 'xx' among its languages, only: en"):
             load().predict([{"translation": {"en": "the bank"}}])
 
     @pytest.mark.parametrize("side", ["source", "target"])
