@@ -149,7 +149,7 @@ def cell(task: str, learner: str, options: argparse.Namespace) -> dict[str, Any]
         frozen = learner == UNADAPTED
         config = config_of(task, "maml" if frozen else learner, options, Path(scratch) / "run")
         pipeline = build_pipeline(config, torch.device("cpu"))
-        pipeline.learner._check_prior()
+        pipeline.learner.check_head()
         if frozen:
             pipeline = Unadapted(pipeline.task, pipeline.learner)
         trains = options.episodes > 0 and pipeline.learner.meta_learns and not frozen

@@ -46,12 +46,11 @@ class Pipeline:
             examples, labels, self.learner.encoder.tokenizer, with_targets=True, descriptions=words
         )
 
-    def names(
-        self, labels: Sequence[Label], descriptions: Mapping[Label, str] | None = None
-    ) -> SlotBatch | None:
-        """Slots of the labels' names for the encoder's own head of them.
+    def _names(self, labels: Sequence[Label], descriptions: Mapping[Label, str] | None) -> SlotBatch | None:
+        """Slots of the labels' names for the backbone's head.
 
-        None where the encoder has no head, and where a label has neither a name that says something nor a description.
+        None where it has none, or it is not to be mixed in, and where a label has neither a name that says something
+        nor a description.
         """
         if self.learner.encoder.head is None or self.learner.config.head_weight == 0 or not labels:
             return None
@@ -77,14 +76,18 @@ class Pipeline:
         if unadapted is not None:
             return unadapted
         support = self.support(examples, labels, descriptions)
-        adapted = self.learner.adapt(support, self.names(labels, descriptions))
+        adapted = self.learner.adapt(support, self._names(labels, descriptions))
         scores = adapted.scores(support) if self.task.calibrates_on_scores(support) else None
         return TaskModel(self, tuple(labels), adapted, self.task.calibrate(support, scores))
 
     def unadapted(self) -> "TaskModel | None":
-        """The model before any example, where a task without labels meets a learner with a meta-learned head."""
-        adapted = None if self.task.has_labels else self.learner.unadapted()
-        return None if adapted is None else TaskModel(self, (), adapted, {})
+        """The model before any example, where a task without labels meets a learner that has a state without any."""
+        state = None if self.task.has_labels else self.learner.initial_state()
+        if state is None:
+            return None
+        return TaskModel(
+            self, (), Adapted(self.learner, {k: v.detach().clone() for k, v in state.items()}), {}
+        )
 
     def predict_episode(self, episode: Episode) -> list[Prediction]:
         """Adapts to an episode's support set and predicts its queries, never seeing their targets."""
@@ -140,13 +143,13 @@ class TaskModel:
         task, tokenizer = self.pipeline.task, self.pipeline.learner.encoder.tokenizer
         batch = task.collate(examples, self.labels, tokenizer, with_targets=True)
         scores = self.adapted.scores(batch)
-        if task.generation(batch, tokenizer) is None:
+        if task.generation_options(batch, tokenizer) is None:
             return float(batch.loss(scores)), task.decode(scores, batch, self.decoding_parameters)
         return float(batch.loss(scores)), self.predict([example.query for example in examples])
 
     def _decode(self, batch: SlotBatch) -> list[Prediction]:
         task, tokenizer = self.pipeline.task, self.pipeline.learner.encoder.tokenizer
-        options = task.generation(batch, tokenizer)
+        options = task.generation_options(batch, tokenizer)
         if options is None:
             return task.decode(self.adapted.scores(batch), batch, self.decoding_parameters)
-        return task.read(self.adapted.generate(batch, **options), batch, tokenizer)
+        return task.read_tokens(self.adapted.generate(batch, **options), batch, tokenizer)

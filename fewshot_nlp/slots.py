@@ -283,3 +283,10 @@ class SlotBatch:
         total = torch.zeros(n_groups, self.n_classes, device=scores.device, dtype=scores.dtype)
         total = total.scatter_add(0, index, (scores - top).exp())[groups]
         return scores - top - total.log()
+
+
+def need_sources(batch: SlotBatch) -> Sequence[Sequence[int]]:
+    """The sources of a batch that must have them."""
+    if batch.sources is None:
+        raise TypeError("a sequence-to-sequence model needs a batch with sources")
+    return batch.sources

@@ -193,8 +193,8 @@ class Model:
             names = torch.stack([self.name_vector(w) for w in words]).repeat_interleave(2, dim=0)
             names = torch.cat([torch.zeros_like(names[:1]), names])
             coarse = [0, *(1 + i // 2 for i in range(2 * len(types)))]
-            state = self.head.state(names, [False] + [True] * (len(classes) - 1), coarse)
-            scores = self.head.scores(state, features[at : at + len(gold)])
+            state = self.head.linear_head(names, [False] + [True] * (len(classes) - 1), coarse)
+            scores = self.head.linear_scores(state, features[at : at + len(gold)])
             shift = F.one_hot(torch.zeros((), dtype=torch.long), len(classes)).to(scores) * self.bias[number]
             losses.append(F.cross_entropy(scores + shift, gold))
             at += len(gold)

@@ -15,7 +15,8 @@ from torch.utils.checkpoint import checkpoint
 
 from fewshot_nlp.backbone.adapters import attach
 from fewshot_nlp.backbone.batching import PACKED
-from fewshot_nlp.backbone.label_names import LabelNameHead
+from fewshot_nlp.backbone.head import Head
+from fewshot_nlp.backbone.vocabulary import VocabularyHead
 from fewshot_nlp.errors import FewShotError, logger
 from fewshot_nlp.locks import shared_lock
 from fewshot_nlp.slots import SlotBatch
@@ -37,14 +38,12 @@ class Backbone(ABC):
         revision: Hub revision.
     """
 
-    own_head: ClassVar[bool] = False
-    """Whether the model itself has a distribution over the classes, which `with_prior` puts into a batch."""
     setting_types: ClassVar[Mapping[str, type]]
     """The keys of `settings` and their types."""
     tokenizer: Any
     layers: tuple[int, ...] = (-1,)
-    head: LabelNameHead | None = None
-    """A head of label names that was trained with the adapter; it gives every learner a prior."""
+    head: Head | None = None
+    """Scores of classes that the model has before any example, where it has such a head."""
 
     def __init__(self, model: Any, name: str, revision: str | None) -> None:
         self.model = model.eval().requires_grad_(False)
@@ -93,18 +92,19 @@ class Backbone(ABC):
 
     def views(
         self, batch: SlotBatch, fast_weights: Mapping[str, Tensor] | None = None
-    ) -> tuple[Float[Tensor, "n_slots dimension"], Float[Tensor, "n_slots hidden"] | None]:
-        """`features`, and out of the same pass what the head of label names reads, where there is one."""
-        return self.features(batch, fast_weights), None
+    ) -> tuple[Float[Tensor, "n_slots dimension"], Float[Tensor, "n_slots hidden"]]:
+        """`features`, and what the head reads."""
+        features = self.features(batch, fast_weights)
+        return features, features
 
-    def with_prior(
-        self,
-        batch: SlotBatch,
-        features: Float[Tensor, "n_slots dimension"],
-        fast_weights: Mapping[str, Tensor] | None = None,
-    ) -> SlotBatch:
-        """The batch with the model's own distribution over the classes, where it has one."""
-        return batch
+    def name_vectors(self, batch: SlotBatch) -> Float[Tensor, "n_slots hidden"]:
+        """What the head reads of slots of label names."""
+        return self.features(batch)
+
+    @property
+    def vocabulary(self) -> VocabularyHead | None:
+        """The head, where its classes are the tokens of a vocabulary and not those of a support set."""
+        return self.head if isinstance(self.head, VocabularyHead) else None
 
     @property
     def device(self) -> torch.device:

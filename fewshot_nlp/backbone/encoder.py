@@ -25,6 +25,7 @@ from fewshot_nlp.backbone.batching import (
 from fewshot_nlp.backbone.bundled import HUB_NAME, bundled_folder, resolve
 from fewshot_nlp.backbone.cache import FeatureCache
 from fewshot_nlp.backbone.frozen_layers import LayerStack, LowerLayers, frozen_depth
+from fewshot_nlp.backbone.label_names import LabelNameHead
 from fewshot_nlp.backbone.loading import layer_numbers, load_model, text_hints
 from fewshot_nlp.backbone.pooling import join_spans, pool_spans
 from fewshot_nlp.backbone.spill import Spill
@@ -54,6 +55,8 @@ class Encoder(Backbone):
     """
 
     setting_types = MappingProxyType({"layers": list, "pooling": str, "max_length": int})
+    head: LabelNameHead | None = None
+    """A head of label names that was trained with the adapter."""
 
     def __init__(
         self,
@@ -230,12 +233,13 @@ class Encoder(Backbone):
 
     def views(
         self, batch: SlotBatch, fast_weights: Mapping[str, Tensor] | None = None
-    ) -> tuple[Float[Tensor, "n_slots dimension"], Float[Tensor, "n_slots hidden"] | None]:
-        """`features`, and out of the same pass what the head of label names reads, where there is one."""
-        read = self._read(batch, fast_weights, False)
+    ) -> tuple[Float[Tensor, "n_slots dimension"], Float[Tensor, "n_slots hidden"]]:
+        """`features`, and what the head reads: its layer's output without fast weights; one pass if none are given."""
         if self.head is None:
-            return read, None
-        return read[:, : self.dimension], self._head_view(read)
+            return super().views(batch, fast_weights)
+        read = self._read(batch, None, False)
+        features = self.features(batch, fast_weights) if fast_weights else read[:, : self.dimension]
+        return features, self._head_view(read, self.head)
 
     def choose_layers(self, layers: Sequence[int | float]) -> None:
         """Reads other layers from now on, frozen or trained ones, in one pass.
@@ -250,16 +254,14 @@ class Encoder(Backbone):
 
     @torch.no_grad()
     def name_vectors(self, batch: SlotBatch) -> Float[Tensor, "n_slots hidden"]:
-        """The slots of label names as the head of label names knows them: by its layer, without the adapter."""
-        assert self.head is not None
+        """What the head reads of slots of label names: its layer's output, or the features, without the adapter."""
         with self.alone(), without_adapter(self.model):
             vectors = self._spans(batch, range(len(batch.windows)), None, False)
-        return join_spans(self._head_view(vectors), batch)
+        return join_spans(vectors if self.head is None else self._head_view(vectors, self.head), batch)
 
-    def _head_view(self, read: Float[Tensor, "n wide"]) -> Float[Tensor, "n hidden"]:
+    def _head_view(self, read: Float[Tensor, "n wide"], head: LabelNameHead) -> Float[Tensor, "n hidden"]:
         """The output of the head's layer, out of all that a pass gives."""
-        assert self.head is not None
-        width, at = int(self.model.config.hidden_size), self._outputs.index(self.head.layer)
+        width, at = int(self.model.config.hidden_size), self._outputs.index(head.layer)
         return read[:, at * width : (at + 1) * width]
 
     @property

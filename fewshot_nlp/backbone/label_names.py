@@ -4,19 +4,27 @@ Papers: Ma et al. 2022, Label Semantics for Few Shot Named Entity Recognition (a
 slot's vector with a vector of its name); Zaratiana et al. 2024, GLiNER (types as words, many sources).
 Deviations: words instead of spans; names are read once by the encoder without its adapter, so that 100 types cost no
 more than 5 when predicting; BIO classes of a type share its name and differ in their projection.
+Joined with a learner: log p = (1 - w) log p_learner + w log p_head. w falls with the number of labels, since choices
+between many names are less sure. It is 0 for slots whose very tokens the support set has labelled.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-State = dict[str, Tensor]
+from fewshot_nlp.backbone.head import PREFIX, Head, State
+from fewshot_nlp.slots import SlotBatch
+
+if TYPE_CHECKING:
+    from fewshot_nlp.backbone.base import Backbone
 
 
-class LabelNameHead(nn.Module):
+class LabelNameHead(nn.Module, Head):
     """Scores of slots by the names of their classes.
 
     A class without a name is the rest ("O" of entities) and has a learned vector. Of the classes of one coarser
@@ -41,7 +49,12 @@ class LabelNameHead(nn.Module):
             self.rest = nn.Parameter(torch.randn(width) / width**0.5)
         self.rest_bias = nn.Parameter(torch.zeros(()))
 
-    def state(
+    @property
+    def settings(self) -> dict[str, int]:
+        """Layer and width, as JSON."""
+        return {"layer": self.layer, "width": self.width}
+
+    def linear_head(
         self,
         names: Float[Tensor, "n_classes hidden"],
         named: Sequence[bool],
@@ -75,16 +88,67 @@ class LabelNameHead(nn.Module):
             "row_class": torch.tensor(classes, device=vectors.device),
         }
 
+    def named_head(self, vectors: Float[Tensor, "n_slots hidden"], names: SlotBatch) -> State:
+        """`linear_head` for the classes of a batch of names.
+
+        Args:
+            vectors: of the batch's slots.
+            names: slots with targets; a class without any is the rest.
+        """
+        targets = names.target_matrix.to(vectors)
+        count = targets.sum(dim=0)
+        means = (targets.T @ vectors) / count.clamp_min(1)[:, None]
+        return self.linear_head(means, (count > 0).tolist(), names.coarse)
+
     @staticmethod
-    def scores(state: State, features: Float[Tensor, "n_slots hidden"]) -> Float[Tensor, "n_slots n_classes"]:
+    def linear_scores(
+        state: State, features: Float[Tensor, "n_slots hidden"]
+    ) -> Float[Tensor, "n_slots n_classes"]:
         """Scores (unnormalised log-probabilities) of slots.
 
         Args:
-            state: of `state`.
+            state: of `linear_head`.
             features: output of the head's layer.
         """
         rows = F.linear(F.layer_norm(features, features.shape[1:]), state["weight"], state["bias"])
         return _by_class(rows, state["row_class"])
+
+    def fit(self, backbone: "Backbone", names: SlotBatch, support: SlotBatch) -> State:
+        """The linear head of the names, and the token keys of the slots that the support set labels."""
+        state = self.named_head(backbone.name_vectors(names), names)
+        named = torch.zeros(names.n_classes, dtype=torch.bool)
+        named[names.target_matrix.sum(dim=0) > 0] = True
+        labelled = named[support.target_matrix.argmax(dim=1)] & ~support.label_slot_mask
+        keys = torch.from_numpy(np.unique(support.token_keys[labelled.numpy()]))
+        return {PREFIX + key: value for key, value in state.items()} | {PREFIX + "labelled": keys}
+
+    def scores(
+        self,
+        state: State,
+        view: Float[Tensor, "n_slots hidden"],
+        fast_weights: Mapping[str, Tensor] | None = None,
+    ) -> Float[Tensor, "n_slots n_classes"] | None:
+        """`linear_scores` of the fitted head; fast weights are not its business, as the view is without them."""
+        own = {key.removeprefix(PREFIX): value for key, value in state.items()}
+        return self.linear_scores(own, view) if own else None
+
+    def join(
+        self,
+        prior: Float[Tensor, "n_slots n_classes"],
+        score: Callable[[SlotBatch], Float[Tensor, "n_slots n_classes"]],
+        batch: SlotBatch,
+        state: State,
+        weight: float,
+    ) -> Float[Tensor, "n_slots n_classes"]:
+        """The weighted mean of the log-probabilities; ``weight`` is the head's where there is one label."""
+        scores = score(batch)
+        n_labels = len(state[PREFIX + "bias"]) // 2  # a label has two rows
+        labelled = torch.isin(torch.from_numpy(batch.token_keys), state[PREFIX + "labelled"].cpu())
+        share = (weight / n_labels**0.5) * (~labelled).to(scores)[:, None]
+        mixed: Tensor = (1 - share) * F.log_softmax(scores, dim=1) + share * F.log_softmax(
+            prior.to(scores), dim=1
+        )
+        return mixed
 
 
 def _by_class(rows: Float[Tensor, "n r"], row_class: Int[Tensor, " r"]) -> Float[Tensor, "n c"]:

@@ -1,7 +1,6 @@
 """A Hugging Face sequence-to-sequence model seen as an extractor of one feature vector a decoder position."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -14,13 +13,10 @@ from fewshot_nlp.backbone.base import Backbone
 from fewshot_nlp.backbone.batching import chunks, padded_tokens
 from fewshot_nlp.backbone.bundled import TRANSLATION, translation_folder
 from fewshot_nlp.backbone.loading import load_seq2seq
-from fewshot_nlp.backbone.processors import Bounds, ForcedPhrases, Rescore
+from fewshot_nlp.backbone.vocabulary import VocabularyHead
 from fewshot_nlp.errors import FewShotError
-from fewshot_nlp.slots import SlotBatch
+from fewshot_nlp.slots import SlotBatch, need_sources
 from fewshot_nlp.tokenization.pairs import PairTokenizer
-
-Score = Callable[[Tensor, Tensor], Tensor]
-"""Features and prior log-probabilities [n_rows, n_classes] of the next tokens to log-probabilities."""
 
 
 class Seq2Seq(Backbone):
@@ -35,9 +31,9 @@ class Seq2Seq(Backbone):
         token_budget: tokens in one forward pass, padding included.
     """
 
-    own_head = True
     setting_types = MappingProxyType({"max_length": int})
     tokenizer: PairTokenizer
+    head: VocabularyHead
 
     def __init__(
         self,
@@ -66,6 +62,7 @@ class Seq2Seq(Backbone):
         self.token_budget = token_budget
         self._parts = _Parts(model)
         self._check_head()
+        self.head = VocabularyHead(self)
 
     @classmethod
     def from_pretrained(
@@ -135,7 +132,7 @@ class Seq2Seq(Backbone):
         """The decoder's last hidden state at each slot, its window given as what was decoded so far."""
         if double_backward:
             self._second_order()
-        sources = _need_sources(batch)
+        sources = need_sources(batch)
         lengths = [max(len(s), len(w)) for s, w in zip(sources, batch.windows, strict=True)]
         window_of = torch.from_numpy(batch.spans[:, 1])
         rows, order = [], []
@@ -166,114 +163,13 @@ class Seq2Seq(Backbone):
             "mask": padded_tokens([[1] * len(row) for row in sources], 0, self.device),
             "target": padded_tokens(windows, pad, self.device),
         }
-        hidden: Tensor = self._part("hidden", fast_weights, math_attention=double_backward, **inputs)
+        hidden: Tensor = self.run_part("hidden", fast_weights, math_attention=double_backward, **inputs)
         return hidden
 
-    def _part(self, part: str, fast_weights: Mapping[str, Tensor] | None, **inputs: Any) -> Any:
+    def run_part(self, part: str, fast_weights: Mapping[str, Tensor] | None, **inputs: Any) -> Any:
+        """One pass of a part of the model: ``hidden``, ``head`` or ``generate``, methods of `_Parts`."""
         weights = {f"model.{name}": value for name, value in (fast_weights or {}).items()}
         return self._call(self._parts, weights, part, **inputs)
-
-    def with_prior(
-        self,
-        batch: SlotBatch,
-        features: Float[Tensor, "n_slots dimension"],
-        fast_weights: Mapping[str, Tensor] | None = None,
-    ) -> SlotBatch:
-        """The batch with the log-probabilities that the model's own head gives every token of the vocabulary."""
-        logits = self._part("head", fast_weights, features=features.to(self.model.dtype))
-        return replace(batch, prior=torch.log_softmax(logits.to(self.feature_dtype), dim=-1))
-
-    @torch.no_grad()
-    def generate(
-        self,
-        batch: SlotBatch,
-        score: Score,
-        fast_weights: Mapping[str, Tensor] | None = None,
-        *,
-        num_beams: int = 4,
-        length_penalty: float | None = None,
-        max_ratio: float = 2.0,
-        demands: Sequence[Sequence[Sequence[int]]] | None = None,
-        demand_bonus: float = 0.0,
-    ) -> list[list[int]]:
-        """Token ids generated after each window, without what the window held and without special tokens at the end.
-
-        Args:
-            batch: windows and their sources, without slots.
-            score: what turns features and the model's own log-probabilities into those to decode by.
-            fast_weights: values used instead of the parameters of the same names.
-            num_beams: beams; 1 is greedy.
-            length_penalty: as in transformers: scores are divided by the length to this power; None takes the model's.
-            max_ratio: tokens of an output at most, as a multiple of its source's (and 10 more).
-            demands: for each window the token sequences that its output must hold.
-            demand_bonus: added to the log-probability of what would begin or go on with such a sequence.
-        """
-        sources = _need_sources(batch)
-        result: list[list[int]] = [[] for _ in sources]
-        for chunk in chunks([len(row) for row in sources], max(1, self.token_budget // num_beams)):
-            windows = [batch.windows[i] for i in chunk]
-            room = self.tokenizer.max_length - len(windows[0])
-            needs = [demands[i] if demands is not None else [] for i in chunk]
-            lengths = [
-                max_ratio * len(sources[i]) + sum(map(len, n)) for i, n in zip(chunk, needs, strict=True)
-            ]
-            limits = [min(room, int(length) + 10) for length in lengths]
-            processors: list[Any] = [Rescore(score)]
-            if any(needs):
-                processors.append(
-                    ForcedPhrases(needs, limits, num_beams, self.tokenizer.end, len(windows[0]), demand_bonus)
-                )
-            processors.append(Bounds(limits, num_beams, self.tokenizer.end, len(windows[0])))
-            rows = self._generate(
-                [sources[i] for i in chunk],
-                windows,
-                fast_weights,
-                processors,
-                num_beams,
-                length_penalty,
-                max(limits),
-            )
-            for i, row in zip(chunk, rows, strict=True):
-                result[i] = row
-        return result
-
-    def _generate(
-        self,
-        sources: Sequence[Sequence[int]],
-        windows: Sequence[Sequence[int]],
-        fast_weights: Mapping[str, Tensor] | None,
-        processors: list[Any],
-        num_beams: int,
-        length_penalty: float | None,
-        limit: int,
-    ) -> list[list[int]]:
-        from transformers import GenerationConfig, LogitsProcessorList
-
-        pad = self.tokenizer.tokenizer.pad_token_id or 0
-        own = self.model.generation_config
-        config = GenerationConfig(
-            decoder_start_token_id=int(windows[0][0]),
-            eos_token_id=self.tokenizer.end,
-            pad_token_id=pad,
-            bad_words_ids=getattr(own, "bad_words_ids", None),
-            max_new_tokens=limit,
-            num_beams=num_beams,
-            length_penalty=getattr(own, "length_penalty", None) if length_penalty is None else length_penalty,
-            early_stopping=num_beams > 1,
-            do_sample=False,
-        )
-        inputs = {
-            "input_ids": padded_tokens(sources, pad, self.device),
-            "attention_mask": padded_tokens([[1] * len(row) for row in sources], 0, self.device),
-            "decoder_input_ids": torch.tensor([list(row) for row in windows], device=self.device),
-            "generation_config": config,
-            "logits_processor": LogitsProcessorList(processors),
-        }
-        with self.alone(), processors[0].watching(self.model.get_decoder()):
-            output = self._part("generate", fast_weights, **inputs)
-        rows = output[:, len(windows[0]) :].tolist()
-        ends = (self.tokenizer.end, pad)
-        return [row[: next((i for i, t in enumerate(row) if t in ends), len(row))] for row in rows]
 
     @torch.no_grad()
     def _check_head(self) -> None:
@@ -285,7 +181,7 @@ class Seq2Seq(Backbone):
             input_ids=torch.tensor(source, device=device),
             decoder_input_ids=torch.tensor(window, device=device),
         ).logits[0]
-        got = self._part("head", None, features=self._hidden(source, window, None)[0])
+        got = self.run_part("head", None, features=self._hidden(source, window, None)[0])
         error, scale = float((got - expected).abs().max()), float(expected.abs().max())
         if error > (1e-3 if self.model.dtype == torch.float32 else 0.05) * max(scale, 1.0):
             raise FewShotError(
@@ -332,9 +228,3 @@ def instructions_of(config: Any) -> dict[str, str]:
         for name, settings in tasks.items()
         if name.startswith("translation_") and "prefix" in settings
     }
-
-
-def _need_sources(batch: SlotBatch) -> Sequence[Sequence[int]]:
-    if batch.sources is None:
-        raise TypeError("a sequence-to-sequence model needs a batch with sources")
-    return batch.sources

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from typing_extensions import TypeVar
 
 from fewshot_nlp.backbone import Backbone
+from fewshot_nlp.backbone.head import HeadUse, split
 from fewshot_nlp.errors import FewShotError, ScienceError
-from fewshot_nlp.modules.prior import PRIOR, prior_scores, prior_state, with_prior
 from fewshot_nlp.modules.state import State, fast_weights
 from fewshot_nlp.registry import Registry
 from fewshot_nlp.settings import Seed, Settings, Share
@@ -67,12 +67,8 @@ class Learner(nn.Module, ABC, Generic[Config]):
     meta_learns: ClassVar[bool] = True
     """Whether ``fit`` can be differentiated, so that the meta-loss trains the encoder through it."""
 
-    uses_prior: ClassVar[bool] = False
-    """Whether scores build on the model's own distribution over the classes, where it has one. A learner that does not
-    knows only the classes of the support set, and refuses slots whose classes are a whole vocabulary."""
-
-    needs_names: ClassVar[bool] = False
-    """Whether it works by labels' names, and so not for tasks without labels."""
+    head_use: ClassVar[HeadUse] = "mixed"
+    """What it does with a head that the backbone brings along."""
 
     order_free: ClassVar[bool] = True
     """Whether the order of the support set leaves the result as it is, up to rounding."""
@@ -126,17 +122,18 @@ class Learner(nn.Module, ABC, Generic[Config]):
 
         Args:
             support: slots with targets.
-            names: slots of the labels' names, for the encoder's own head of label names.
+            names: slots of the labels' names, for a head that reads them; None leaves the head out.
         """
         if support.n_slots == 0:
             raise FewShotError(
                 "The support set is empty; give at least one example, or descriptions of labels."
             )
-        self._check_prior()
+        self.check_head()
+        head = self.encoder.head
         with torch.no_grad():
-            prior = {} if names is None else prior_state(self.encoder, names, support)
+            held = {} if head is None or names is None else head.fit(self.encoder, names, support)
             no_example = bool(support.label_slot_mask.all())  # the head's scores then stand for themselves
-            state = prior if prior and no_example else {**self.fit(support), **prior}
+            state = held if held and no_example else {**self.fit(support), **held}
         bad = next((key for key, value in state.items() if not torch.isfinite(value).all()), None)
         if bad is not None:
             raise ScienceError(
@@ -154,47 +151,63 @@ class Learner(nn.Module, ABC, Generic[Config]):
             f"{self.name} learns each task alone and cannot grow; take the learner progressive."
         )
 
-    def initial(self) -> State | None:
+    def initial_state(self) -> State | None:
         """The state before any example; None where there is none, because the support set makes the head."""
-        return {} if self.encoder.own_head and self.uses_prior else None
-
-    def unadapted(self) -> "Adapted | None":
-        """The model before any example, which a meta-learned head makes possible; else None."""
-        state = self.initial()
-        return None if state is None else Adapted(self, {key: v.detach().clone() for key, v in state.items()})
+        return {} if self.encoder.vocabulary is not None and self.head_use == "built_on" else None
 
     def meta_loss(self, support: SlotBatch, query: SlotBatch) -> Tensor:
         """The query's loss under the state fitted to the support set, to be differentiated."""
-        self._check_prior()
+        self.check_head()
         state = self.fit(support, meta=True)
         return query.loss(self.query_scores(state, query))
 
     def query_scores(self, state: State, batch: SlotBatch) -> Float[Tensor, "n_slots n_classes"]:
-        """Scores of a batch's slots: features under the state's fast weights, then `score`, then `with_prior`."""
-        own = {key: value for key, value in state.items() if not key.startswith(PRIOR)}
-        if len(own) == len(state):
-            return self.scores_of(own, self.features(batch, fast_weights(own)), batch)
-        features, read = self.encoder.views(batch)
-        assert read is not None
-        if not own:
-            return prior_scores(state, read)
-        if fast_weights(own):
-            features = self.encoder.features(batch, fast_weights(own))
-        scores = self.scores_of(own, self._sound(features, batch), batch)
-        return with_prior(scores, state, read, batch, self.config.head_weight)
+        """Scores of a batch's slots: features under the state's fast weights, then `scores_of`."""
+        if not split(state)[0]:
+            return self.scores_of(state, self.features(batch, fast_weights(state)), batch)
+        features, view = self.encoder.views(batch, fast_weights(state))
+        return self.scores_of(state, self._sound(features, batch), batch, view)
 
     def scores_of(
-        self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
+        self,
+        state: State,
+        features: Float[Tensor, "n_slots d"],
+        batch: SlotBatch,
+        view: Float[Tensor, "n_slots hidden"] | None = None,
     ) -> Float[Tensor, "n_slots n_classes"]:
-        """`score`, the batch given the model's own distribution where it has one: that alone under an empty state."""
-        batch = self.encoder.with_prior(batch, features, fast_weights(state))
-        return batch.prior if batch.prior is not None and not state else self.score(state, features, batch)
+        """Scores of slots by their features: the learner's, joined with those of the backbone's head, if it was fitted.
 
-    def _check_prior(self) -> None:
-        if self.encoder.own_head and not self.uses_prior:
-            from fewshot_nlp.learners import LEARNERS
+        Args:
+            state: what `fit` returned, and the head's part.
+            features: the encoder's vectors of the batch's slots under the state's fast weights.
+            batch: the slots.
+            view: what the head reads; None where that is the features.
+        """
+        head, (held, own) = self.encoder.head, split(state)
+        prior = (
+            None if head is None else head.scores(held, features if view is None else view, fast_weights(own))
+        )
+        return (
+            self.score(own, features, batch) if prior is None else self.joined(state, features, batch, prior)
+        )
 
-            others = [name for name in LEARNERS.names() if LEARNERS.get(name).uses_prior]
+    def joined(
+        self,
+        state: State,
+        features: Float[Tensor, "n_slots d"],
+        batch: SlotBatch,
+        prior: Float[Tensor, "n_slots n_classes"],
+    ) -> Float[Tensor, "n_slots n_classes"]:
+        """The learner's scores and the head's as one; the head's alone where the learner has taken nothing in."""
+        head, (held, own) = self.encoder.head, split(state)
+        if head is None or not own:
+            return prior
+        return head.join(prior, lambda b: self.score(own, features, b), batch, held, self.config.head_weight)
+
+    def check_head(self) -> None:
+        """Refuses a backbone whose classes are a vocabulary, where the learner knows those of its support set only."""
+        if self.encoder.vocabulary is not None and self.head_use != "built_on":
+            others = [name for name in LEARNERS.names() if LEARNERS.get(name).head_use == "built_on"]
             raise FewShotError(
                 f"{self.name} gives scores to the classes of its support set only, but here every token of a "
                 f"vocabulary is a class, most of which no support set shows; take a learner that builds on the "
@@ -263,15 +276,17 @@ class Adapted:
 
         Args:
             batch: windows with their sources, without slots.
-            options: of `Seq2Seq.generate`.
+            options: of `VocabularyHead.generate`.
         """
+        vocabulary = self.learner.encoder.vocabulary
+        if vocabulary is None:
+            raise TypeError("only a model with a head for a whole vocabulary generates")
 
         def score(features: Tensor, prior: Tensor) -> Tensor:
-            rows = replace(batch, spans=batch.spans[:0], groups=torch.arange(len(features)), prior=prior)
-            return prior if not self.state else self.learner.score(self.state, features, rows)
+            rows = replace(batch, spans=batch.spans[:0], groups=torch.arange(len(features)))
+            return self.learner.joined(self.state, features, rows, prior)
 
-        encoder: Any = self.learner.encoder
-        return encoder.generate(batch, score, fast_weights(self.state), **options)  # type: ignore[no-any-return]
+        return vocabulary.generate(batch, score, fast_weights(self.state), **options)
 
     @property
     def bytes(self) -> int:

@@ -119,7 +119,7 @@ class Bayesian(Learner[BayesianConfig], name="bayesian"):
         """By ``objective``; the Gaussian ones are means over slots and classes."""
         if self.config.objective == "scores":
             return super().meta_loss(support, query)
-        self._check_prior()
+        self.check_head()
         features = self.features(support)
         weight = slot_weights(support, self.config.label_names, features)
         targets, asked = support.target_matrix.to(features), query.target_matrix.to(features)

@@ -155,7 +155,7 @@ class Contrastive(Learner[ContrastiveConfig], name="contrastive"):
         """The query's loss; by Reptile a surrogate with start - end as its gradient in the start."""
         if self.config.outer == "first_order":
             return super().meta_loss(support, query)
-        self._check_prior()
+        self.check_head()
         state = self.fit(support)
         with torch.no_grad():
             reached = query.loss(self.query_scores(state, query))
@@ -164,15 +164,8 @@ class Contrastive(Learner[ContrastiveConfig], name="contrastive"):
     def score(
         self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
     ) -> Float[Tensor, "n_slots n_classes"]:
-        """The head after tuning, on tuned features."""
-        scores: Tensor = self.head.score(_part(TUNED, state), features, batch)
-        return scores
-
-    def scores_of(
-        self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
-    ) -> Float[Tensor, "n_slots n_classes"]:
-        """The mixture of both heads, on tuned features and those before tuning."""
-        after = self.score(state, features, batch)
+        """The mixture of both heads, on tuned features and those before tuning, which are computed here."""
+        after: Tensor = self.head.score(_part(TUNED, state), features, batch)
         before = _part(BEFORE, state)
         if not before:
             return after

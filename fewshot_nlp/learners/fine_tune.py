@@ -101,13 +101,13 @@ class FineTuneConfig(LearnerConfig):
 class FineTune(Learner[FineTuneConfig], name="fine_tune"):
     """AdamW on fast weights and a head."""
 
-    uses_prior = True
+    head_use = "built_on"
 
     def __init__(self, encoder: Backbone, config: FineTuneConfig | None = None) -> None:
         super().__init__(encoder, config)
         if self.config.scope == "adapter":
             need_adapter(encoder, self.config.seed)
-        if self.config.scope == "head" and encoder.own_head:
+        if self.config.scope == "head" and encoder.vocabulary is not None:
             raise FewShotError(
                 "The head is the model's own and stays as it is; take scope='adapter' or 'all'."
             )
@@ -115,7 +115,7 @@ class FineTune(Learner[FineTuneConfig], name="fine_tune"):
         self.head: LearnedHead | None = None
         if self.config.start == "meta":
             self.head = LearnedHead(self.config.n_classes, encoder.dimension)
-        elif self.config.start != "prototypes" and not encoder.own_head:
+        elif self.config.start != "prototypes" and encoder.vocabulary is None:
             start_class = LEARNERS.get(self.config.start)
             self.start = start_class(encoder, start_class.config_class.from_dict(self.config.start_config))
 
@@ -141,15 +141,15 @@ class FineTune(Learner[FineTuneConfig], name="fine_tune"):
             return self.start.score(state, features, batch)
         return linear_scores(state, scaled_normalize(features, self.config.scale))
 
-    def initial(self) -> State | None:
+    def initial_state(self) -> State | None:
         """With ``start="meta"`` the encoder's weights as they are and the meta-learned head."""
         if self.head is None:
-            return super().initial()
+            return super().initial_state()
         return {**fast_parameters(self.encoder, self.config.scope), **self.head.state()}
 
     def _start(self, support: SlotBatch) -> State:
         state: State = fast_parameters(self.encoder, self.config.scope)
-        if self.encoder.own_head:
+        if self.encoder.vocabulary is not None:
             return state
         if self.head is not None:
             return state | self.head.state(support.n_classes)

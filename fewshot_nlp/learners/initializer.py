@@ -61,7 +61,7 @@ class InitializerConfig(LearnerConfig):
 class Initializer(Learner[InitializerConfig], name="initializer"):
     """A written head, then gradient steps."""
 
-    uses_prior = True
+    head_use = "built_on"
 
     def __init__(self, encoder: Backbone, config: InitializerConfig | None = None) -> None:
         super().__init__(encoder, config)
@@ -69,7 +69,7 @@ class Initializer(Learner[InitializerConfig], name="initializer"):
         start = start_rates(encoder, self.config.inner_lr, self.config.head_lr)
         self.rates = LearnedRates(start, dict.fromkeys(start, ())).to(encoder.device)
         self.network: nn.Sequential | None = None
-        if not encoder.own_head:
+        if encoder.vocabulary is None:
             d = encoder.dimension
             with seeded(self.config.seed):
                 network = residual_network(d, self.config.hidden, d + 1)

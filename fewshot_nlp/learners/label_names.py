@@ -16,12 +16,11 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from fewshot_nlp.backbone import Backbone
+from fewshot_nlp.backbone import Backbone, Encoder
 from fewshot_nlp.backbone.label_names import LabelNameHead
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners.base import Learner, LearnerConfig
 from fewshot_nlp.learners.ridge import ridge_head
-from fewshot_nlp.modules.prior import class_head
 from fewshot_nlp.modules.start import scaled_normalize
 from fewshot_nlp.modules.state import State
 from fewshot_nlp.settings import Share
@@ -47,14 +46,15 @@ class LabelNamesConfig(LearnerConfig):
 class LabelNames(Learner[LabelNamesConfig], name="label_names"):
     """A head made of names, and one step of boosting on the examples."""
 
-    needs_names = True
+    head_use = "own"
 
     def __init__(self, encoder: Backbone, config: LabelNamesConfig | None = None) -> None:
         super().__init__(encoder, config)
-        if encoder.head is not None and encoder.layers[-1] != encoder.head.layer:  # it reads one layer only
-            encoder.choose_layers((encoder.head.layer,))  # type: ignore[attr-defined]
+        head = encoder.head if isinstance(encoder, Encoder) else None
+        if isinstance(encoder, Encoder) and head is not None and encoder.layers[-1] != head.layer:
+            encoder.choose_layers((head.layer,))  # the only layer that it reads
         hidden = encoder.dimension // len(encoder.layers)
-        self.names = encoder.head or LabelNameHead(
+        self.names = head or LabelNameHead(
             hidden, layer=encoder.layers[-1], width=self.config.width, seed=self.config.seed
         )
         self.log_penalty = nn.Parameter(torch.tensor(float(self.config.penalty)).log())
@@ -73,7 +73,8 @@ class LabelNames(Learner[LabelNamesConfig], name="label_names"):
         state: State = {}
         if bool(label_slots.all() if self.config.label_names == 0 else label_slots.any()):
             names = support.select(label_slots)
-            made = class_head(self.names, self._name_vectors(names, read[label_slots]), names)
+            vectors = read[label_slots] if self.encoder.head is None else self.encoder.name_vectors(names)
+            made = self.names.named_head(vectors, names)
             state = {f"names.{key}": value for key, value in made.items()}
         if bool(label_slots.all()):
             return state
@@ -100,13 +101,6 @@ class LabelNames(Learner[LabelNamesConfig], name="label_names"):
         """Scores by the names, or one zero where names are left out."""
         if "names.bias" not in state:
             return read.new_zeros(1)
-        return self.names.scores(
+        return self.names.linear_scores(
             {key: state[f"names.{key}"] for key in ("weight", "bias", "row_class")}, read
         )
-
-    def _name_vectors(self, names: SlotBatch, read: Tensor) -> Tensor:
-        """Vectors of the names: the encoder's head knows them without the adapter."""
-        if self.encoder.head is None:
-            return read
-        vectors: Tensor = self.encoder.name_vectors(names)  # type: ignore[attr-defined]
-        return vectors

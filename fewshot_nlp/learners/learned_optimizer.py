@@ -71,13 +71,13 @@ class LearnedOptimizerConfig(LearnerConfig):
 class LearnedOptimizer(Learner[LearnedOptimizerConfig], name="learned_optimizer"):
     """Steps on fast weights by an LSTM that was learned."""
 
-    uses_prior = True
+    head_use = "built_on"
 
     def __init__(self, encoder: Backbone, config: LearnedOptimizerConfig | None = None) -> None:
         super().__init__(encoder, config)
         need_adapter(encoder, self.config.seed)
         rates = {"adapter": inner_rate(encoder, self.config.inner_lr)}
-        if not encoder.own_head:
+        if encoder.vocabulary is None:
             rates["head"] = self.config.head_lr
         with seeded(self.config.seed):
             self.optimizers = nn.ModuleDict(
@@ -96,7 +96,7 @@ class LearnedOptimizer(Learner[LearnedOptimizerConfig], name="learned_optimizer"
 
     def meta_loss(self, support: SlotBatch, query: SlotBatch) -> Tensor:
         """The mean of the query's losses after each step; at the start, where there are label names only."""
-        self._check_prior()
+        self.check_head()
         start, *others = self._path(support, meta=True)
         losses = [query.loss(self.query_scores(weights, query)) for weights in others or [start]]
         return torch.stack(losses).mean()

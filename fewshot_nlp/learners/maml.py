@@ -82,13 +82,13 @@ class MAMLConfig(LearnerConfig):
 class MAML(Learner[MAMLConfig], name="maml"):
     """Gradient steps on fast weights, differentiated through."""
 
-    uses_prior = True
+    head_use = "built_on"
 
     def __init__(self, encoder: Backbone, config: MAMLConfig | None = None) -> None:
         super().__init__(encoder, config)
         if self.config.scope == "adapter":
             need_adapter(encoder, self.config.seed)
-        elif encoder.own_head:
+        elif encoder.vocabulary is not None:
             raise FewShotError("The head is the model's own and stays as it is; take scope='adapter'.")
         self.head: LearnedHead | None = None
         if self.config.head == "meta":
@@ -111,7 +111,7 @@ class MAML(Learner[MAMLConfig], name="maml"):
         importance = step_importance(self.config.inner_steps, self.progress, self.config.multi_step_until)
         if importance[-1] == 1.0:
             return super().meta_loss(support, query)
-        self._check_prior()
+        self.check_head()
         first, *others = self._path(support, meta=True)
         if not others:  # label names alone: no step is taken
             return query.loss(self.query_scores(first, query))
@@ -124,10 +124,10 @@ class MAML(Learner[MAMLConfig], name="maml"):
         """A linear head on the features, or the model's own head where it has one."""
         return head_scores(state, features, batch, self.config.scale)
 
-    def initial(self) -> State | None:
+    def initial_state(self) -> State | None:
         """With ``head="meta"`` the adapter as it is and the meta-learned head."""
         if self.head is None:
-            return super().initial()
+            return super().initial_state()
         return {**fast_parameters(self.encoder, self.config.scope), **self.head.state()}
 
     def _path(self, support: SlotBatch, meta: bool) -> Iterator[Weights]:
@@ -155,7 +155,7 @@ class MAML(Learner[MAMLConfig], name="maml"):
 
     def _head(self, support: SlotBatch, second_order: bool) -> Weights:
         encoder = self.encoder
-        if encoder.own_head:
+        if encoder.vocabulary is not None:
             return {}
         if self.head is not None:
             return self.head.state(support.n_classes)

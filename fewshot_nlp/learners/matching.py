@@ -25,7 +25,7 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
-from fewshot_nlp.backbone import Backbone
+from fewshot_nlp.backbone import Backbone, VocabularyHead
 from fewshot_nlp.errors import logger
 from fewshot_nlp.learners.base import Learner, LearnerConfig
 from fewshot_nlp.modules.context_embedding import ContextEmbedding
@@ -79,7 +79,7 @@ class MatchingConfig(LearnerConfig):
 class Matching(Learner[MatchingConfig], name="matching"):
     """Attention over the support set."""
 
-    uses_prior = True
+    head_use = "built_on"
 
     def __init__(self, encoder: Backbone, config: MatchingConfig | None = None) -> None:
         super().__init__(encoder, config)
@@ -88,7 +88,7 @@ class Matching(Learner[MatchingConfig], name="matching"):
         if c.context:
             with seeded(c.seed):
                 self.context = ContextEmbedding(encoder.dimension, c.hidden, c.processing_steps, c.sharpness)
-        if not encoder.own_head:
+        if encoder.vocabulary is None:
             self.log_sharpness = nn.Parameter(torch.tensor(float(c.sharpness)).log())
             self.balance = nn.Parameter(torch.tensor(float(c.balance)))
         self.to(device=encoder.device, dtype=encoder.feature_dtype)
@@ -110,8 +110,8 @@ class Matching(Learner[MatchingConfig], name="matching"):
         slots = F.normalize(features - centre, dim=-1)
         keys = slots if self.context is None else F.normalize(self.context.support(slots), dim=-1)
         state = {"centre": centre, "keys": keys}
-        if self.encoder.own_head:
-            return state | self._mixture(support, kept, features, state)
+        if self.encoder.vocabulary is not None:
+            return state | self._mixture(support, kept, features, state, self.encoder.vocabulary)
         targets = support.target_matrix[kept].to(features)
         values = targets if support.normaliser == "classes" else torch.cat([targets, 1 - targets], dim=1)
         return state | {"values": values if weight is None else values * weight[kept].to(features)[:, None]}
@@ -159,7 +159,9 @@ class Matching(Learner[MatchingConfig], name="matching"):
         )
         return kept
 
-    def _mixture(self, support: SlotBatch, kept: Tensor, features: Tensor, state: State) -> State:
+    def _mixture(
+        self, support: SlotBatch, kept: Tensor, features: Tensor, state: State, head: VocabularyHead
+    ) -> State:
         """The keys' tokens, and share and temperature by slots that see the slots of the other examples only."""
         gold, groups = support.gold[kept], support.groups[kept]
         classes = gold.to(features.device)
@@ -170,13 +172,10 @@ class Matching(Learner[MatchingConfig], name="matching"):
         generator = torch.Generator().manual_seed(self.config.seed)
         some = torch.randperm(len(kept), generator=generator)[:SAMPLE]
         some = some[kept[some].argsort()]  # as `select` orders them
-        keep = torch.zeros(support.n_slots, dtype=torch.bool)
-        keep[kept[some]] = True
         same = (groups[some][:, None] == groups[None, :]).to(features.device)
         with torch.no_grad():
             distances = (1 - self._cosines(state, features[some])).masked_fill(same, torch.inf)
-            prior = self.encoder.with_prior(support.select(keep), features[some]).prior
-        assert prior is not None
+            prior = head.scores({}, features[some])
         own = prior.gather(1, classes[some][:, None])[:, 0]
         hit = (classes[some][:, None] == classes[None, :]).to(features)
         chosen = choose_fixed(distances, hit, own)

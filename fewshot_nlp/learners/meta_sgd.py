@@ -53,7 +53,7 @@ class MetaSGDConfig(LearnerConfig):
 class MetaSGD(Learner[MetaSGDConfig], name="meta_sgd"):
     """Gradient steps whose rates are as many as there are weights, and meta-learned."""
 
-    uses_prior = True
+    head_use = "built_on"
 
     def __init__(self, encoder: Backbone, config: MetaSGDConfig | None = None) -> None:
         super().__init__(encoder, config)

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from fewshot_nlp.backbone import VocabularyHead
 from fewshot_nlp.learners.base import Learner, LearnerConfig
 from fewshot_nlp.memory import Memory
 from fewshot_nlp.memory.exact import distances
@@ -68,7 +69,7 @@ class NearestNeighbourConfig(LearnerConfig):
 class NearestNeighbour(Learner[NearestNeighbourConfig], name="nearest_neighbour"):
     """k nearest support slots."""
 
-    uses_prior = True
+    head_use = "built_on"
 
     def fit(self, support: SlotBatch, *, meta: bool = False) -> State:
         """The support slots themselves: keys are features, values class numbers, or 0/1 rows over the classes.
@@ -83,7 +84,8 @@ class NearestNeighbour(Learner[NearestNeighbourConfig], name="nearest_neighbour"
             targets = support.target_matrix.to(features)
             return {"keys": keys, "values": torch.cat([targets, 1 - targets], dim=1)}
         state = {"keys": keys, "values": support.gold.to(features.device)}
-        return state | self._mixture(support, features) if self.encoder.own_head else state
+        head = self.encoder.vocabulary
+        return state if head is None else state | self._mixture(support, features, head)
 
     def score(
         self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
@@ -125,7 +127,7 @@ class NearestNeighbour(Learner[NearestNeighbourConfig], name="nearest_neighbour"
         seen = targets[~support.label_slots].sum(dim=0) > 0
         return ~support.label_slots | (targets[:, ~seen].sum(dim=1) > 0)
 
-    def _mixture(self, support: SlotBatch, features: Tensor) -> State:
+    def _mixture(self, support: SlotBatch, features: Tensor, head: VocabularyHead) -> State:
         """How much the memory counts, by slots of the support set that see the other examples' slots only."""
         given, temperature = self.config.interpolation, self.config.temperature
         if given is not None and temperature is not None and self.config.mixing == "fixed":
@@ -147,11 +149,8 @@ class NearestNeighbour(Learner[NearestNeighbourConfig], name="nearest_neighbour"
         near = distance.masked_fill(same.to(distance.device), torch.inf).topk(
             min(self.config.k, support.n_slots), dim=1, largest=False
         )
-        keep = torch.zeros(support.n_slots, dtype=torch.bool)
-        keep[chosen] = True
         gold = support.gold.to(features.device)
-        prior = self.encoder.with_prior(support.select(keep), features[chosen]).prior
-        assert prior is not None
+        prior = head.scores({}, features[chosen])
         own = prior.gather(1, gold[chosen][:, None])[:, 0]
         classes = gold[near.indices]
         found = near.values  # infinite where there are fewer than k

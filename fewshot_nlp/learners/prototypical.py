@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from fewshot_nlp.backbone import Backbone
+from fewshot_nlp.backbone import Backbone, VocabularyHead
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners.base import Learner, LearnerConfig
 from fewshot_nlp.modules.clusters import cluster_means
@@ -61,7 +61,7 @@ class PrototypicalConfig(LearnerConfig):
 class Prototypical(Learner[PrototypicalConfig], name="prototypical"):
     """Nearest class mean."""
 
-    uses_prior = True
+    head_use = "built_on"
 
     def __init__(self, encoder: Backbone, config: PrototypicalConfig | None = None) -> None:
         super().__init__(encoder, config)
@@ -72,7 +72,7 @@ class Prototypical(Learner[PrototypicalConfig], name="prototypical"):
         self.log_label_names: nn.Parameter | None = None
         if self.config.learn_label_names:
             self.log_label_names = nn.Parameter(torch.tensor(float(self.config.label_names)).log())
-        if encoder.own_head and self.config.n_prototypes > 1:
+        if encoder.vocabulary is not None and self.config.n_prototypes > 1:
             raise FewShotError(
                 f"n_prototypes is {self.config.n_prototypes}, but where the model has a head of its own each token has "
                 "one prototype; set n_prototypes=1, or take nearest_neighbour."
@@ -84,8 +84,8 @@ class Prototypical(Learner[PrototypicalConfig], name="prototypical"):
         With ``n_prototypes`` above 1 the shape is [1 or 2, n_classes, n_prototypes, d], and each has its share of the
         class's slots; 0 where a class has fewer.
         """
-        if self.encoder.own_head:
-            return self._mixture(support)
+        if self.encoder.vocabulary is not None:
+            return self._mixture(support, self.encoder.vocabulary)
         features = self._space(self.features(support))
         names = self._name_weight(features)
         means, mass = class_means(features, support, names)
@@ -129,7 +129,7 @@ class Prototypical(Learner[PrototypicalConfig], name="prototypical"):
             return self.config.label_names
         return self.log_label_names.exp().to("cpu", like.dtype)
 
-    def _mixture(self, support: SlotBatch) -> State:
+    def _mixture(self, support: SlotBatch, head: VocabularyHead) -> State:
         """One prototype for each class that the support set shows, and how much they count.
 
         That is chosen by slots of one half of the examples, scored by the prototypes of the other half.
@@ -147,8 +147,7 @@ class Prototypical(Learner[PrototypicalConfig], name="prototypical"):
         half = _means(features[~held], gold[~held])
         distances = self._distance(features[held], half["prototypes"][0])
         hit = (half["classes"][None, :] == gold[held][:, None]).to(features)
-        prior = self.encoder.with_prior(support.select(held), features[held]).prior
-        assert prior is not None
+        prior = head.scores({}, features[held])
         own = prior.gather(1, gold[held][:, None])[:, 0]
         state |= choose_fixed(distances, hit, own, temperature)
         return (

@@ -64,7 +64,7 @@ class ReptileConfig(LearnerConfig):
 class Reptile(Learner[ReptileConfig], name="reptile"):
     """Gradient steps on a task, and an outer step towards where they led."""
 
-    uses_prior = True
+    head_use = "built_on"
 
     def __init__(self, encoder: Backbone, config: ReptileConfig | None = None) -> None:
         super().__init__(encoder, config)
@@ -76,7 +76,7 @@ class Reptile(Learner[ReptileConfig], name="reptile"):
 
     def meta_loss(self, support: SlotBatch, query: SlotBatch) -> Tensor:
         """A surrogate: the query's loss after the steps, with theta - theta_k as its gradient (see above)."""
-        self._check_prior()
+        self.check_head()
         end = self._descend(support, [examples_of(support), query])
         with torch.no_grad():
             reached = query.loss(self.query_scores(end, query))

@@ -52,7 +52,7 @@ def start_rates(
 ) -> dict[str, float]:
     """One rate for what `moving` names, another one for the head (none where the model has its own head)."""
     rates = dict.fromkeys(fast_parameters(encoder, scope), inner_rate(encoder, inner_lr))
-    return rates if encoder.own_head else rates | {"head.weight": head_lr, "head.bias": head_lr}
+    return rates if encoder.vocabulary is not None else rates | {"head.weight": head_lr, "head.bias": head_lr}
 
 
 def learned_steps(

@@ -49,7 +49,7 @@ def prototype_start(
     learner: "Learner", support: SlotBatch, scale: float, *, double_backward: bool = False
 ) -> Weights:
     """The head of the prototypes of `scaled_normalize` features; none for a model that has a head of its own."""
-    if learner.encoder.own_head:
+    if learner.encoder.vocabulary is not None:
         return {}
     features = scaled_normalize(learner.features(support, double_backward=double_backward), scale)
     weight, bias = prototype_head(features, support, learner.config.label_names)
@@ -118,7 +118,7 @@ def inner_rate(encoder: Backbone, given: float | None) -> float:
     """
     if given is not None:
         return given
-    return 0.01 if encoder.own_head else 0.1
+    return 0.1 if encoder.vocabulary is None else 0.01
 
 
 @contextmanager

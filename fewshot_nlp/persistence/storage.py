@@ -176,8 +176,8 @@ def load(
         )
     encoder = _encoder_from_json(config["task"], config["encoder"], folder, encoder_options)
     if config["encoder"]["head"] is not None:
-        encoder.head = _head_from_json(config["encoder"]["head"], encoder, folder)
-        _copy(_under("head.", tensors), encoder.head.state_dict(), folder)
+        encoder.head = head = _head_from_json(config["encoder"]["head"], encoder, folder)
+        _copy(_under("head.", tensors), head.state_dict(), folder)
     if layers is not None:
         _choose_layers(encoder, layers, folder)
     pipeline = new_pipeline(
@@ -225,7 +225,7 @@ def _tensors(pipeline: Pipeline, model: TaskModel | None, half: bool) -> dict[st
     head = learner.encoder.head
     parts: dict[str, Mapping[str, Tensor]] = {
         "encoder": learner.encoder.adapter,
-        "head": {} if head is None else head.state_dict(),
+        "head": head.state_dict() if isinstance(head, LabelNameHead) else {},
         "learner": learner.state_dict(),
     }
     if half:
@@ -282,7 +282,7 @@ def _encoder_to_json(encoder: Backbone) -> dict[str, Json]:
         "adapter": None if encoder.adapter_config is None else adapter_to_json(encoder.adapter_config),
         "top_layers": encoder.top_layers,
         "depth": int(encoder.model.config.num_hidden_layers) if "layers" in encoder.settings else None,
-        "head": None if encoder.head is None else {"layer": encoder.head.layer, "width": encoder.head.width},
+        "head": encoder.head.settings if isinstance(encoder.head, LabelNameHead) else None,
     }
 
 
@@ -358,7 +358,7 @@ def _save_encoder(encoder: Backbone, folder: Path) -> None:
     }
     folder.mkdir()
     encoder.model.config.save_pretrained(folder)
-    if encoder.own_head:
+    if encoder.vocabulary is not None:
         encoder.model.generation_config.save_pretrained(folder)
     encoder.tokenizer.tokenizer.save_pretrained(folder)
     save_file({n: t.clone() for n, t in tensors.items()}, folder / TENSORS, metadata={"format": "pt"})

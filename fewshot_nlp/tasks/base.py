@@ -167,12 +167,14 @@ class Task(ABC):
         """
         return {}
 
-    def generation(self, batch: SlotBatch, tokenizer: Any) -> dict[str, Any] | None:
-        """Options of `Seq2Seq.generate` where predictions are made token after token; None where slots are scored."""
+    def generation_options(self, batch: SlotBatch, tokenizer: Any) -> dict[str, Any] | None:
+        """Options of `VocabularyHead.generate` where predictions are generated; None where slots are scored."""
         return None
 
-    def read(self, tokens: Sequence[Sequence[int]], batch: SlotBatch, tokenizer: Any) -> list[Prediction]:
-        """One prediction for each item of a batch, from generated tokens; see `generation`."""
+    def read_tokens(
+        self, tokens: Sequence[Sequence[int]], batch: SlotBatch, tokenizer: Any
+    ) -> list[Prediction]:
+        """One prediction for each item of a batch, from generated tokens; see `generation_options`."""
         raise NotImplementedError
 
     @abstractmethod

@@ -201,7 +201,7 @@ class Translation(Task, name="translation"):
             else None,
         )
 
-    def generation(self, batch: SlotBatch, tokenizer: Any) -> dict[str, Any]:
+    def generation_options(self, batch: SlotBatch, tokenizer: Any) -> dict[str, Any]:
         """Beam search, and what the glossary demands of each translation."""
         options: dict[str, Any] = {"num_beams": self.num_beams, "length_penalty": self.length_penalty}
         if self.glossary:
@@ -215,7 +215,9 @@ class Translation(Task, name="translation"):
             options |= {"demands": demands, "demand_bonus": DEMAND_BONUS}
         return options
 
-    def read(self, tokens: Sequence[Sequence[int]], batch: SlotBatch, tokenizer: Any) -> list[Prediction]:
+    def read_tokens(
+        self, tokens: Sequence[Sequence[int]], batch: SlotBatch, tokenizer: Any
+    ) -> list[Prediction]:
         """The texts of generated tokens."""
         return [{"target": text} for text in tokenizer.decode(tokens)]
 
@@ -225,7 +227,7 @@ class Translation(Task, name="translation"):
         batch: SlotBatch,
         decoding_parameters: Mapping[str, Tensor] | None = None,
     ) -> list[Prediction]:
-        """Not used: translations are generated token after token; see `read`."""
+        """Not used: translations are generated token after token; see `read_tokens`."""
         raise NotImplementedError
 
     def metrics(

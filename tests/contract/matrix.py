@@ -15,8 +15,9 @@ QUICK = {
 def _refused(task, learner):
     """A model with a head of its own, and a learner that knows only the classes of its support set; or no names."""
     made = LEARNERS.get(learner)
-    own_head = BACKBONES[TASKS.get(task).backbone].own_head
-    return (own_head and not made.uses_prior) or (made.needs_names and not TASKS.get(task).has_labels)
+    vocabulary = TASKS.get(task).backbone == "seq2seq"
+    unnamed = made.head_use == "own" and not TASKS.get(task).has_labels
+    return unnamed or (vocabulary and made.head_use != "built_on")
 
 
 PAIRS = [(task, learner) for task in TASKS.names() for learner in LEARNERS.names()]

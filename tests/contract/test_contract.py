@@ -44,7 +44,7 @@ def generates(model: TaskModel) -> bool:
     """Whether queries have no slots, because predictions are generated: slots are then the targets' own tokens."""
     pipeline = model.pipeline
     empty = pipeline.queries([], model.labels)
-    return pipeline.task.generation(empty, pipeline.learner.encoder.tokenizer) is not None
+    return pipeline.task.generation_options(empty, pipeline.learner.encoder.tokenizer) is not None
 
 
 def collate(model: TaskModel, rows, with_targets=True):

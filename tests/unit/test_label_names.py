@@ -12,10 +12,10 @@ from transformers import AutoModel, AutoTokenizer
 from vectors import random_episode, slots
 
 from fewshot_nlp import FewShotClassifier, FewShotNER
+from fewshot_nlp.backbone.head import PREFIX
 from fewshot_nlp.backbone.label_names import LabelNameHead
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners.label_names import LabelNames, LabelNamesConfig
-from fewshot_nlp.modules.prior import PRIOR, class_head, prior_state, with_prior
 from fewshot_nlp.slots import SlotBatch
 from fewshot_nlp.tasks.base import readable
 
@@ -61,23 +61,23 @@ def by_hand(head, names, named, coarse, features):
 @pytest.mark.parametrize(("named", "coarse"), [BIO, IO, LABELS])
 def test_scores_are_those_of_a_loop_over_the_classes(named, coarse):
     made, names, features = head(), random(len(named), 6, seed=1), random(9, 6, seed=2)
-    got = made.scores(made.state(names, named, coarse), features)
+    got = made.linear_scores(made.linear_head(names, named, coarse), features)
     torch.testing.assert_close(got, by_hand(made, names, named, coarse, features))
 
 
 def test_name_and_slot_count_by_direction_only():
     made, names, features = head(), random(3, 6, seed=1), random(9, 6, seed=2)
-    plain = made.scores(made.state(names, [True] * 3), features)
-    longer = made.scores(made.state(5 * names, [True] * 3), 3 * features + 1)
+    plain = made.linear_scores(made.linear_head(names, [True] * 3), features)
+    longer = made.linear_scores(made.linear_head(5 * names, [True] * 3), 3 * features + 1)
     torch.testing.assert_close(longer, plain, rtol=1e-4, atol=1e-4)
 
 
 def test_far_scores_stay_finite():
     made, names = head(), random(3, 6, seed=1)
-    state = made.state(names, [False, True, True])
+    state = made.linear_head(names, [False, True, True])
     state["weight"] = 1e4 * state["weight"]
     features = random(9, 6, seed=2).requires_grad_()
-    scores = made.scores(state, features)
+    scores = made.linear_scores(state, features)
     scores.logsumexp(dim=1).sum().backward()
     assert torch.isfinite(scores).all()
     assert torch.isfinite(features.grad).all()
@@ -92,7 +92,7 @@ def test_gradient_of_the_head_matches_finite_differences(named, coarse):
         for key, value in zip(keys, values, strict=True):
             owner = made.get_submodule(key.rpartition(".")[0])
             owner._parameters[key.rpartition(".")[2]] = value
-        return made.scores(made.state(names, named, coarse), features)
+        return made.linear_scores(made.linear_head(names, named, coarse), features)
 
     values = [p.detach().clone() for p in made.parameters()]
     inputs = [random(len(named), 6, seed=1), random(4, 6, seed=2), *values]
@@ -193,10 +193,10 @@ def prior_problem():
 @pytest.mark.parametrize("weight", [0.4, 1.0])
 def test_the_prior_is_mixed_by_its_formula(weight):
     encoder, vectors, names, support, query = prior_problem()
-    state = prior_state(encoder, names, support)
+    state = encoder.head.fit(encoder, names, support)
     read, scores = random(6, 6, seed=4), random(6, 5, seed=5)
     theirs = by_hand(encoder.head, torch.cat([torch.ones(1, 6), vectors]), *BIO, read)
-    got = with_prior(scores, state, read, query, weight)
+    got = encoder.head.join(encoder.head.scores(state, read), lambda _: scores, query, state, weight)
     for row in range(6):
         w = 0 if row in (0, 3) else weight / math.sqrt(2)
         own, head_says = torch.log(scores[row].softmax(0)), torch.log(theirs[row].softmax(0))
@@ -206,8 +206,8 @@ def test_the_prior_is_mixed_by_its_formula(weight):
 def test_anchors_and_words_outside_of_entities_are_not_labelled():
     encoder, _, names, support, query = prior_problem()
     support = replace(support, label_slots=torch.tensor([False, False, False, True]))
-    state = prior_state(encoder, names, support)
-    labelled = np.isin(query.token_keys, state[PRIOR + "labelled"].numpy())
+    state = encoder.head.fit(encoder, names, support)
+    labelled = np.isin(query.token_keys, state[PREFIX + "labelled"].numpy())
     assert labelled.tolist() == [True, False, False, False, False, False]
 
 
@@ -215,8 +215,8 @@ def test_a_class_is_the_mean_of_its_names():
     made, vectors = head(), random(3, 6, seed=3)
     names = batch_of([[1], [2], [3]], [(i, i, 0, 1) for i in range(3)], 3, [1, 1, 2], [True] * 3, 3)
     means = torch.stack([torch.ones(6).double(), (vectors[0] + vectors[1]) / 2, vectors[2]])
-    expected = made.state(means, [False, True, True])
-    for key, value in class_head(made, vectors, names).items():
+    expected = made.linear_head(means, [False, True, True])
+    for key, value in made.named_head(vectors, names).items():
         torch.testing.assert_close(value, expected[key])
 
 

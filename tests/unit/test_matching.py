@@ -9,6 +9,7 @@ import torch
 from training_runs import config_of
 from vectors import Vectors, random_episode, slots
 
+from fewshot_nlp.backbone import VocabularyHead
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import LEARNERS, matching
 from fewshot_nlp.learners.matching import Matching, MatchingConfig
@@ -197,13 +198,11 @@ def test_attention_is_computed_in_parts(monkeypatch):
     torch.testing.assert_close(adapted.scores(query), whole)
 
 
-class WithHead(Vectors):
-    """Vectors with a distribution of their own: each slot prefers the class of its vector's largest component."""
+class LargestComponent(VocabularyHead):
+    """Each slot prefers the class of its vector's largest component."""
 
-    own_head = True
-
-    def with_prior(self, batch, features, fast_weights=None):
-        return replace(batch, prior=(2 * features).log_softmax(dim=1))
+    def scores(self, state, view, fast_weights=None):
+        return (2 * view).log_softmax(dim=1)
 
 
 @pytest.mark.parametrize("interpolation", [None, 0.3])
@@ -212,7 +211,8 @@ def test_mixture_with_the_models_own_distribution_is_brute_force(interpolation):
     gold = torch.tensor([0, 3, 3, 5, 0, 3, 5, 0])
     centres = torch.randn(6, 6, generator=generator, dtype=torch.float64)
     table = centres[gold] + 0.3 * torch.randn(8, 6, generator=generator, dtype=torch.float64)
-    encoder = WithHead(table)
+    encoder = Vectors(table)
+    encoder.head = LargestComponent(encoder)
     support = slots(range(6), gold[:6], 6, groups=[0, 0, 1, 1, 2, 2])
     query = slots([6, 7], gold[6:], 6)
     adapted = Matching(encoder, MatchingConfig(interpolation=interpolation)).adapt(support)

@@ -9,6 +9,7 @@ from sklearn.metrics import adjusted_rand_score
 from training_runs import config_of
 from vectors import Vectors, random_episode, slots
 
+from fewshot_nlp.backbone import VocabularyHead
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.learners.prototypical import Prototypical, PrototypicalConfig
@@ -207,7 +208,7 @@ def test_bad_settings_are_refused_in_one_line(config, message):
 
 def test_several_are_refused_where_a_class_is_a_token():
     encoder, _, _ = random_episode()
-    encoder.__class__ = type("WithHead", (Vectors,), {"own_head": True})
+    encoder.head = VocabularyHead(encoder)
     with pytest.raises(FewShotError, match="n_prototypes is 4, but where the model has a head of its own"):
         Prototypical(encoder, PrototypicalConfig(n_prototypes=4))
 

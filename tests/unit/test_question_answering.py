@@ -464,7 +464,7 @@ def test_a_learned_head_refuses_another_number_of_classes(tiny_encoder_folder):
 def fitted(pipeline, rows, **config):
     made = pipeline("fine_tune", start="meta", steps=20, lr=0.01, head_lr=0.05, **config)
     support = made.support(TASK.examples(rows), ())
-    return made.learner.fit(support), made.learner.initial()
+    return made.learner.fit(support), made.learner.initial_state()
 
 
 def moved(state, start):
@@ -486,7 +486,7 @@ def test_weights_go_all_the_way_part_of_it_or_none(pipeline):
 
 def test_adapter_and_head_move_at_one_rate_too(pipeline):
     made = pipeline("fine_tune", start="meta", steps=4, lr=0.01, head_lr=0.01)
-    state, start = made.learner.fit(made.support(TASK.examples(toy(4)), ())), made.learner.initial()
+    state, start = made.learner.fit(made.support(TASK.examples(toy(4)), ())), made.learner.initial_state()
     still = [name for name in state if torch.equal(state[name], start[name])]
     assert still == []
 

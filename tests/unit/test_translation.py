@@ -90,7 +90,7 @@ class TestMixture:
             mt.pipeline.task.examples(ROWS[:2]), (), encoder.tokenizer, with_targets=True
         )
         features = encoder.features(batch)
-        own = encoder.with_prior(batch, features).prior.exp().numpy()
+        own = encoder.head.scores({}, features).exp().numpy()
         expected = brute_force(state["keys"], state["values"], 5, 0.4, 7.0)
         got = model.adapted.scores(batch).exp().numpy()
         for row, feature, prior in zip(got, features.numpy(), own, strict=True):
@@ -143,7 +143,7 @@ class TestMixture:
         seen = np.unique(gold)
         means = np.stack([features[gold == c].mean(axis=0) for c in seen])
         expected = brute_force(means, seen, len(seen), 0.3, 6.0)
-        own = encoder.with_prior(support, torch.from_numpy(features)).prior.exp().numpy()
+        own = encoder.head.scores({}, torch.from_numpy(features)).exp().numpy()
         got = mt._model.adapted.scores(support).exp().numpy()
         for row, feature, prior in zip(got, features, own, strict=True):
             np.testing.assert_allclose(row, expected(feature, prior), rtol=2e-3, atol=1e-6)
@@ -306,7 +306,7 @@ class TestDecoding:
             result[:, encoder.tokenizer.end] = -torch.inf
             return result
 
-        for row, text in zip(encoder.generate(batch, endless, num_beams=beams), TEXTS, strict=True):
+        for row, text in zip(encoder.head.generate(batch, endless, num_beams=beams), TEXTS, strict=True):
             assert row == [20] * (limit_of(encoder, text) - 1)
 
     def test_the_window_bounds_it_too(self, load: Any) -> None:
@@ -317,7 +317,7 @@ class TestDecoding:
         def endless(features: torch.Tensor, prior: torch.Tensor) -> torch.Tensor:
             return torch.full_like(prior, -torch.inf).index_fill(1, torch.tensor([20]), 0.0)
 
-        row = encoder.generate(batch, endless, num_beams=1)[0]
+        row = encoder.head.generate(batch, endless, num_beams=1)[0]
         assert len(row) < encoder.tokenizer.max_length <= limit_of(encoder, "eht " * 20)
 
 
