@@ -1,6 +1,7 @@
 """What the models of all tasks share: load, adapt, predict, evaluate, save, push."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -379,7 +380,7 @@ class FewShotModel:
         return self.pipeline.task.examples(read_rows(rows, self.pipeline.task.name, column_mapping))
 
     def _adapt(self, examples: list[Example], labels: Labels | None) -> Self:
-        task = self.pipeline.task
+        task, examples = self.pipeline.task.suited(examples)
         task.check_conflicts(examples)
         found = task.labels(examples)
         given = [as_label(label, "a given label") for label in labels or ()]
@@ -395,7 +396,9 @@ class FewShotModel:
             )
         task.check_labels(names)
         words = {as_label(k, ""): v for k, v in labels.items() if v} if isinstance(labels, Mapping) else {}
-        self._model = self.pipeline.adapt(examples, names, words)
+        pipeline = replace(self.pipeline, task=task)
+        self._model = pipeline.adapt(examples, names, words)
+        self.pipeline = pipeline
         self._examples, self.descriptions, self._store = examples, words, None
         if "n_episodes" not in self.extra.get("scores", {}):  # unlike a report, of the old support set
             self.extra.pop("scores", None)

@@ -250,6 +250,10 @@ class Task(ABC):
             )
         return found
 
+    def suited(self, examples: Sequence[Example]) -> "tuple[Task, list[Example]]":
+        """The task as a support set wants it, and the set's examples in its form; most tasks stay as they are."""
+        return self, list(examples)
+
     def check_conflicts(self, examples: Sequence[Example]) -> None:
         """Refuses two examples of the same input with different targets, naming both."""
         seen: dict[str, tuple[int, str]] = {}

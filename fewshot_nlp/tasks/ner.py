@@ -17,17 +17,18 @@ from fewshot_nlp.slots import SlotBatch
 from fewshot_nlp.tasks.base import Prediction, Row, Task, check_descriptions, need_column
 from fewshot_nlp.tasks.defaults import Defaults, Usage
 from fewshot_nlp.tasks.tags import (
+    CUT,
     Repair,
     check_tags,
+    cut_at,
     spans_to_tags,
     split_words,
     tag_spans,
     word_shapes,
-    words_of,
 )
 from fewshot_nlp.tasks.transitions import abstract, hidden_markov, legal_bio, viterbi
 from fewshot_nlp.tokenization.windows import WindowTokenizer
-from fewshot_nlp.tokenization.words import word_slots
+from fewshot_nlp.tokenization.words import place_words, word_slots
 
 SPAN_KEYS = ("start", "end", "label")
 
@@ -44,6 +45,7 @@ class NER(Task, name="ner"):
             "abstract" (with "io"; StructShot, Yang & Katiyar 2020), or "none" (but "bio" forbids what BIO does).
         pooling: a word's vector is its first sub-token's, or the mean of all.
         repair: what an ``I-X`` without a ``B-X`` becomes: "begin" makes it a ``B-X``, "error" refuses it.
+        cuts: words of plain text that are cut, the places marked (``"10|mg"``); `suited` finds those of a support set.
     """
 
     columns = (("tokens", "ner_tags"), ("text", "spans"))
@@ -71,6 +73,7 @@ class NER(Task, name="ner"):
         transitions: Literal["hidden_markov", "abstract", "none"] | None = None,
         pooling: Literal["mean", "first"] = "mean",
         repair: Repair = "begin",
+        cuts: Sequence[str] = (),
     ) -> None:
         transitions = transitions or ("hidden_markov" if scheme == "bio" else "none")
         for name, value, known in (
@@ -82,15 +85,16 @@ class NER(Task, name="ner"):
             if value not in known:
                 raise FewShotError(f"{name} is {value!r}, but must be one of: {', '.join(known)}.")
         self.scheme, self.transitions, self.pooling, self.repair = scheme, transitions, pooling, repair
+        self.cuts = tuple(cuts)
 
     def example(self, row: Row) -> Example:
         """A row as words and BIO tags."""
         if "text" in row and "tokens" not in row:
-            inputs = self.query(row).inputs
+            text = self.query(row).inputs["text"]
             spans = checked_spans(
                 need_column(row, "spans", object, '[{"start": 5, "end": 12, "label": "DRUG"}]')
             )
-            return Example(inputs, spans_to_tags(split_words(inputs["text"]), spans, inputs["text"]))
+            return self._tagged(text, spans)
         inputs = self.query(row).inputs
         tags = need_column(row, "ner_tags", list, '["O", "B-DRUG"]')
         if len(tags) != len(inputs["tokens"]):
@@ -113,12 +117,49 @@ class NER(Task, name="ner"):
             value = {"tokens": words}
         if "tokens" not in value:
             text = as_text(need_column(value, "text", object, '"Give 20 mg aspirin."'), "text")
-            return Query({"text": text, "tokens": words_of(text)})
+            return Query({"text": text, "tokens": [text[a:b] for a, b in split_words(text, self.cuts)]})
         return Query({"tokens": as_words(value["tokens"], "tokens")})
 
     def abstained(self, labels: Sequence[Label]) -> Prediction:
         """No entity."""
         return {"target": [], "entities": []}
+
+    def _tagged(self, text: str, spans: Sequence[Mapping[str, Any]]) -> Example:
+        """A text's words, cut where a span begins or ends, with their tags."""
+        borders = [place for span in spans for place in (span["start"], span["end"])]
+        offsets = cut_at(split_words(text, self.cuts), borders)
+        return Example(
+            {"text": text, "tokens": [text[a:b] for a, b in offsets]}, spans_to_tags(offsets, spans, text)
+        )
+
+    def suited(self, examples: Sequence[Example]) -> tuple["NER", list[Example]]:
+        """The task that cuts words as the spans of a support set do, and the examples in its words.
+
+        A word that a span cuts is cut in the same places wherever it occurs; one cut between a digit and a letter
+        ("10mg") cuts all words there.
+        """
+        texts = [e for e in examples if "text" in e.inputs]
+        cuts = set(self.cuts)
+        for example in texts:
+            text, offsets = (
+                example.inputs["text"],
+                place_words(example.inputs["tokens"], example.inputs["text"])[1],
+            )
+            for start, end in split_words(text):
+                pieces = [text[a:b] for a, b in offsets if start <= a and b <= end]
+                cuts |= {CUT.join(pieces)} if len(pieces) > 1 else set()
+        if cuts == set(self.cuts):
+            return self, list(examples)
+        task = type(self)(**{**self.options, "cuts": tuple(sorted(cuts))})
+        return task, [task._again(e) if "text" in e.inputs else e for e in examples]
+
+    def _again(self, example: Example) -> Example:
+        offsets = place_words(example.inputs["tokens"], example.inputs["text"])[1]
+        spans = [
+            {"start": offsets[first][0], "end": offsets[last - 1][1], "label": label}
+            for label, first, last in tag_spans(example.target)
+        ]
+        return self._tagged(example.inputs["text"], spans)
 
     def labels_of(self, example: Example) -> dict[Label, int]:
         """Mentions of each entity type."""
@@ -158,8 +199,9 @@ class NER(Task, name="ner"):
         classes, words = self.classes(labels), descriptions or {}
         types = [label for label in labels for _ in range(self._per_type)]
         label_slots = [i for i, label in enumerate(types, start=1) if label in words]
-        texts = [words[types[i - 1]] for i in label_slots]
-        windows, spans, groups = word_slots(tokenizer, [item.inputs["tokens"] for item in items], texts)
+        names = [words[types[i - 1]] for i in label_slots]
+        places = [place_words(item.inputs["tokens"], item.inputs.get("text")) for item in items]
+        windows, spans, groups = word_slots(tokenizer, places, names)
         n_slots = len(groups) - len(label_slots)
         return SlotBatch(
             items=tuple(items),
@@ -241,7 +283,7 @@ class NER(Task, name="ner"):
         entities = []
         spans = tag_spans(tags) if best.any() else []
         if spans:
-            text, offsets = _text_and_offsets(item)
+            text, offsets = place_words(item.inputs["tokens"], item.inputs.get("text"))
             for label, first, last in spans:
                 begin = 1 + (best[first] - 1) // self._per_type * self._per_type
                 columns = list(range(begin, begin + self._per_type))
@@ -302,12 +344,3 @@ def checked_spans(value: Any) -> list[dict[str, Any]]:
         ends = {key: as_offset(span[key], f"{key!r} of span {number}") for key in ("start", "end")}
         result.append({**ends, "label": as_name(span["label"], f"'label' of span {number}")})
     return result
-
-
-def _text_and_offsets(item: Query) -> tuple[str, list[tuple[int, int]]]:
-    """An input's text with the place of each of its words; words given alone are joined by single spaces."""
-    if "text" in item.inputs:
-        return item.inputs["text"], split_words(item.inputs["text"])
-    tokens = item.inputs["tokens"]
-    stops = np.cumsum([len(t) + 1 for t in tokens]) - 1
-    return " ".join(tokens), [(int(s) - len(t), int(s)) for t, s in zip(tokens, stops, strict=True)]

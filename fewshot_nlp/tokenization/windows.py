@@ -63,9 +63,9 @@ class WindowTokenizer:
             ItemError: when a first text of a pair takes more than half of the window.
         """
         if pairs is None or not texts:
-            return self._windows(list(texts), None, False)
+            return self._windows(list(texts), None)
         with self._lock:
-            lengths = [len(e.ids) for e in self._encode(list(texts), None, False, None).encodings]
+            lengths = [len(e.ids) for e in self._encode(list(texts), None, None).encodings]
         longest = max(range(len(lengths)), key=lengths.__getitem__, default=None)
         if longest is not None and lengths[longest] > self.max_length // 2:
             raise ItemError(
@@ -74,13 +74,9 @@ class WindowTokenizer:
                 f"{self.max_length}; shorten it, or give the other text first where the order is free. "
                 f"It begins: {texts[longest][:40]!r}.",
             )
-        return self._windows(list(texts), list(pairs), False)
+        return self._windows(list(texts), list(pairs))
 
-    def words(self, words: Sequence[Sequence[str]]) -> Windows:
-        """Windows of texts that are lists of words; `Encoding.word_ids` of a window counts in the whole text."""
-        return self._windows([list(w) for w in words], None, True)
-
-    def _encode(self, first: list[Any], second: list[Any] | None, split: bool, length: int | None) -> Any:
+    def _encode(self, first: list[str], second: list[str] | None, length: int | None) -> Any:
         cut: dict[str, Any] = {}
         if length is not None:
             cut = {
@@ -89,15 +85,13 @@ class WindowTokenizer:
                 "stride": self.stride,
                 "return_overflowing_tokens": True,
             }
-        return self.tokenizer(
-            first, second, is_split_into_words=split, return_attention_mask=False, verbose=False, **cut
-        )
+        return self.tokenizer(first, second, return_attention_mask=False, verbose=False, **cut)
 
-    def _windows(self, first: list[Any], second: list[Any] | None, split: bool) -> Windows:
+    def _windows(self, first: list[str], second: list[str] | None) -> Windows:
         if not first:
             return Windows([], [] if self._has_types else None, np.zeros(0, int), [], self.stride)
         with self._lock:
-            encoded = self._encode(first, second, split, self.max_length)
+            encoded = self._encode(first, second, self.max_length)
         ids = encoded["input_ids"]
         types = encoded["token_type_ids"] if self._has_types and second is not None else None
         return Windows(

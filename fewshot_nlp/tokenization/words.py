@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from fewshot_nlp.tokenization.windows import Windows, WindowTokenizer, unit_spans
+from fewshot_nlp.tokenization.windows import Windows, WindowTokenizer
 
 
 class WordSlots(NamedTuple):
@@ -23,20 +23,39 @@ class WordSlots(NamedTuple):
     groups: Int[np.ndarray, " n_slots"]
 
 
+def place_words(words: Sequence[str], text: str | None = None) -> tuple[str, list[tuple[int, int]]]:
+    """A text and the characters of each of its words (first, and after the last).
+
+    Args:
+        words: in their order.
+        text: that they stand in; None where they are given alone, and then joined by single blanks.
+    """
+    whole = " ".join(words) if text is None else text
+    offsets, end = [], 0
+    for word in words:
+        start = whole.index(word, end)
+        end = start + len(word)
+        offsets.append((start, end))
+    return whole, offsets
+
+
 def word_slots(
-    tokenizer: WindowTokenizer, words: Sequence[Sequence[str]], texts: Sequence[str] = ()
+    tokenizer: WindowTokenizer,
+    words: Sequence[tuple[str, Sequence[tuple[int, int]]]],
+    texts: Sequence[str] = (),
 ) -> WordSlots:
     """One slot for each word, then one for each further text.
 
+    The tokens are those of the plain text; a token that reads two words is of both.
+
     Args:
         tokenizer: the encoder's.
-        words: texts as lists of words.
+        words: texts and their words, as `place_words` gives them.
         texts: such as descriptions of labels; the slot is all of a text's tokens but the special ones.
     """
-    n_words = np.array([len(w) for w in words], np.int64)
-    cut = tokenizer.words(words)
-    windows, spans = list(cut.ids), _word_spans(cut, n_words)
-    groups = np.repeat(np.arange(len(words)), n_words)
+    cut = tokenizer.texts([text for text, _ in words])
+    windows, spans = list(cut.ids), stretch_spans(cut, [offsets for _, offsets in words])
+    groups = np.repeat(np.arange(len(words)), np.array([len(offsets) for _, offsets in words], int))
     if texts:
         more = tokenizer.texts(texts)
         owner = more.owner + len(groups)
@@ -51,18 +70,47 @@ def word_slots(
     return WordSlots(windows, spans, groups)
 
 
-def _word_spans(windows: Windows, n_words: Int[np.ndarray, " n_items"]) -> Int[np.ndarray, "n_spans 4"]:
-    """Tokens of every word, as `unit_spans` chooses them.
+def stretch_spans(
+    windows: Windows, offsets: Sequence[Sequence[tuple[int, int]]]
+) -> Int[np.ndarray, "n_spans 4"]:
+    """Tokens that read any character of a stretch of text, from the window in which it stands farthest from an edge.
 
-    A word of which the tokenizer leaves nothing (a lone control character) takes its window's first token.
+    Neighbouring stretches may share a token; a stretch of which the tokenizer leaves nothing (a lone control
+    character) takes its window's first token.
+
+    Args:
+        windows: of the texts.
+        offsets: for each text its stretches (first character, character after the last), ascending and disjoint.
+
+    Returns:
+        Rows (stretch, window, first token, token after the last), sorted by window and place; stretches are numbered
+        through all texts.
     """
-    lengths = np.array([len(row) for row in windows.ids], int)
-    words = np.array([-1 if w is None else w for e in windows.encodings for w in e.word_ids], int)
-    first_slot = (np.cumsum(n_words) - n_words)[windows.owner]
-    spans = unit_spans(windows, words, np.repeat(first_slot, lengths) + words)
-    missing = np.setdiff1d(np.arange(sum(n_words)), spans[:, 0])
+    counts = np.array([len(places) for places in offsets], int)
+    first_slot = np.cumsum(counts) - counts
+    places = [np.array(p, int).reshape(-1, 2) for p in offsets]
+    rows, margins = [], []
+    for window, (owner, encoding) in enumerate(zip(windows.owner, windows.encodings, strict=True)):
+        tokens = np.array(encoding.offsets, int).reshape(-1, 2)
+        real = np.flatnonzero((np.array(encoding.special_tokens_mask) == 0) & (tokens[:, 1] > tokens[:, 0]))
+        if not len(real):
+            continue
+        starts, ends = tokens[real].T
+        left = np.searchsorted(ends, places[owner][:, 0], side="right")
+        right = np.searchsorted(starts, places[owner][:, 1], side="left")
+        found = np.flatnonzero(right > left)
+        left, right = left[found], right[found]
+        slots = first_slot[owner] + found
+        rows.append(np.stack([slots, np.full(len(found), window), real[left], real[right - 1] + 1], axis=1))
+        margins.append(np.minimum(left, len(real) - right))
+    spans = np.concatenate(rows) if rows else np.zeros((0, 4), int)
+    if len(spans):
+        order = np.lexsort((-np.concatenate(margins), spans[:, 0]))
+        spans = spans[order[np.append(True, np.diff(spans[order, 0]) > 0)]]
+    missing = np.setdiff1d(np.arange(counts.sum()), spans[:, 0])
     if len(missing):
-        owner = np.repeat(np.arange(len(n_words)), n_words)[missing]
+        owner = np.repeat(np.arange(len(counts)), counts)[missing]
         at = np.searchsorted(windows.owner, owner)
         spans = np.concatenate([spans, np.stack([missing, at, np.zeros_like(at), np.ones_like(at)], axis=1)])
-    return spans[np.lexsort((spans[:, 2], spans[:, 1]))]
+    result: np.ndarray = spans[np.lexsort((spans[:, 2], spans[:, 1]))]
+    return result

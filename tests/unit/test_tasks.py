@@ -132,12 +132,43 @@ def test_bad_spans_are_refused(span, message):
         task.examples([{"text": "some text", "spans": [{"start": 0, "end": 4, "label": "X"}, span]}])
 
 
-def test_a_span_that_cuts_a_word_is_widened():
-    task = TASKS.get("ner")()
-    (example,) = task.examples(
-        [{"text": "aspirins help", "spans": [{"start": 0, "end": 7, "label": "DRUG"}]}]
-    )
-    assert example.target == ["B-DRUG", "O"]
+@pytest.mark.parametrize(
+    ("text", "spans", "tokens", "tags"),
+    [
+        ("aspirins help", [(0, 7, "DRUG")], ["aspirin", "s", "help"], ["B-DRUG", "O", "O"]),
+        ("10mg now", [(0, 2, "NUM"), (2, 4, "UNIT")], ["10", "mg", "now"], ["B-NUM", "B-UNIT", "O"]),
+        ("meta-learning", [(0, 4, "A")], ["meta", "-", "learning"], ["B-A", "O", "O"]),
+        ("l\u2019homme", [(2, 7, "B")], ["l", "\u2019", "homme"], ["O", "O", "B-B"]),
+        ("我在北京。", [(2, 4, "LOC")], list("我在北京。"), ["O", "O", "B-LOC", "I-LOC", "O"]),
+        ("東京タワーへ", [(0, 5, "LOC")], list("東京タワーへ"), ["B-LOC", *["I-LOC"] * 4, "O"]),
+        ("서울에서", [(0, 2, "LOC")], list("서울에서"), ["B-LOC", "I-LOC", "O", "O"]),
+        (
+            "ไปกรุงเทพ",
+            [(2, 9, "LOC")],
+            ["ไ", "ป", "ก", "รุ", "ง", "เ", "ท", "พ"],
+            ["O", "O", "B-LOC", *["I-LOC"] * 5],
+        ),
+    ],
+)
+def test_a_word_is_cut_where_a_span_begins_or_ends(text, spans, tokens, tags):
+    row = {"text": text, "spans": [{"start": a, "end": b, "label": label} for a, b, label in spans]}
+    (example,) = TASKS.get("ner")().examples([row])
+    assert (example.inputs["tokens"], example.target) == (tokens, tags)
+
+
+def test_words_are_cut_as_in_the_support_set():
+    rows = [
+        {"text": "take 10mg now", "spans": [{"start": 5, "end": 7, "label": "N"}]},
+        {"text": "gonna take 5 ml", "spans": [{"start": 3, "end": 5, "label": "X"}]},
+        {"text": "gonna B12", "spans": [{"start": 6, "end": 9, "label": "V"}]},
+    ]
+    plain = TASKS.get("ner")()
+    task, examples = plain.suited(plain.examples(rows))
+    assert task.cuts == ("10|mg", "gon|na")
+    assert examples[2].inputs["tokens"] == ["gon", "na", "B", "12"]
+    assert examples[2].target == ["O", "O", "B-V", "I-V"]
+    assert task.query("gonna 250mg x2").inputs["tokens"] == ["gon", "na", "250", "mg", "x", "2"]
+    assert plain.suited(plain.examples(rows[2:])) == (plain, plain.examples(rows[2:]))
 
 
 def brute_force(emissions, decoding_parameters):
