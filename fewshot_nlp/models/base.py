@@ -90,7 +90,8 @@ class FewShotModel:
             task: name of the task; None for the class's own, or the saved model's.
             learner: name of the learner; None for the model's own, or the default, chosen by measurement (see
                 docs/learners.md).
-            learner_config: the learner's settings.
+            learner_config: the learner's settings; others are those that suit it for the task (`Task.defaults`), else
+                its own.
             task_config: the task's options.
             adapter: a `peft.PeftConfig` to put into the encoder.
             top_layers: put the adapter into the last k layers only.
@@ -134,10 +135,8 @@ class FewShotModel:
                 f"{name or 'The bundled encoder'} is an encoder, which any task can take; pass task=. "
                 f"Known: {', '.join(TASKS.names())}."
             )
-        usual = Defaults()
-        if learner is None:
-            learner = kind.default_learner
-            usual = kind.defaults.get(learner, usual)
+        learner = learner or kind.default_learner
+        usual = kind.defaults.get(learner, Defaults())
         learner_config = {
             **usual.learner,
             **(usual.bundled if name is None else {}),

@@ -199,3 +199,23 @@ def test_an_installed_package_adds_the_task_to_the_command_line(tmp_path):
         check=True,
     )
     assert json.loads(found.stdout)[NAME]["columns"] == [["tokens", "languages"]]
+
+
+def test_a_learner_has_the_settings_that_suit_the_task_whether_it_is_named_or_not(task, tiny_encoder_folder):
+    from fewshot_nlp import FewShotModel, FewShotTranslator
+
+    def settings(**options):
+        learner = FewShotModel.from_pretrained(tiny_encoder_folder, task=NAME, **options).pipeline.learner
+        return learner.name, learner.config.to_dict(), learner.encoder.layers
+
+    assert settings() == settings(learner="linear_probe")
+    assert settings(learner="linear_probe")[1]["C"] == 10.0
+    assert settings(learner="linear_probe", learner_config={"C": 2.0}, layers=(2,))[1:] == (
+        {**settings()[1], "C": 2.0},
+        (2,),
+    )
+    assert settings(learner="ridge")[2] == (
+        2,
+    )  # of another learner nothing is said: its own settings, the last layer
+    memory = FewShotTranslator.from_pretrained(learner="nearest_neighbour").pipeline.learner.config
+    assert (memory.k, memory.metric, memory.half) == (8, "euclidean", True)

@@ -98,7 +98,7 @@ class TestMixture:
         np.testing.assert_allclose(got.sum(axis=1), 1, rtol=1e-5)
 
     def test_keys_are_hidden_states_and_values_the_next_tokens(self, load: Any) -> None:
-        mt = load(k=1, metric="euclidean", temperature=1.0, interpolation=0.5).adapt(ROWS[:1])
+        mt = load(k=1, metric="euclidean", temperature=1.0, interpolation=0.5, half=False).adapt(ROWS[:1])
         encoder, state = mt.pipeline.learner.encoder, mt._model.adapted.state
         row = encoder.tokenizer.bare_targets([ROWS[0]["translation"]["en"]])[0]
         assert state["values"].tolist() == [*row, encoder.tokenizer.end]
