@@ -39,9 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     quieten()
     with errors_in_one_line():
         given = [_spelled(a) for a in (sys.argv[1:] if arguments is None else arguments)] or ["--help"]
-        if (
-            given[0] == "train"
-        ):  # its settings are too many, and too slow to import, for a parser of all commands
+        if given[0] == "train":  # the parser of its settings is its own, and slow to import
             running.train(*given[1:])
         else:
             name, options = _parse(given)

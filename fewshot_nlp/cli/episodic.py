@@ -109,11 +109,7 @@ def evaluate(
         raise FewShotError(
             f"Give one of --card, --episodes_file and --data; given: {', '.join(named) or 'none'}."
         )
-    own = {
-        "learner": learner,
-        "learner_config": learner_config,
-        "task_config": task_config,
-    }
+    own = {"learner": learner, "learner_config": learner_config, "task_config": task_config}
     if model is not None and (encoder or any(own.values())):
         raise FewShotError("--model has its own encoder, learner and settings; leave these options out.")
     begin = time.perf_counter()

@@ -8,25 +8,35 @@ from fewshot_nlp.cli.console import answer, answer_json
 
 
 def learners(name: str | None = None, *, json: bool = False) -> None:
-    """Lists the learners, what each does, and its settings with their defaults.
+    """Lists the learners, what each does, and its settings with their defaults; of one learner also their bounds.
 
     Args:
         name: Only this one.
         json: Print one JSON object and nothing else.
     """
     from fewshot_nlp.learners import LEARNERS
+    from fewshot_nlp.settings import describe
 
-    found: dict[str, dict[str, Any]] = {
-        kind.name: {"about": _about(kind), "settings": kind.config_class().to_dict()}
-        for kind in map(LEARNERS.get, LEARNERS.names() if name is None else [name])
-    }
+    found: dict[str, dict[str, Any]] = {}
+    for kind in map(LEARNERS.get, LEARNERS.names() if name is None else [name]):
+        defaults = kind.config_class().to_dict()
+        settings = {
+            s.name: {"default": defaults[s.name], "values": s.values, "about": s.about}
+            for s in describe(kind.config_class)
+        }
+        found[kind.name] = {"about": _about(kind), "settings": settings}
     if json:
         answer_json(found)
         return
     width = max(map(len, found))
     for key, learner in found.items():
         answer(f"{key:{width}}  {learner['about']}")
-        answer(f"{'':{width}}  " + " ".join(f"{k}={_shown(v)}" for k, v in learner["settings"].items()))
+        shown = {k: f"{k}={_shown(s['default'])}" for k, s in learner["settings"].items()}
+        if name is None:
+            answer(f"{'':{width}}  " + " ".join(shown.values()))
+            continue
+        for k, setting in learner["settings"].items():
+            answer(f"  {shown[k]}: {setting['values']}; {setting['about']}")
 
 
 def tasks(*, json: bool = False) -> None:

@@ -282,6 +282,9 @@ class TestLists:
         assert sorted(json.loads(good("learners", "--json"))) == LEARNERS.names()
         assert sorted(json.loads(good("cards", "--json"))) == card_names()
         assert all(name in good("learners") for name in LEARNERS.names())
+        told = good("learners", "maml")
+        assert "inner_steps=5: a whole number from 1 to " in told
+        assert "ridge" not in told
         listed = good("cards", "--task", "ner")
         assert "medical_ner" in listed
         assert "medical_classification" not in listed
@@ -320,7 +323,7 @@ class TestTrain:
         assert "outer_stepz" in refused("train", "--config", config)
 
     def test_a_missing_file_of_settings(self, tmp_path: Path) -> None:
-        assert "File does not exist" in refused("train", "--config", tmp_path / "none.yaml")
+        assert "There is no file" in refused("train", "--config", tmp_path / "none.yaml")
 
 
 class TestReadme:

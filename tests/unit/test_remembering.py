@@ -90,7 +90,7 @@ def test_a_saved_model_remembers_forgets_and_explains(task, make, tmp_path):
 @every_task
 def test_neighbours_of_a_remembered_example_are_its_own_slots(task, make):
     rows = rows_of(task)
-    model = make(task, half=False, metric="cosine").adapt(rows)
+    model = make(task, k=1, half=False, metric="cosine").adapt(rows)
     ids = model.remember([])
     assert ids == []
     examples = model._examples
