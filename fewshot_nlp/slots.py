@@ -6,7 +6,7 @@ token windows, the token spans that make up each slot, and targets. A backbone t
 vector a slot, a learner turns features into scores, and the task decodes the scores.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
@@ -32,6 +32,26 @@ KEY_BASE = 6364136223846793005
 
 Targets = Int[Tensor, " n_slots"] | Float[Tensor, "n_slots n_classes"]
 """Class numbers where classes exclude each other, else a 0/1 matrix; shares of classes where examples are mixed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetaContext:
+    """What meta-training wants of a meta-loss; the defaults are what holds outside of it.
+
+    Args:
+        progress: share of meta-training that is over, in [0, 1]. A meta-loss can change its form on the way. It is a
+            function of the outer step alone, so that resuming stays exact.
+        label_smoothing: share of the probability of the query's targets that is spread over all classes, in [0, 1).
+        disturb: what regularisation does to the features of a batch, [n_slots, d] to [n_slots, d].
+    """
+
+    progress: float = 1.0
+    label_smoothing: float = 0.0
+    disturb: Callable[["SlotBatch", Tensor], Tensor] | None = None
+
+
+OUTSIDE = MetaContext()
+"""Outside of meta-training."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -60,6 +80,7 @@ class SlotBatch:
             for none. None where the task needs none.
         label_slots: True for slots that come from a label's name or description, not from an example; None
             when there are none. Anchors have targets; their group number is past the last item.
+        meta: what meta-training wants of the batch's features and loss.
     """
 
     items: tuple[Query, ...]
@@ -77,6 +98,7 @@ class SlotBatch:
     sources: Sequence[Sequence[int]] | None = None
     prior: Float[Tensor, "n_slots n_classes"] | None = None
     label_slots: Bool[Tensor, " n_slots"] | None = None
+    meta: MetaContext = OUTSIDE
 
     @property
     def n_slots(self) -> int:
@@ -250,8 +272,9 @@ class SlotBatch:
 
         Args:
             scores: unnormalised log-probabilities, one row a slot.
-            label_smoothing: share of the probability spread evenly over the classes; in [0, 1).
+            label_smoothing: share of the probability spread evenly over the classes, in [0, 1); at least ``meta``'s.
         """
+        label_smoothing = max(label_smoothing, self.meta.label_smoothing)
         gold = self.gold.to(scores.device)
         if self.normaliser == "classes":
             gold = gold if gold.dim() == 1 else gold.to(scores.dtype)  # mixed targets are shares of classes

@@ -6,7 +6,7 @@ meta-loss is the query's loss under the state fitted to the support set, differe
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Generic, cast, get_args, get_origin
 
@@ -22,7 +22,7 @@ from fewshot_nlp.errors import FewShotError, ScienceError
 from fewshot_nlp.modules.state import State, fast_weights
 from fewshot_nlp.registry import Registry
 from fewshot_nlp.settings import Seed, Settings, Share
-from fewshot_nlp.slots import SlotBatch
+from fewshot_nlp.slots import OUTSIDE, MetaContext, SlotBatch
 
 NameWeight = Annotated[float, Field(ge=0, le=100)]
 """Weight of a label's name as a support row."""
@@ -89,13 +89,6 @@ class Learner(nn.Module, ABC, Generic[Config]):
 
     encoder: Backbone
 
-    progress: float = 1.0
-    """Share of meta-training that is over, in [0, 1]: the outer loop sets it before each step, so that a meta-loss can
-    change its form on the way. 1 outside of meta-training."""
-
-    disturb: Callable[[SlotBatch, Tensor], Tensor] | None = None
-    """What meta-training's regularisation does to a batch's features; None outside of it."""
-
     @abstractmethod
     def fit(self, support: SlotBatch, *, meta: bool = False) -> State:
         """The state adapted to a support set.
@@ -155,9 +148,20 @@ class Learner(nn.Module, ABC, Generic[Config]):
         """The state before any example; None where there is none, because the support set makes the head."""
         return {} if self.encoder.vocabulary is not None and self.head_use == "built_on" else None
 
-    def meta_loss(self, support: SlotBatch, query: SlotBatch) -> Tensor:
-        """The query's loss under the state fitted to the support set, to be differentiated."""
+    def meta_loss(self, support: SlotBatch, query: SlotBatch, context: MetaContext = OUTSIDE) -> Tensor:
+        """`query_loss` in the context of meta-training.
+
+        Args:
+            support: slots with targets.
+            query: slots with targets.
+            context: put into both batches; its label smoothing into the query only.
+        """
         self.check_head()
+        plain = replace(context, label_smoothing=0.0)
+        return self.query_loss(replace(support, meta=plain), replace(query, meta=context))
+
+    def query_loss(self, support: SlotBatch, query: SlotBatch) -> Tensor:
+        """The query's loss under the state fitted to the support set, to be differentiated."""
         state = self.fit(support, meta=True)
         return query.loss(self.query_scores(state, query))
 
@@ -217,7 +221,7 @@ class Learner(nn.Module, ABC, Generic[Config]):
     def features(
         self, batch: SlotBatch, weights: Mapping[str, Tensor] | None = None, **options: Any
     ) -> Tensor:
-        """The encoder's features, checked to be finite; see also `disturb`."""
+        """The encoder's features, checked to be finite, and disturbed where meta-training wants that."""
         return self._sound(self.encoder.features(batch, weights, **options), batch)
 
     def last_layer(self, features: Float[Tensor, "n_slots d"]) -> Float[Tensor, "n_slots hidden"]:
@@ -231,7 +235,8 @@ class Learner(nn.Module, ABC, Generic[Config]):
                 f"{self.name}: the encoder gave NaN or infinite features for {rows} of {batch.n_slots} slots; "
                 "its weights are damaged, or dtype has too small a range (try float32)."
             )
-        return features if self.disturb is None else self.disturb(batch, features)
+        disturb = batch.meta.disturb
+        return features if disturb is None else disturb(batch, features)
 
 
 def learner_config(learner: str, given: Mapping[str, Any] | LearnerConfig, path: str = "") -> LearnerConfig:

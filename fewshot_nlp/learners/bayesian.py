@@ -115,11 +115,10 @@ class Bayesian(Learner[BayesianConfig], name="bayesian"):
         with torch.autocast(features.device.type, enabled=False):
             return moments(state, self._space(state, features))
 
-    def meta_loss(self, support: SlotBatch, query: SlotBatch) -> Tensor:
+    def query_loss(self, support: SlotBatch, query: SlotBatch) -> Tensor:
         """By ``objective``; the Gaussian ones are means over slots and classes."""
         if self.config.objective == "scores":
-            return super().meta_loss(support, query)
-        self.check_head()
+            return super().query_loss(support, query)
         features = self.features(support)
         weight = slot_weights(support, self.config.label_names, features)
         targets, asked = support.target_matrix.to(features), query.target_matrix.to(features)

@@ -151,11 +151,10 @@ class Contrastive(Learner[ContrastiveConfig], name="contrastive"):
         state |= {TUNED + name: value for name, value in after.items()}
         return (first_order(tuned, start, factors) if meta else tuned) | state
 
-    def meta_loss(self, support: SlotBatch, query: SlotBatch) -> Tensor:
+    def query_loss(self, support: SlotBatch, query: SlotBatch) -> Tensor:
         """The query's loss; by Reptile a surrogate with start - end as its gradient in the start."""
         if self.config.outer == "first_order":
-            return super().meta_loss(support, query)
-        self.check_head()
+            return super().query_loss(support, query)
         state = self.fit(support)
         with torch.no_grad():
             reached = query.loss(self.query_scores(state, query))

@@ -94,9 +94,8 @@ class LearnedOptimizer(Learner[LearnedOptimizerConfig], name="learned_optimizer"
                 last = weights
         return last
 
-    def meta_loss(self, support: SlotBatch, query: SlotBatch) -> Tensor:
+    def query_loss(self, support: SlotBatch, query: SlotBatch) -> Tensor:
         """The mean of the query's losses after each step; at the start, where there are label names only."""
-        self.check_head()
         start, *others = self._path(support, meta=True)
         losses = [query.loss(self.query_scores(weights, query)) for weights in others or [start]]
         return torch.stack(losses).mean()

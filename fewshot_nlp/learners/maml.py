@@ -106,12 +106,13 @@ class MAML(Learner[MAMLConfig], name="maml"):
                 last = weights
         return last
 
-    def meta_loss(self, support: SlotBatch, query: SlotBatch) -> Tensor:
+    def query_loss(self, support: SlotBatch, query: SlotBatch) -> Tensor:
         """The query's loss after the last step; early in meta-training after each step (MAML++'s multi-step loss)."""
-        importance = step_importance(self.config.inner_steps, self.progress, self.config.multi_step_until)
+        importance = step_importance(
+            self.config.inner_steps, support.meta.progress, self.config.multi_step_until
+        )
         if importance[-1] == 1.0:
-            return super().meta_loss(support, query)
-        self.check_head()
+            return super().query_loss(support, query)
         first, *others = self._path(support, meta=True)
         if not others:  # label names alone: no step is taken
             return query.loss(self.query_scores(first, query))
@@ -132,7 +133,9 @@ class MAML(Learner[MAMLConfig], name="maml"):
 
     def _path(self, support: SlotBatch, meta: bool) -> Iterator[Weights]:
         """The weights at the start and after each step; to be run through with gradients enabled."""
-        second_order = meta and not self.config.first_order and self.progress >= self.config.first_order_until
+        second_order = (
+            meta and not self.config.first_order and support.meta.progress >= self.config.first_order_until
+        )
         start = fast_parameters(self.encoder, self.config.scope) | self._head(support, second_order)
         weights = differentiable_copy(start, meta=meta)
         yield weights

@@ -71,12 +71,11 @@ class Reptile(Learner[ReptileConfig], name="reptile"):
         need_adapter(encoder, self.config.seed)
 
     def fit(self, support: SlotBatch, *, meta: bool = False) -> State:
-        """Fast weights of adapter and head after the inner steps; constants, see `meta_loss`."""
+        """Fast weights of adapter and head after the inner steps; constants, see `query_loss`."""
         return self._descend(support, [examples_of(support)])
 
-    def meta_loss(self, support: SlotBatch, query: SlotBatch) -> Tensor:
+    def query_loss(self, support: SlotBatch, query: SlotBatch) -> Tensor:
         """A surrogate: the query's loss after the steps, with theta - theta_k as its gradient (see above)."""
-        self.check_head()
         end = self._descend(support, [examples_of(support), query])
         with torch.no_grad():
             reached = query.loss(self.query_scores(end, query))

@@ -13,6 +13,7 @@ from torch import nn
 
 from fewshot_nlp.errors import FewShotError, ScienceError, logger
 from fewshot_nlp.pipeline import Pipeline
+from fewshot_nlp.slots import MetaContext
 from fewshot_nlp.training.assembly import build_pipeline
 from fewshot_nlp.training.callbacks import Callback, EarlyStopping, Progress
 from fewshot_nlp.training.config import MetaTrainConfig
@@ -150,7 +151,9 @@ class _Run:
 
     def _one_step(self, should_stop: Callable[[], bool]) -> None:
         config, began, rate = self.config, time.perf_counter(), learning_rate(self.config, self.state.step)
-        self.pipeline.learner.progress = self.state.step / config.outer_steps
+        context = MetaContext(
+            progress=self.state.step / config.outer_steps, label_smoothing=config.label_smoothing
+        )
         try:
             losses = outer_gradient(
                 self.accelerator,
@@ -159,7 +162,7 @@ class _Run:
                 self.streams.train,
                 step=self.state.step,
                 meta_batch=config.meta_batch,
-                label_smoothing=config.label_smoothing,
+                context=context,
                 regulariser=self.state.regulariser,
                 seed=config.seed,
                 should_stop=should_stop,

@@ -18,6 +18,7 @@ from fewshot_nlp.episode import Episode
 from fewshot_nlp.errors import FewShotError, ScienceError
 from fewshot_nlp.pipeline import Pipeline
 from fewshot_nlp.sampling import TaskSampler
+from fewshot_nlp.slots import OUTSIDE, MetaContext
 from fewshot_nlp.training.interruption import Stopped
 from fewshot_nlp.training.regularisation import UNREGULARISED, Regulariser
 
@@ -27,7 +28,7 @@ Trainable = Mapping[str, nn.Parameter]
 def meta_loss(
     pipeline: Pipeline,
     episode: Episode,
-    label_smoothing: float = 0.0,
+    context: MetaContext = OUTSIDE,
     regulariser: Regulariser = UNREGULARISED,
     seed: int = 0,
 ) -> Tensor:
@@ -36,7 +37,7 @@ def meta_loss(
     Args:
         pipeline: task and learner.
         episode: what to learn from.
-        label_smoothing: as for `MetaTrainConfig`.
+        context: progress and label smoothing.
         regulariser: changes the episode and the loss; it draws from torch's global generator.
         seed: of what it changes in the episode.
     """
@@ -46,7 +47,7 @@ def meta_loss(
     query = task.collate(
         episode.query, episode.label_names, pipeline.learner.encoder.tokenizer, with_targets=True
     )
-    return regulariser.loss(pipeline.learner, support, settings.query(query, label_smoothing))
+    return regulariser.loss(pipeline.learner, support, settings.mixed(query), context)
 
 
 def outer_gradient(
@@ -57,7 +58,7 @@ def outer_gradient(
     *,
     step: int,
     meta_batch: int,
-    label_smoothing: float = 0.0,
+    context: MetaContext = OUTSIDE,
     regulariser: Regulariser = UNREGULARISED,
     seed: int = 0,
     should_stop: Callable[[], bool] = bool,
@@ -74,7 +75,7 @@ def outer_gradient(
         stream: the episodes.
         step: number of the outer step.
         meta_batch: episodes in it, over all processes.
-        label_smoothing: as for `MetaTrainConfig`.
+        context: progress and label smoothing.
         regulariser: of episodes and losses.
         seed: of what it changes, and of what is drawn from torch's global generator, which is left as it was.
         should_stop: whether this process was asked to stop; looked at before every episode.
@@ -102,7 +103,7 @@ def outer_gradient(
         with own_random_numbers(own_seed, accelerator.device), regulariser.dropping(pipeline.learner.encoder):
             try:
                 with accelerator.autocast():
-                    meta = meta_loss(pipeline, episode, label_smoothing, regulariser, own_seed)
+                    meta = meta_loss(pipeline, episode, context, regulariser, own_seed)
                 loss = _backward(accelerator, pipeline, meta, meta_batch)
             except ScienceError as error:
                 failure = f"episode {episode.episode_id!r} of step {step}: {error}"

@@ -28,7 +28,7 @@ from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import Learner
 from fewshot_nlp.pipeline import Pipeline
 from fewshot_nlp.settings import Settings, Share
-from fewshot_nlp.slots import SlotBatch, Targets
+from fewshot_nlp.slots import OUTSIDE, MetaContext, SlotBatch, Targets
 from fewshot_nlp.tasks import Task
 from fewshot_nlp.training.augmentation import Augmentation, augment, relabelled
 
@@ -92,39 +92,32 @@ class Regularisation(Settings):
         seen = targets[~support.label_slots].sum(dim=0) > 0
         return support.select(~(support.label_slots & (targets[:, gone & seen].sum(dim=1) > 0)))
 
-    def query(self, query: SlotBatch, smoothing: float) -> SlotBatch:
-        """The query with what its loss and its features need to know."""
-        if not smoothing and not self.feature_mix:
+    def mixed(self, query: SlotBatch) -> SlotBatch:
+        """The query with slots that are mixed with each other, where ``feature_mix`` says so."""
+        if not self.feature_mix:
             return query
-        batch = MetaQuery(**vars(query), smoothing=smoothing, plain=query.targets)
-        return batch.mixed(self.feature_mix) if self.feature_mix else batch
+        return MixedQuery(**vars(query), plain=query.targets).drawn(self.feature_mix)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class MetaQuery(SlotBatch):
-    """A batch whose loss smooths its targets, whoever asks for it, and whose slots may be mixed with each other.
+class MixedQuery(SlotBatch):
+    """A batch whose slots are mixed with each other.
 
     Args:
-        smoothing: of its targets.
         plain: targets before mixing.
         partners: for each slot the one it is mixed with; None without mixing.
         shares: each slot's own share in its mixture.
     """
 
-    smoothing: float = 0.0
     plain: Targets | None = None
     partners: Int[Tensor, " n_slots"] | None = None
     shares: Float[Tensor, " n_slots"] | None = None
-
-    def loss(self, scores: Tensor, label_smoothing: float = 0.0) -> Tensor:
-        """As `SlotBatch.loss`, with this batch's own smoothing."""
-        return super().loss(scores, self.smoothing)
 
     def select(self, keep: Tensor) -> SlotBatch:
         """As `SlotBatch.select`; what is left is not mixed."""
         return SlotBatch.select(replace(self, targets=self.plain, partners=None, shares=None), keep)
 
-    def mixed(self, alpha: float) -> "MetaQuery":
+    def drawn(self, alpha: float) -> "MixedQuery":
         """The batch with a partner and a share drawn for each slot."""
         if self.normaliser == "positions":
             raise FewShotError(
@@ -163,7 +156,7 @@ class Bottleneck(nn.Module):
         self.size = size
 
     def noisy(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-        """A draw of s z."""
+        """Reparameterised sample s z: features + s * sigma * eps."""
         return features + self.size * self.log_noise.exp().to(features) * torch.randn_like(features)
 
     def penalty(self, features: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
@@ -196,15 +189,16 @@ class Regulariser:
         """The episode to learn from instead: a pure function of the arguments."""
         return self.settings.relabel(augment(episode, self.augmentation, task, seed), task, seed)
 
-    def loss(self, learner: Learner, support: SlotBatch, query: SlotBatch) -> Tensor:
+    def loss(
+        self, learner: Learner, support: SlotBatch, query: SlotBatch, context: MetaContext = OUTSIDE
+    ) -> Tensor:
         """The learner's meta-loss, with its features disturbed, and the penalty.
 
         The penalty is on features by the meta-parameters, before any of them is adapted, as in the paper: one more
         forward pass of the query.
         """
         with self.dropping(learner.encoder):
-            with self._disturbing(learner):
-                loss = learner.meta_loss(support, query)
+            loss = learner.meta_loss(support, query, replace(context, disturb=self._disturbed))
             if self.bottleneck is None:
                 return loss
             penalty = self.bottleneck.penalty(learner.features(query))
@@ -228,19 +222,9 @@ class Regulariser:
             for layer, own in before:
                 layer.p = own
 
-    @contextmanager
-    def _disturbing(self, learner: Learner) -> Iterator[None]:
-        bottleneck = self.bottleneck
-
-        def disturb(batch: SlotBatch, features: Tensor) -> Tensor:
-            noisy = features if bottleneck is None else bottleneck.noisy(features)
-            return batch.mix(noisy) if isinstance(batch, MetaQuery) else noisy
-
-        learner.disturb = disturb
-        try:
-            yield
-        finally:
-            learner.disturb = None
+    def _disturbed(self, batch: SlotBatch, features: Tensor) -> Tensor:
+        noisy = features if self.bottleneck is None else self.bottleneck.noisy(features)
+        return batch.mix(noisy) if isinstance(batch, MixedQuery) else noisy
 
 
 UNREGULARISED = Regulariser()

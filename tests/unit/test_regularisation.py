@@ -17,6 +17,7 @@ from training_runs import arguments_of, config_of
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.pipeline import Pipeline
+from fewshot_nlp.slots import OUTSIDE
 from fewshot_nlp.training import MetaTrainConfig, meta_train, parse_config
 from fewshot_nlp.training.assembly import build_pipeline
 from fewshot_nlp.training.augmentation import Augmentation
@@ -26,7 +27,7 @@ from fewshot_nlp.training.optimizer import trainable_parameters
 from fewshot_nlp.training.outer_step import meta_loss, outer_gradient
 from fewshot_nlp.training.regularisation import (
     Bottleneck,
-    MetaQuery,
+    MixedQuery,
     Regularisation,
     Regulariser,
     make_regulariser,
@@ -131,7 +132,7 @@ def test_dropout_is_over_after_the_loss(tmp_path: Path, tiny_encoder_folder: Pat
     episode = make_streams(config, pipeline.task).train.episode(0)
     before = float(meta_loss(pipeline, episode).detach())
     made = Regulariser(settings=Regularisation(dropout=0.4))
-    losses = {float(meta_loss(pipeline, episode, 0.0, made).detach()) for _ in range(3)}
+    losses = {float(meta_loss(pipeline, episode, OUTSIDE, made).detach()) for _ in range(3)}
     assert len(losses) == 3, "every pass draws new masks"
     assert float(meta_loss(pipeline, episode).detach()) == before
     assert not any(module.training for module in pipeline.learner.encoder.model.modules())
@@ -164,7 +165,7 @@ def test_second_order_gradient_is_exact_for_the_masks_drawn(
 
     def loss() -> Tensor:
         torch.manual_seed(5)
-        return meta_loss(pipeline, episode, 0.0, made)
+        return meta_loss(pipeline, episode, OUTSIDE, made)
 
     with torch.random.fork_rng(), trainable_parameters(pipeline, "adapter") as trainable:
         torch.manual_seed(1)
@@ -198,7 +199,7 @@ def test_labels_dealt_anew_matter_through_names_and_learned_heads_only(
                 for p in pipeline.learner.parameters():
                     p.copy_(torch.arange(p.numel()).view_as(p) / p.numel())
         return tuple(
-            float(meta_loss(pipeline, episode, 0.0, r, 3).detach()) for r in (Regulariser(), shuffled)
+            float(meta_loss(pipeline, episode, OUTSIDE, r, 3).detach()) for r in (Regulariser(), shuffled)
         )  # type: ignore[return-value]
 
     plain, other = losses("prototypical", label_names=0.0)
@@ -279,8 +280,8 @@ def test_mixed_slots_have_mixed_features_and_targets(tmp_path: Path, tiny_encode
     episode = make_streams(config, pipeline.task).train.episode(0)
     tokenizer = pipeline.learner.encoder.tokenizer
     query = pipeline.task.collate(episode.query, episode.label_names, tokenizer, with_targets=True)
-    mixed = Regularisation(feature_mix=1.0).query(query, 0.0)
-    assert isinstance(mixed, MetaQuery)
+    mixed = Regularisation(feature_mix=1.0).mixed(query)
+    assert isinstance(mixed, MixedQuery)
     assert mixed.partners is not None
     assert mixed.shares is not None
     features, scores = torch.rand(query.n_slots, 4), torch.rand(query.n_slots, query.n_classes)
@@ -290,12 +291,12 @@ def test_mixed_slots_have_mixed_features_and_targets(tmp_path: Path, tiny_encode
     expected = (mixed.shares * one + (1 - mixed.shares) * two).mean()
     assert float(mixed.loss(scores)) == pytest.approx(float(expected), rel=1e-6)
     part = mixed.select(torch.arange(query.n_slots) < 2)
-    assert isinstance(part, MetaQuery)
+    assert isinstance(part, MixedQuery)
     assert torch.equal(part.gold, query.gold[:2])
     assert torch.equal(part.mix(features[:2]), features[:2])
-    assert Regularisation().query(query, 0.0) is query
+    assert Regularisation().mixed(query) is query
     with pytest.raises(FewShotError, match="those of a text compete"):
-        Regularisation(feature_mix=1.0).query(replace(query, normaliser="positions"), 0.0)
+        Regularisation(feature_mix=1.0).mixed(replace(query, normaliser="positions"))
 
 
 def test_settings_reach_a_run_from_yaml_and_command_line(tmp_path: Path, tiny_encoder_folder: Path) -> None:

@@ -13,13 +13,13 @@ from training_runs import SCRIPT, config_of, environment
 
 from fewshot_nlp import FewShotError
 from fewshot_nlp.learners.prototypical import Prototypical
+from fewshot_nlp.slots import MetaContext
 from fewshot_nlp.training import MetaTrainConfig, meta_train, parse_config
 from fewshot_nlp.training.assembly import build_pipeline
 from fewshot_nlp.training.config import SamplerSettings, Source
 from fewshot_nlp.training.episodes import make_streams
 from fewshot_nlp.training.optimizer import learning_rate, make_optimizer, set_rate
 from fewshot_nlp.training.outer_step import meta_loss
-from fewshot_nlp.training.regularisation import MetaQuery
 
 
 def test_unknown_keys_are_one_line_and_exit_code_2(tmp_path: Path) -> None:
@@ -137,10 +137,13 @@ def test_label_smoothing_reaches_the_query_only(tmp_path: Path, tiny_encoder_fol
     encoder = pipeline.learner.encoder
     batch = pipeline.task.collate(episode.query, episode.label_names, encoder.tokenizer, with_targets=True)
     scores = torch.linspace(-1, 1, batch.n_slots * batch.n_classes).view(batch.n_slots, batch.n_classes)
-    smooth = MetaQuery(**vars(batch), smoothing=0.3)
+    smoothed = MetaContext(label_smoothing=0.3)
+    smooth = replace(batch, meta=smoothed)
     assert torch.equal(smooth.loss(scores), batch.loss(scores, 0.3))
     assert not torch.equal(smooth.loss(scores), batch.loss(scores))
-    assert float(meta_loss(pipeline, episode, 0.3).detach()) != float(meta_loss(pipeline, episode).detach())
+    assert float(meta_loss(pipeline, episode, smoothed).detach()) != float(
+        meta_loss(pipeline, episode).detach()
+    )
 
 
 @pytest.mark.parametrize("kind", ["FSDP", "DEEPSPEED"])
