@@ -22,7 +22,7 @@ from fewshot_nlp.backbone.cache import FeatureCache
 from fewshot_nlp.evaluator import mean_and_interval
 from fewshot_nlp.metrics.calibration import classification_calibration, risk_coverage_curve
 from fewshot_nlp.sources import load_rows
-from fewshot_nlp.tasks.base import readable
+from fewshot_nlp.tasks.label_words import readable
 
 RESULTS = Path(__file__).with_name("results") / "calibration.jsonl"
 METHODS: dict[str, dict[str, Any]] = {

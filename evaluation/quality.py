@@ -24,7 +24,7 @@ from fewshot_nlp.evaluator import mean_and_interval
 from fewshot_nlp.models.base import FewShotModel
 from fewshot_nlp.sampling import NWayKShot
 from fewshot_nlp.sources import load_rows
-from fewshot_nlp.tasks.base import readable
+from fewshot_nlp.tasks.label_words import readable
 
 NER_SETS = ["bc5cdr", "ncbi_disease", "sec_filings_fin", "kpi_edgar", "inlegalner"]
 CLASSIFICATION_SETS = ["banking77"]

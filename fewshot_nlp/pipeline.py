@@ -12,7 +12,8 @@ from fewshot_nlp.learners import Adapted, Learner
 from fewshot_nlp.rows import ItemError, Label
 from fewshot_nlp.slots import SlotBatch
 from fewshot_nlp.tasks import Task
-from fewshot_nlp.tasks.base import Prediction, readable, says_nothing
+from fewshot_nlp.tasks.base import Prediction
+from fewshot_nlp.tasks.label_words import readable, says_nothing
 
 CHUNK = 2048
 """Items that are tokenised and scored at once."""

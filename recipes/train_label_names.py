@@ -35,7 +35,7 @@ from fewshot_nlp.persistence.model_card import model_card
 from fewshot_nlp.persistence.storage import new_pipeline, save
 from fewshot_nlp.slots import SlotBatch
 from fewshot_nlp.sources.loading import load_rows
-from fewshot_nlp.tasks.base import readable
+from fewshot_nlp.tasks.label_words import readable
 from fewshot_nlp.tasks.ner import NER
 
 LINEAR = ["query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"]

@@ -1,6 +1,7 @@
 """Rows from what users have: lists, `datasets.Dataset`, files of JSON, CSV or CoNLL; and back to files."""
 
 import gzip
+import json
 import os
 import sys
 import zlib
@@ -40,9 +41,6 @@ RENDERERS: Mapping[str, Callable[[list[Mapping[str, Any]]], str]] = {
     ".conll": render_conll,
 }
 """What writes a file, by the end of its name."""
-
-EXAMPLES = {"tokens": '["a", "word"]', "translation": '{"de": "Haus"}'}
-"""What an input column holds that is no text."""
 
 
 def read_rows(
@@ -210,7 +208,8 @@ def _need_inputs(row: Row, task_name: str, where: str) -> None:
     missing = next(column for column in wanted[0] if column not in row)
     there = [str(name).removesuffix(JSON_MARK) for name in row]
     header = " If the file has no header, give it one." if where.lower().endswith((".csv", ".tsv")) else ""
-    found = likely_column(missing, row, EXAMPLES.get(missing, '"text"'))
+    example = next((json.dumps(shown[missing]) for shown in task.usage.rows if missing in shown), '"text"')
+    found = likely_column(missing, row, example)
     hint = f"Rename {found!r}, or pass column_mapping={{{found!r}: {missing!r}}}." if found else "Add it."
     raise FewShotError(
         f"{where}: there is no column {missing!r}, which {task_name} needs; there are: "

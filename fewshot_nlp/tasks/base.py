@@ -1,6 +1,5 @@
 """What a task is: columns to examples, examples to slots, scores to predictions, predictions to metrics."""
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
@@ -16,8 +15,6 @@ from fewshot_nlp.rows import (
     Label,
     MissingColumnError,
     as_list,
-    as_text,
-    joined,
     read_each,
     shown,
     some,
@@ -339,27 +336,3 @@ def need_column(row: Row, column: str, kind: type | tuple[type, ...], example: s
     if not isinstance(value, kind):
         raise FewShotError(f"the column {column!r} holds {shown(row[column])}, but must look like {example}.")
     return value
-
-
-def readable(label: Label) -> str:
-    """A label's name as words: "card_payment" and "CardPayment" become "card payment"."""
-    words = []
-    for part in str(label).replace("_", " ").replace("-", " ").split():
-        piece = ""
-        for before, char in zip(" " + part, part, strict=False):
-            piece += " " + char if char.isupper() and before.islower() else char
-        words.append(piece)
-    return " ".join(words).lower() or str(label)
-
-
-def says_nothing(words: str) -> bool:
-    """Whether a label's words are a bare letter, or hold no letter at all: "z", "3", "-"."""
-    return re.fullmatch(r"[a-z]|[\W\d_]+", words) is not None
-
-
-def check_descriptions(descriptions: Mapping[Label, str] | None, labels: Sequence[Label]) -> None:
-    """Every described label must be known, and every description a text."""
-    for label, text in (descriptions or {}).items():
-        if label not in labels:
-            raise FewShotError(f"There is a description of {label!r}, but the labels are: {joined(labels)}.")
-        as_text(text, f"description of {label}")

@@ -24,8 +24,9 @@ from fewshot_nlp.rows import (
     sorted_labels,
 )
 from fewshot_nlp.slots import SlotBatch
-from fewshot_nlp.tasks.base import Prediction, Row, Task, check_descriptions, need_column
+from fewshot_nlp.tasks.base import Prediction, Row, Task, need_column
 from fewshot_nlp.tasks.defaults import Defaults, Usage
+from fewshot_nlp.tasks.label_words import check_descriptions
 from fewshot_nlp.tokenization.windows import WindowTokenizer
 
 

@@ -14,8 +14,9 @@ from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.metrics.ner import entity_scores
 from fewshot_nlp.rows import Label, as_list, as_name, as_offset, as_text, as_words, shown
 from fewshot_nlp.slots import SlotBatch
-from fewshot_nlp.tasks.base import Prediction, Row, Task, check_descriptions, need_column
+from fewshot_nlp.tasks.base import Prediction, Row, Task, need_column
 from fewshot_nlp.tasks.defaults import Defaults, Usage
+from fewshot_nlp.tasks.label_words import check_descriptions
 from fewshot_nlp.tasks.tags import (
     CUT,
     Repair,

@@ -17,7 +17,7 @@ from fewshot_nlp.backbone.label_names import LabelNameHead
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners.label_names import LabelNames, LabelNamesConfig
 from fewshot_nlp.slots import SlotBatch
-from fewshot_nlp.tasks.base import readable
+from fewshot_nlp.tasks.label_words import readable
 
 HIDDEN = 32
 BIO = ([False, True, True, True, True], [0, 1, 1, 2, 2])

@@ -14,7 +14,7 @@ from fewshot_nlp.metrics.classification import multi_label_scores, single_label_
 from fewshot_nlp.metrics.ner import entity_scores
 from fewshot_nlp.slots import SlotBatch
 from fewshot_nlp.tasks import TASKS
-from fewshot_nlp.tasks.base import readable
+from fewshot_nlp.tasks.label_words import readable
 from fewshot_nlp.tasks.tags import check_tags, spans_to_tags, split_words, tag_spans
 from fewshot_nlp.tasks.transitions import abstract, hidden_markov, legal_bio, viterbi
 
