@@ -4,7 +4,7 @@
         rates=runs/b/final:0:1
     python evaluation/tuning_start.py table
 
-An episode is a support set of 8 rows a label, all labels, from the train split, and 30 rows of the validation split.
+An episode is a support set of 8 rows a label from the train split, and 30 rows of the validation split.
 All variants see the same episodes; a start may be taken part of the way from the fresh adapter, and so may learned
 rates. The head before tuning is that of the frozen encoder in every variant. A record is appended as soon as it is
 there; a run that is started again leaves out what the file holds.
@@ -44,21 +44,24 @@ KEYS = ("data", "seed", "start", "steps", "batch_size", "longest")
 
 
 def starting_at(where: str, encoder: Any, **settings: Any) -> Contrastive:
-    """The learner with a start: "folder", "folder:share of the way", or "folder:share:share of the rates' change"."""
+    """The learner with the start of a model or checkpoint: "folder[:share of the way[:share of the rates' change]]"."""
     folder, *shares = where.split(":")
     share, of_rates = float((shares or ["1"])[0]), float((shares or ["1"])[-1])
-    tensors = load_file(Path(folder) / "model.safetensors")
-    given = {n.removeprefix("learner."): t.float() for n, t in tensors.items() if n.startswith("learner.")}
+    (file,) = Path(folder).glob("*.safetensors")
+    given = {n.partition("learner.")[2]: t for n, t in load_file(file).items() if "learner." in n}
     rates = any(name.startswith("rates.") for name in given)
     learner = Contrastive(encoder, ContrastiveConfig(start="meta", learned_rates=rates, **settings))
     with torch.no_grad():
         for name, own in learner.state_dict().items():
-            own.lerp_(given[name], of_rates if name.startswith("rates.") else share)
+            own.lerp_(given[name].to(own), of_rates if name.startswith("rates.") else share)
     return learner
 
 
-def episode(train: TaskDataset, rows: list[Any], n_query: int, seed: int) -> tuple[Any, list[Example]]:
-    support = NWayKShot(train, None, 8, 1, seed=seed).episode(0).support
+def episode(
+    train: TaskDataset, rows: list[Any], n_way: int, n_query: int, seed: int
+) -> tuple[Any, list[Example]]:
+    n_labels = len({label for counts in train.label_counts for label in counts})
+    support = NWayKShot(train, min(n_way, n_labels), 8, 1, seed=seed).episode(0).support
     known = {str(dict(e.inputs)) for e in support}
     labels = {e.target for e in support}
     left = [e for e in rows if e.target in labels and str(dict(e.inputs)) not in known]
@@ -89,7 +92,7 @@ def run(options: argparse.Namespace) -> None:
             todo = [v for v in variants if (name, seed, *v, *settings.values()) not in done]
             if not todo:
                 continue
-            support, query = episode(train, rows, options.n_query, seed)
+            support, query = episode(train, rows, options.n_way, options.n_query, seed)
             labels = sorted({e.target for e in support})
             batch = model.pipeline.support(support, labels)
             asked = task.collate(query, labels, encoder.tokenizer, with_targets=True)
@@ -153,6 +156,7 @@ def main() -> None:
     parser.add_argument("--steps", nargs="*", type=int, default=[5, 10, 20], help="of the starts")
     parser.add_argument("--fresh", nargs="*", type=int, default=[20], help="steps of the fresh start")
     parser.add_argument("--seeds", nargs="*", type=int, default=list(range(13)))
+    parser.add_argument("--n-way", type=int, default=5, help="labels of an episode, at most")
     parser.add_argument("--n-query", type=int, default=30)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--longest", type=int, default=80)
