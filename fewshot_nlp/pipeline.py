@@ -60,7 +60,7 @@ class Pipeline:
             return None
         tokenizer = self.learner.encoder.tokenizer
         batch = self.task.collate((), labels, tokenizer, with_targets=True, descriptions=words)
-        return batch if batch.normaliser == "classes" and batch.label_slots is not None else None
+        return batch if batch.normaliser == "classes" and batch.hints.label_slots is not None else None
 
     def queries(self, items: Sequence[Query], labels: Sequence[Label]) -> SlotBatch:
         """The batch of items to predict, without targets."""

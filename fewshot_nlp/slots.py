@@ -7,7 +7,7 @@ vector a slot, a learner turns features into scores, and the task decodes the sc
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Literal
 
@@ -55,6 +55,54 @@ OUTSIDE = MetaContext()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Hints:
+    """What a task knows beside windows and targets, and a learner may use; each is None where there is nothing to know.
+
+    Args:
+        label_slots: True for slots that come from a label's name or description, not from an example. They have
+            targets; their group number is past the last item.
+        word_shape: what a slot looks like, apart from the encoder (capitals, digits, ...), in [0, 1].
+        offsets: characters of the item's text that each slot stands for (start, end); (0, 0) for slots that stand
+            for none.
+        coarse: for each class the number of the coarser class it belongs to (the entity type of a BIO tag).
+    """
+
+    label_slots: Bool[Tensor, " n_slots"] | None = None
+    word_shape: Float[Tensor, "n_slots n_word_shape"] | None = None
+    offsets: Int[np.ndarray, "n_slots 2"] | None = None
+    coarse: tuple[int, ...] | None = None
+
+    def select(self, keep: Bool[Tensor, " n_slots"]) -> "Hints":
+        """The hints of some slots."""
+        return replace(
+            self,
+            label_slots=None if self.label_slots is None else self.label_slots[keep],
+            word_shape=None if self.word_shape is None else self.word_shape[keep],
+            offsets=None if self.offsets is None else self.offsets[keep.numpy()],
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DecoderInputs:
+    """What only sequence-to-sequence models need, whose decoder reads a batch's windows.
+
+    Args:
+        sources: the token ids that the encoder reads beside every window.
+        prior: log-probabilities of the classes by the model's own head, where learners build on it.
+    """
+
+    sources: Sequence[Sequence[int]] | None = None
+    prior: Float[Tensor, "n_slots n_classes"] | None = None
+
+    def select(self, keep: Bool[Tensor, " n_slots"], windows: Int[np.ndarray, " n_kept"]) -> "DecoderInputs":
+        """The inputs of some slots and windows."""
+        return DecoderInputs(
+            sources=None if self.sources is None else [self.sources[i] for i in windows],
+            prior=None if self.prior is None else self.prior[keep.to(self.prior.device)],
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class SlotBatch:
     """Tokenised examples and their slots.
 
@@ -69,17 +117,8 @@ class SlotBatch:
         pooling: how tokens of a slot become one vector.
         normaliser: what scores are normalised over.
         targets: gold classes of the slots; None for queries.
-        word_shape: what a slot looks like, apart from the encoder (capitals, digits, ...), in [0, 1]; None where the
-            task knows nothing of the kind.
-        coarse: for each class the number of the coarser class it belongs to (the entity type of a BIO tag);
-            None where classes are as coarse as can be.
-        sources: for a sequence-to-sequence model, the token ids that its encoder reads beside every window, which is
-            then what its decoder reads; else None.
-        prior: log-probabilities of the classes by the backbone's own head; None where it has none.
-        offsets: characters of the item's text that each slot stands for (start, end); (0, 0) for slots that stand
-            for none. None where the task needs none.
-        label_slots: True for slots that come from a label's name or description, not from an example; None
-            when there are none. Anchors have targets; their group number is past the last item.
+        hints: what else the task knows.
+        decoder: what else a sequence-to-sequence model needs.
         meta: what meta-training wants of the batch's features and loss.
     """
 
@@ -92,12 +131,8 @@ class SlotBatch:
     pooling: Pooling
     normaliser: Normaliser
     targets: Targets | None = None
-    word_shape: Float[Tensor, "n_slots n_word_shape"] | None = None
-    coarse: tuple[int, ...] | None = None
-    offsets: Int[np.ndarray, "n_slots 2"] | None = None
-    sources: Sequence[Sequence[int]] | None = None
-    prior: Float[Tensor, "n_slots n_classes"] | None = None
-    label_slots: Bool[Tensor, " n_slots"] | None = None
+    hints: Hints = field(default_factory=Hints)
+    decoder: DecoderInputs = field(default_factory=DecoderInputs)
     meta: MetaContext = OUTSIDE
 
     @property
@@ -112,10 +147,17 @@ class SlotBatch:
 
     @property
     def label_slot_mask(self) -> Bool[Tensor, " n_slots"]:
-        """``label_slots``, all False where there are none."""
-        if self.label_slots is None:
+        """The hint ``label_slots``, all False where there are none."""
+        if self.hints.label_slots is None:
             return torch.zeros(self.n_slots, dtype=torch.bool)
-        return self.label_slots
+        return self.hints.label_slots
+
+    @property
+    def sources(self) -> Sequence[Sequence[int]]:
+        """What the encoder of a sequence-to-sequence model reads, of a batch that must have it."""
+        if self.decoder.sources is None:
+            raise TypeError("a sequence-to-sequence model needs a batch with sources")
+        return self.decoder.sources
 
     @property
     def gold(self) -> Targets:
@@ -133,10 +175,10 @@ class SlotBatch:
 
     @property
     def has_place(self) -> Bool[Tensor, " n_slots"]:
-        """True for slots that stand for a stretch of the item's text; all, where there are no ``offsets``."""
-        if self.offsets is None:
+        """True for slots that stand for a stretch of the item's text; all, without the hint ``offsets``."""
+        if self.hints.offsets is None:
             return torch.ones(self.n_slots, dtype=torch.bool)
-        return torch.from_numpy(self.offsets[:, 1] > 0)
+        return torch.from_numpy(self.hints.offsets[:, 1] > 0)
 
     @property
     def token_keys(self) -> Int[np.ndarray, " n_slots"]:
@@ -172,14 +214,11 @@ class SlotBatch:
             self,
             windows=[self.windows[i] for i in windows],
             types=None if self.types is None else [self.types[i] for i in windows],
-            sources=None if self.sources is None else [self.sources[i] for i in windows],
-            prior=None if self.prior is None else self.prior[keep.to(self.prior.device)],
             spans=spans,
             groups=self.groups[keep],
             targets=None if self.targets is None else self.targets[keep],
-            word_shape=None if self.word_shape is None else self.word_shape[keep],
-            offsets=None if self.offsets is None else self.offsets[chosen],
-            label_slots=None if self.label_slots is None else self.label_slots[keep],
+            hints=self.hints.select(keep.cpu()),
+            decoder=self.decoder.select(keep, windows),
         )
 
     def beginnings(self, length: int) -> "SlotBatch":
@@ -306,10 +345,3 @@ class SlotBatch:
         total = torch.zeros(n_groups, self.n_classes, device=scores.device, dtype=scores.dtype)
         total = total.scatter_add(0, index, (scores - top).exp())[groups]
         return scores - top - total.log()
-
-
-def need_sources(batch: SlotBatch) -> Sequence[Sequence[int]]:
-    """The sources of a batch that must have them."""
-    if batch.sources is None:
-        raise TypeError("a sequence-to-sequence model needs a batch with sources")
-    return batch.sources

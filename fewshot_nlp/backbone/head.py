@@ -21,7 +21,7 @@ HeadUse = Literal["mixed", "built_on", "own"]
 """What a learner does with the backbone's head.
 
 * ``mixed``: nothing. Its scores are mixed with those of a head of label names; a head of a whole vocabulary is refused.
-* ``built_on``: also computes its scores from those of a vocabulary head, which are the batch's `SlotBatch.prior`.
+* ``built_on``: also computes its scores from those of a vocabulary head, which are the batch's `DecoderInputs.prior`.
 * ``own``: is a head of label names itself, and so refuses tasks without labels.
 """
 

@@ -98,7 +98,7 @@ class LabelNameHead(nn.Module, Head):
         targets = names.target_matrix.to(vectors)
         count = targets.sum(dim=0)
         means = (targets.T @ vectors) / count.clamp_min(1)[:, None]
-        return self.linear_head(means, (count > 0).tolist(), names.coarse)
+        return self.linear_head(means, (count > 0).tolist(), names.hints.coarse)
 
     @staticmethod
     def linear_scores(

@@ -15,7 +15,7 @@ from fewshot_nlp.backbone.bundled import TRANSLATION, translation_folder
 from fewshot_nlp.backbone.loading import load_seq2seq
 from fewshot_nlp.backbone.vocabulary import VocabularyHead
 from fewshot_nlp.errors import FewShotError
-from fewshot_nlp.slots import SlotBatch, need_sources
+from fewshot_nlp.slots import SlotBatch
 from fewshot_nlp.tokenization.pairs import PairTokenizer
 
 
@@ -132,7 +132,7 @@ class Seq2Seq(Backbone):
         """The decoder's last hidden state at each slot, its window given as what was decoded so far."""
         if double_backward:
             self._second_order()
-        sources = need_sources(batch)
+        sources = batch.sources
         lengths = [max(len(s), len(w)) for s, w in zip(sources, batch.windows, strict=True)]
         window_of = torch.from_numpy(batch.spans[:, 1])
         rows, order = [], []

@@ -11,7 +11,7 @@ from torch import Tensor
 from fewshot_nlp.backbone.batching import chunks, padded_tokens
 from fewshot_nlp.backbone.head import Head, State
 from fewshot_nlp.backbone.processors import Bounds, ForcedPhrases, Rescore
-from fewshot_nlp.slots import SlotBatch, need_sources
+from fewshot_nlp.slots import SlotBatch
 
 if TYPE_CHECKING:
     from fewshot_nlp.backbone.base import Backbone
@@ -54,8 +54,8 @@ class VocabularyHead(Head):
         state: State,
         weight: float,
     ) -> Float[Tensor, "n_slots n_classes"]:
-        """The learner's own mixture, by the batch's ``prior``; the weight is chosen by the learner."""
-        return score(replace(batch, prior=prior))
+        """The learner's own mixture, by the prior in the batch; the weight is chosen by the learner."""
+        return score(replace(batch, decoder=replace(batch.decoder, prior=prior)))
 
     @torch.no_grad()
     def generate(
@@ -84,7 +84,7 @@ class VocabularyHead(Head):
         """
         from transformers import LogitsProcessorList
 
-        tokenizer, sources = self.backbone.tokenizer, need_sources(batch)
+        tokenizer, sources = self.backbone.tokenizer, batch.sources
         result: list[list[int]] = [[] for _ in sources]
         for chunk in chunks([len(row) for row in sources], max(1, self.backbone.token_budget // num_beams)):
             windows = [batch.windows[i] for i in chunk]

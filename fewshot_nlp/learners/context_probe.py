@@ -72,8 +72,8 @@ class ContextProbe(Learner[ContextProbeConfig], name="context_probe"):
             return solver.fit(np.arange(len(x)), wanted.argmax(axis=1), weights, wanted.shape[1], tolerance)
 
         heads = {"head": targets}
-        if support.coarse is not None:
-            heads["head.coarse"] = targets @ np.eye(max(support.coarse) + 1)[list(support.coarse)]
+        if support.hints.coarse is not None:
+            heads["head.coarse"] = targets @ np.eye(max(support.hints.coarse) + 1)[list(support.hints.coarse)]
         for name, wanted in heads.items():
             coefficients = torch.from_numpy(head(wanted)).to(features)
             unseen = torch.from_numpy(wanted.sum(axis=0) == 0)
@@ -85,21 +85,23 @@ class ContextProbe(Learner[ContextProbeConfig], name="context_probe"):
         self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
     ) -> Float[Tensor, "n_slots n_classes"]:
         """Scores of the fine head, moved so that coarse classes get the mean of both heads' log-probabilities."""
-        heads = ["head"] if batch.coarse is None else ["head", "head.coarse"]
+        heads = ["head"] if batch.hints.coarse is None else ["head", "head.coarse"]
         fine, *rest = self._linear(state, heads, features, batch)
         if not rest:
             return fine
         coarse = F.log_softmax(rest[0], dim=1)
         fine = F.log_softmax(fine, dim=1)
-        index = torch.tensor(batch.coarse, device=features.device)
+        index = torch.tensor(batch.hints.coarse, device=features.device)
         mass = torch.zeros_like(coarse).index_add(1, index, fine.exp()).clamp_min(1e-9).log()
         return fine + (coarse - mass)[:, index] / 2
 
     def _design(self, state: State, features: Tensor, batch: SlotBatch) -> Float[Tensor, "n_slots wide"]:
         """What the regression is fitted on: features (norm about 1), then the word_shape, each with its neighbours'."""
         parts = [((features - state["mean"]) / self._spread(state), 1.0, self.config.neighbours)]
-        if batch.word_shape is not None:
-            parts.append((batch.word_shape.to(features), self.config.word_shape, self.config.word_shape / 3))
+        if batch.hints.word_shape is not None:
+            parts.append(
+                (batch.hints.word_shape.to(features), self.config.word_shape, self.config.word_shape / 3)
+            )
         columns = []
         for part, own, aside in parts:
             columns += [part * own, neighbour(part, batch, -1) * aside, neighbour(part, batch, 1) * aside]
@@ -119,8 +121,8 @@ class ContextProbe(Learner[ContextProbeConfig], name="context_probe"):
         aside = self.config.neighbours
         blocks = torch.cat([own, aside * before, aside * after]) / self._spread(state)
         scores = _with_neighbours(F.linear(features, blocks, -blocks @ state["mean"]), batch)
-        if batch.word_shape is not None:
-            word_shape = batch.word_shape.to(features)
+        if batch.hints.word_shape is not None:
+            word_shape = batch.hints.word_shape.to(features)
             own, before, after = torch.split(weight[:, 3 * width :], word_shape.shape[1], dim=1)
             blocks = torch.cat([own, before / 3, after / 3]) * self.config.word_shape
             scores = scores + _with_neighbours(F.linear(word_shape, blocks), batch)

@@ -135,8 +135,8 @@ class FineTune(Learner[FineTuneConfig], name="fine_tune"):
         self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
     ) -> Float[Tensor, "n_slots n_classes"]:
         """Scores of the head, as the learner that gave the start computes them."""
-        if batch.prior is not None:
-            return batch.prior  # the model's own head, which the fast weights have moved
+        if batch.decoder.prior is not None:
+            return batch.decoder.prior  # the model's own head, which the fast weights have moved
         if self.start is not None:
             return self.start.score(state, features, batch)
         return linear_scores(state, scaled_normalize(features, self.config.scale))

@@ -99,7 +99,7 @@ class Matching(Learner[MatchingConfig], name="matching"):
         For classes that do not exclude each other the rows have a second half: "not this class".
         """
         weight = None
-        if support.label_slots is not None:
+        if support.hints.label_slots is not None:
             weight = slot_weights(support, self.config.label_names, torch.zeros(0))
         kept = self._kept(support, weight)
         keep = torch.zeros(support.n_slots, dtype=torch.bool)
@@ -120,10 +120,10 @@ class Matching(Learner[MatchingConfig], name="matching"):
         self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
     ) -> Float[Tensor, "n_slots n_classes"]:
         """Logarithm of each class's attention (equation 1), or its mixture with the model's own distribution."""
-        if batch.prior is not None:
+        if batch.decoder.prior is not None:
             distances = 1 - self._cosines(state, features)
             mass = fixed_mass(distances, state["interpolation"], state["temperature"])
-            return mix(batch.prior, state["classes"].expand(len(features), -1), mass)
+            return mix(batch.decoder.prior, state["classes"].expand(len(features), -1), mass)
         values = state["values"]
         held = values.sum(dim=0)
         shares = [self._attention(state, part) @ values for part in torch.split(features, CHUNK)]

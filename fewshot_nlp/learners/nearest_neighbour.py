@@ -91,13 +91,13 @@ class NearestNeighbour(Learner[NearestNeighbourConfig], name="nearest_neighbour"
         self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
     ) -> Float[Tensor, "n_slots n_classes"]:
         """Log-votes of the neighbours, or the mixture of their votes with the model's own distribution."""
-        if batch.prior is not None:
+        if batch.decoder.prior is not None:
             distances, classes = self._neighbours(state, features)
             if "mix.in" in state:
                 mass = adaptive_mass(state, distances, classes)
             else:
                 mass = fixed_mass(distances, state["interpolation"], state["temperature"])
-            return mix(batch.prior, classes, mass)
+            return mix(batch.decoder.prior, classes, mass)
         values = state["values"]
         if values.dim() == 1:
             return self._votes(state["keys"], F.one_hot(values, batch.n_classes).to(features), features)
@@ -121,11 +121,11 @@ class NearestNeighbour(Learner[NearestNeighbourConfig], name="nearest_neighbour"
 
     def kept(self, support: SlotBatch) -> Bool[Tensor, " n_slots"]:
         """Which slots become keys: all; without label names, label_slots only of classes that have no example."""
-        if self.config.label_names > 0 or support.label_slots is None:
+        if self.config.label_names > 0 or support.hints.label_slots is None:
             return torch.ones(support.n_slots, dtype=torch.bool)
         targets = support.target_matrix
-        seen = targets[~support.label_slots].sum(dim=0) > 0
-        return ~support.label_slots | (targets[:, ~seen].sum(dim=1) > 0)
+        seen = targets[~support.hints.label_slots].sum(dim=0) > 0
+        return ~support.hints.label_slots | (targets[:, ~seen].sum(dim=1) > 0)
 
     def _mixture(self, support: SlotBatch, features: Tensor, head: VocabularyHead) -> State:
         """How much the memory counts, by slots of the support set that see the other examples' slots only."""

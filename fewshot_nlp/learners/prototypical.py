@@ -102,8 +102,8 @@ class Prototypical(Learner[PrototypicalConfig], name="prototypical"):
     ) -> Float[Tensor, "n_slots n_classes"]:
         """Minus the distance to each prototype over the temperature (Snell et al., equation 2)."""
         features = self._space(features)
-        if batch.prior is not None:
-            return self._mixed(state, features, batch.prior)
+        if batch.decoder.prior is not None:
+            return self._mixed(state, features, batch.decoder.prior)
         scores = -self._class_distance(state, features, 0)
         if len(state["prototypes"]) == 2:
             scores = scores + self._class_distance(state, features, 1)

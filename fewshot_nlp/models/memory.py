@@ -106,7 +106,7 @@ def entries_of(batch: SlotBatch, tokenizer: Any, task: str) -> list[Entry]:
     groups = batch.groups.numpy()
     place = np.arange(len(groups)) - np.searchsorted(groups, groups)
     ids = [example_id(item) if isinstance(item, Example) else "" for item in batch.items]
-    offsets = np.zeros((len(groups), 2), int) if batch.offsets is None else batch.offsets
+    offsets = np.zeros((len(groups), 2), int) if batch.hints.offsets is None else batch.hints.offsets
     rows = zip(labels_of(batch), slot_texts(batch, tokenizer), groups, place, offsets, strict=True)
     return [
         Entry(

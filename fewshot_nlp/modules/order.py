@@ -15,7 +15,7 @@ def canonical_order(support: SlotBatch) -> Int[Tensor, " n_slots"]:
     """
     slots, first = np.unique(support.spans[:, 0], return_index=True)
     place = dict(zip(slots.tolist(), support.spans[first, 1:].tolist(), strict=True))
-    sources = support.sources if support.sources is not None else [()] * len(support.windows)
+    sources = support.decoder.sources if support.decoder.sources is not None else [()] * len(support.windows)
     texts = [(tuple(window), tuple(source)) for window, source in zip(support.windows, sources, strict=True)]
     rank = {text: number for number, text in enumerate(sorted(set(texts)))}
 

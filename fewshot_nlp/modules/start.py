@@ -60,7 +60,9 @@ def head_scores(
     state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch, scale: float
 ) -> Float[Tensor, "n_slots n_classes"]:
     """A linear head on `scaled_normalize` features, or the model's own head where it has one."""
-    return batch.prior if batch.prior is not None else linear_scores(state, scaled_normalize(features, scale))
+    if batch.decoder.prior is not None:
+        return batch.decoder.prior
+    return linear_scores(state, scaled_normalize(features, scale))
 
 
 def differentiable_copy(weights: Mapping[str, Tensor], *, meta: bool) -> Weights:

@@ -30,10 +30,10 @@ def slot_weights(batch: SlotBatch, label_names: float | Tensor, like: Tensor) ->
     Where a class has label_slots only (no example), they count fully, so that it can be predicted at all.
     """
     weight = torch.ones(batch.n_slots, dtype=like.dtype)
-    if batch.label_slots is None:
+    if batch.hints.label_slots is None:
         return weight.to(like.device)
     targets = batch.target_matrix
-    seen = targets[~batch.label_slots].sum(dim=0) > 0
-    alone = (targets[:, ~seen].sum(dim=1) > 0) & batch.label_slots
-    weight[batch.label_slots & ~alone] = label_names
+    seen = targets[~batch.hints.label_slots].sum(dim=0) > 0
+    alone = (targets[:, ~seen].sum(dim=1) > 0) & batch.hints.label_slots
+    weight[batch.hints.label_slots & ~alone] = label_names
     return weight.to(like.device)

@@ -23,7 +23,7 @@ from fewshot_nlp.rows import (
     shown,
     sorted_labels,
 )
-from fewshot_nlp.slots import SlotBatch
+from fewshot_nlp.slots import Hints, SlotBatch
 from fewshot_nlp.tasks.base import Prediction, Row, Task, need_column
 from fewshot_nlp.tasks.defaults import Defaults, Usage
 from fewshot_nlp.tasks.label_words import check_descriptions
@@ -164,7 +164,7 @@ class Classification(Task, name="classification"):
             pooling="text",
             normaliser="independent" if self.multi_label else "classes",
             targets=self._targets(items, described, labels) if with_targets else None,
-            label_slots=torch.arange(n_slots) >= len(texts) if label_slots else None,
+            hints=Hints(label_slots=torch.arange(n_slots) >= len(texts) if label_slots else None),
         )
 
     def _targets(self, items: Sequence[Query], described: Sequence[Label], labels: Sequence[Label]) -> Tensor:

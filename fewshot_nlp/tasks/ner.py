@@ -13,7 +13,7 @@ from fewshot_nlp.episode import Example, Json, Query
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.metrics.ner import entity_scores
 from fewshot_nlp.rows import Label, as_list, as_name, as_offset, as_text, as_words, shown
-from fewshot_nlp.slots import SlotBatch
+from fewshot_nlp.slots import Hints, SlotBatch
 from fewshot_nlp.tasks.base import Prediction, Row, Task, need_column
 from fewshot_nlp.tasks.defaults import Defaults, Usage
 from fewshot_nlp.tasks.label_words import check_descriptions
@@ -214,9 +214,11 @@ class NER(Task, name="ner"):
             pooling=self.pooling,
             normaliser="classes",
             targets=self._targets(items, label_slots, labels) if with_targets else None,
-            word_shape=self._word_shape(items, len(label_slots)),
-            coarse=None if self.scheme == "io" else (0, *(1 + i // 2 for i in range(2 * len(labels)))),
-            label_slots=torch.arange(len(groups)) >= n_slots if label_slots else None,
+            hints=Hints(
+                word_shape=self._word_shape(items, len(label_slots)),
+                coarse=None if self.scheme == "io" else (0, *(1 + i // 2 for i in range(2 * len(labels)))),
+                label_slots=torch.arange(len(groups)) >= n_slots if label_slots else None,
+            ),
         )
 
     @staticmethod

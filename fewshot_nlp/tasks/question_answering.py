@@ -12,7 +12,7 @@ from fewshot_nlp.episode import Example, Json, Query
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.metrics.question_answering import span_scores
 from fewshot_nlp.rows import ItemError, Label, as_list, as_offset, as_text, shown
-from fewshot_nlp.slots import SlotBatch
+from fewshot_nlp.slots import Hints, SlotBatch
 from fewshot_nlp.tasks.answers import answer_spans, choose_threshold
 from fewshot_nlp.tasks.base import Prediction, Row, Task, need_column
 from fewshot_nlp.tasks.defaults import Usage
@@ -138,7 +138,7 @@ class QuestionAnswering(Task, name="question_answering"):
             pooling="mean",
             normaliser="positions",
             targets=_targets(items, characters, first_slot, n_slots) if with_targets else None,
-            offsets=characters,
+            hints=Hints(offsets=characters),
         )
 
     def calibrates_on_scores(self, support: SlotBatch) -> bool:
@@ -177,7 +177,7 @@ class QuestionAnswering(Task, name="question_answering"):
         Probabilities are those of the legal spans (the end not before the start, and not too long) and of no answer,
         which together sum to 1.
         """
-        assert batch.offsets is not None
+        assert batch.hints.offsets is not None
         decoding_parameters = decoding_parameters or {}
         longest = int(decoding_parameters.get("max_answer_tokens", self.max_answer_tokens))
         fixed = np.inf if self.null_threshold is None else self.null_threshold
@@ -190,7 +190,7 @@ class QuestionAnswering(Task, name="question_answering"):
             found, null = answer_spans(values[low:high], longest, self.n_best)
             n_best = []
             for first, last, probability in found:
-                start, end = batch.offsets[low + first, 0], batch.offsets[low + last, 1]
+                start, end = batch.hints.offsets[low + first, 0], batch.hints.offsets[low + last, 1]
                 n_best.append(_answer(context, int(start), int(end), probability))
             margin = float(np.log(null) - np.log(found[0][2])) if found else np.inf
             predictions.append(_prediction(n_best, null, margin, margin > threshold or not n_best))
@@ -288,13 +288,13 @@ def _tokens_of(target: Json, characters: Int[np.ndarray, "n 2"]) -> list[Int[np.
 
 def _longest_answer(support: SlotBatch) -> int:
     """Tokens of the longest gold answer; 0 where there is none."""
-    assert support.offsets is not None
+    assert support.hints.offsets is not None
     groups = support.groups.numpy()
     found = [
         len(tokens)
         for i, item in enumerate(support.items)
         if isinstance(item, Example)
-        for tokens in _tokens_of(item.target, support.offsets[groups == i])
+        for tokens in _tokens_of(item.target, support.hints.offsets[groups == i])
     ]
     return max(found, default=0)
 

@@ -13,7 +13,7 @@ from fewshot_nlp.episode import Example, Json, Query
 from fewshot_nlp.errors import FewShotError, logger
 from fewshot_nlp.metrics.translation import corpus_scores
 from fewshot_nlp.rows import Label, as_text
-from fewshot_nlp.slots import SlotBatch
+from fewshot_nlp.slots import DecoderInputs, SlotBatch
 from fewshot_nlp.tasks.base import Prediction, Row, Task, need_column
 from fewshot_nlp.tasks.defaults import Defaults, Usage
 
@@ -190,7 +190,6 @@ class Translation(Task, name="translation"):
             items=tuple(items),
             windows=[[*prefix, *row[:-1]] for row in rows],
             types=None,
-            sources=tokenizer.sources([(self.prefix or "") + text for text in texts], codes[0]),
             spans=np.stack([np.arange(len(owner)), owner, place, place + 1], axis=1).astype(np.int64),
             groups=torch.from_numpy(owner),
             classes=tokenizer.classes,
@@ -199,6 +198,9 @@ class Translation(Task, name="translation"):
             targets=torch.tensor([t for row in rows for t in row], dtype=torch.long)
             if with_targets
             else None,
+            decoder=DecoderInputs(
+                sources=tokenizer.sources([(self.prefix or "") + text for text in texts], codes[0])
+            ),
         )
 
     def generation_options(self, batch: SlotBatch, tokenizer: Any) -> dict[str, Any]:

@@ -84,13 +84,13 @@ class Regularisation(Settings):
 
     def without_names(self, support: SlotBatch) -> SlotBatch:
         """The support set without some of its labels' names; a label that has no example keeps its own."""
-        if not self.name_dropout or support.label_slots is None:
+        if not self.name_dropout or support.hints.label_slots is None:
             return support
-        kind = torch.tensor(support.coarse or range(support.n_classes))
+        kind = torch.tensor(support.hints.coarse or range(support.n_classes))
         gone = (torch.rand(support.n_classes) < self.name_dropout)[kind]  # a type's tags share its name
         targets = support.target_matrix
-        seen = targets[~support.label_slots].sum(dim=0) > 0
-        return support.select(~(support.label_slots & (targets[:, gone & seen].sum(dim=1) > 0)))
+        seen = targets[~support.hints.label_slots].sum(dim=0) > 0
+        return support.select(~(support.hints.label_slots & (targets[:, gone & seen].sum(dim=1) > 0)))
 
     def mixed(self, query: SlotBatch) -> SlotBatch:
         """The query with slots that are mixed with each other, where ``feature_mix`` says so."""

@@ -116,7 +116,7 @@ def test_names_and_places_of_classes_and_neighbours_do_not_matter():
     learner = learner_of(encoder, deviation=0.5)
     order = torch.tensor([2, 0, 1])  # class c becomes order[c]
     renamed = slots(
-        [int(w[0]) for w in support.windows], order[support.targets], 3, label_slots=support.label_slots
+        [int(w[0]) for w in support.windows], order[support.targets], 3, label_slots=support.hints.label_slots
     )
     one, two = learner.adapt(support).scores(query), learner.adapt(renamed).scores(query)
     torch.testing.assert_close(two[:, order], one, rtol=1e-12, atol=1e-12)

@@ -108,7 +108,7 @@ def test_renaming_the_classes_renames_the_head():
     learner = learner_of(encoder)
     order = torch.tensor([2, 0, 1])  # class c becomes order[c]
     renamed = slots(
-        [int(w[0]) for w in support.windows], order[support.targets], 3, label_slots=support.label_slots
+        [int(w[0]) for w in support.windows], order[support.targets], 3, label_slots=support.hints.label_slots
     )
     one, two = learner.adapt(support), learner.adapt(renamed)
     torch.testing.assert_close(two.scores(query)[:, order], one.scores(query), rtol=1e-13, atol=1e-13)

@@ -16,7 +16,7 @@ from fewshot_nlp.backbone.head import PREFIX
 from fewshot_nlp.backbone.label_names import LabelNameHead
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners.label_names import LabelNames, LabelNamesConfig
-from fewshot_nlp.slots import SlotBatch
+from fewshot_nlp.slots import Hints, SlotBatch
 from fewshot_nlp.tasks.label_words import readable
 
 HIDDEN = 32
@@ -120,7 +120,7 @@ def batch_of(windows, spans, n_slots, targets=None, label_slots=None, n_classes=
         pooling="mean",
         normaliser="classes",
         targets=None if targets is None else torch.tensor(targets),
-        label_slots=None if label_slots is None else torch.tensor(label_slots),
+        hints=Hints(label_slots=None if label_slots is None else torch.tensor(label_slots)),
     )
 
 
@@ -180,7 +180,7 @@ def prior_problem():
     made = head(hidden=6)
     spans = [(i, i, 0, 1) for i in range(4)]
     names = batch_of([[50], [50], [51], [51]], spans, 4, [1, 2, 3, 4], [True] * 4, 5)
-    names = replace(names, coarse=(0, 1, 1, 2, 2))
+    names = replace(names, hints=replace(names.hints, coarse=(0, 1, 1, 2, 2)))
     vectors = random(4, 6, seed=3)
     encoder = SimpleNamespace(head=made, name_vectors=lambda batch: vectors)
     words = [[10, 11], [12], [13], [14]]
@@ -205,7 +205,7 @@ def test_the_prior_is_mixed_by_its_formula(weight):
 
 def test_anchors_and_words_outside_of_entities_are_not_labelled():
     encoder, _, names, support, query = prior_problem()
-    support = replace(support, label_slots=torch.tensor([False, False, False, True]))
+    support = replace(support, hints=Hints(label_slots=torch.tensor([False, False, False, True])))
     state = encoder.head.fit(encoder, names, support)
     labelled = np.isin(query.token_keys, state[PREFIX + "labelled"].numpy())
     assert labelled.tolist() == [True, False, False, False, False, False]

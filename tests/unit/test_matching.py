@@ -14,6 +14,7 @@ from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import LEARNERS, matching
 from fewshot_nlp.learners.matching import Matching, MatchingConfig
 from fewshot_nlp.modules.order import canonical_order
+from fewshot_nlp.slots import DecoderInputs
 from fewshot_nlp.training import meta_train
 
 NORMALISERS = ["classes", "independent", "positions"]
@@ -177,7 +178,7 @@ def test_order_is_by_text_then_place_and_knows_sources():
     spans[1, 2:] = [4, 5]
     assert canonical_order(replace(batch, spans=spans)).tolist() == [2, 1, 0, 3]
     sources = [[1], [9], [2], [0]]
-    assert canonical_order(replace(batch, sources=sources)).tolist() == [2, 1, 0, 3]
+    assert canonical_order(replace(batch, decoder=DecoderInputs(sources=sources))).tolist() == [2, 1, 0, 3]
 
 
 def test_more_slots_than_the_limit_are_balanced_and_said(caplog):

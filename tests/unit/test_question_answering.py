@@ -73,18 +73,18 @@ def pipeline(tiny_encoder_folder):
 
 def test_a_slot_for_no_answer_then_one_for_each_context_token(encoder):
     batch = collate(encoder, [row(), row("aspirin", ["aspirin"], [0])])
-    first = [CONTEXT[a:b] for a, b in batch.offsets[1 : (batch.groups == 0).sum()]]
+    first = [CONTEXT[a:b] for a, b in batch.hints.offsets[1 : (batch.groups == 0).sum()]]
     assert "".join(first) == CONTEXT.replace(" ", "")
-    assert batch.offsets[0].tolist() == [0, 0]
+    assert batch.hints.offsets[0].tolist() == [0, 0]
     assert (batch.groups == 1).sum() == 2
-    assert batch.n_slots == len(batch.offsets) == len(np.unique(batch.spans[:, 0]))
+    assert batch.n_slots == len(batch.hints.offsets) == len(np.unique(batch.spans[:, 0]))
 
 
 def test_long_contexts_have_every_token_once_from_the_window_with_most_context(encoder):
     example = long_row(150, 100)
     batch = collate(encoder, [example])
     assert len(batch.windows) > 3
-    texts = [example["context"][a:b] for a, b in batch.offsets[1:]]
+    texts = [example["context"][a:b] for a, b in batch.hints.offsets[1:]]
     assert " ".join(texts) == example["context"]
     tokens = batch.spans[batch.spans[:, 0] > 0]
     assert sorted(tokens[:, 0]) == list(range(1, 151))
@@ -138,7 +138,7 @@ def test_no_answer_is_the_first_slot(encoder):
 def test_selected_slots_keep_their_offsets(encoder):
     batch = collate(encoder, [row(), row("aspirin", ["aspirin"], [0])])
     second = batch.select(batch.groups == 1)
-    assert second.offsets.tolist() == [[0, 0], [0, 7]]
+    assert second.hints.offsets.tolist() == [[0, 0], [0, 7]]
 
 
 def test_only_windows_around_the_targets_are_learned_from(encoder):
@@ -154,7 +154,7 @@ def test_only_windows_around_the_targets_are_learned_from(encoder):
     assert owner.count(2) == 1
     assert near.target_matrix.sum(0).tolist() == batch.target_matrix.sum(0).tolist()
     start = int(near.target_matrix[:, 0].argmax())
-    assert long_row(150, 100)["context"][slice(*near.offsets[start])] == "aspirin"
+    assert long_row(150, 100)["context"][slice(*near.hints.offsets[start])] == "aspirin"
     assert (near.spans[near.spans[:, 0] == 0][:, 1] == 0).all()
 
 
@@ -167,12 +167,12 @@ def test_a_stretch_about_the_answer_is_cut_out_of_its_window(encoder, place):
     ]
     texts = set()
     for cut in first:
-        text = " ".join(context[a:b] for a, b in cut.offsets)
+        text = " ".join(context[a:b] for a, b in cut.hints.offsets)
         assert text in context
         assert text.split().count("aspirin") == 1
         assert len(text.split()) == 6
         [start, end] = cut.target_matrix.argmax(0)
-        assert context[cut.offsets[start, 0] : cut.offsets[end, 1]] == "aspirin"
+        assert context[cut.hints.offsets[start, 0] : cut.hints.offsets[end, 1]] == "aspirin"
         read = [cut.windows[window][token] for _, window, token, _ in cut.spans]
         assert encoder.tokenizer.tokenizer.decode(read) == text
         texts.add(text)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from fewshot_nlp.backbone.base import Backbone
-from fewshot_nlp.slots import SlotBatch
+from fewshot_nlp.slots import Hints, SlotBatch
 
 
 class Vectors(Backbone):
@@ -55,7 +55,7 @@ def slots(rows, targets, n_classes=None, normaliser="classes", groups=None, labe
         pooling="mean",
         normaliser=normaliser,
         targets=targets,
-        label_slots=None if label_slots is None else torch.as_tensor(label_slots),
+        hints=Hints(label_slots=None if label_slots is None else torch.as_tensor(label_slots)),
     )
 
 
