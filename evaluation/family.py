@@ -105,7 +105,6 @@ def config_of(task: str, learner: str, options: argparse.Namespace, folder: Path
         save_every=max(1, steps // 3),
         seed=options.seed,
         output_dir=str(folder),
-        cache_folder=None if options.cache is None else str(options.cache),
         **given,
     )
 
@@ -165,7 +164,7 @@ def cell(task: str, learner: str, options: argparse.Namespace) -> dict[str, Any]
         for domain, name in zip(DOMAINS, config.targets, strict=True):
             episodes = target_episodes(task, name, pipeline, options.seed, options.target_episodes)
             shown += episodes[:3]
-            with pipeline.learner.encoder.cache_frozen_layers(folder=options.cache):
+            with pipeline.learner.encoder.cache_frozen_layers():
                 report = evaluate_episodes(pipeline, episodes, seed=options.seed)
             record[domain] = {
                 "data": name,
@@ -272,9 +271,6 @@ def main() -> None:
     parser.add_argument("--val-episodes", type=int, default=20)
     parser.add_argument("--target-episodes", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--cache", type=Path, help="folder that keeps lower layers' activations between learners"
-    )
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(1)

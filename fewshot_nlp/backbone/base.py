@@ -4,7 +4,6 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -189,7 +188,7 @@ class Backbone(ABC):
         yield None
 
     @contextmanager
-    def cache_frozen_layers(self, max_bytes: int = 512 * 2**20, folder: Path | None = None) -> Iterator[Any]:
+    def cache_frozen_layers(self, max_bytes: int = 512 * 2**20) -> Iterator[Any]:
         """Keeps, by text, what the layers give that nothing moves in, while the block runs, where the backbone can."""
         yield None
 

@@ -1,10 +1,14 @@
 """What frozen layers give, kept by text, so that an example met again costs no pass through them."""
 
 from collections import OrderedDict
+from collections.abc import Callable
 
+import numpy as np
+import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from fewshot_nlp.backbone.spill import Spill
+from fewshot_nlp.slots import SlotBatch
 
 
 class FeatureCache:
@@ -12,12 +16,10 @@ class FeatureCache:
 
     Args:
         max_bytes: bound on the bytes of all tensors in memory; the least recently used are dropped first.
-        spill: keeps on disk what was put, also when it is dropped from memory; may be set later.
     """
 
-    def __init__(self, max_bytes: int, spill: Spill | None = None) -> None:
+    def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
-        self.spill = spill
         self.bytes = 0
         self.hits = 0
         self.misses = 0
@@ -26,11 +28,7 @@ class FeatureCache:
     def get(self, key: bytes) -> Tensor | None:
         """The tensor kept under ``key``, or None."""
         value = self._items.get(key)
-        if value is None and self.spill is not None:
-            value = self.spill.get(key)
-            if value is not None:
-                self._keep(key, value)
-        elif value is not None:
+        if value is not None:
             self._items.move_to_end(key)
         self.hits += value is not None
         self.misses += value is None
@@ -40,18 +38,46 @@ class FeatureCache:
         """Keeps a copy of a tensor, dropping others when the bound is passed."""
         if key in self._items:
             return
-        self._keep(key, value.detach().clone())
-        if self.spill is not None:
-            self.spill.put(key, value)
+        self._items[key] = kept = value.detach().clone()
+        self.bytes += kept.nbytes
+        while self.bytes > self.max_bytes and self._items:
+            _, dropped = self._items.popitem(last=False)
+            self.bytes -= dropped.nbytes
 
     def clear(self) -> None:
         """Forgets everything."""
         self._items.clear()
         self.bytes = 0
 
-    def _keep(self, key: bytes, value: Tensor) -> None:
-        self._items[key] = value
-        self.bytes += value.nbytes
-        while self.bytes > self.max_bytes and self._items:
-            _, dropped = self._items.popitem(last=False)
-            self.bytes -= dropped.nbytes
+
+def spans_by_cache(
+    cache: FeatureCache, batch: SlotBatch, read: Callable[[list[int]], Tensor]
+) -> Float[Tensor, "n_spans d"]:
+    """Pooled vectors of a batch's spans, those of windows that the cache has not by ``read``.
+
+    Args:
+        cache: keeps what was read.
+        batch: windows and spans.
+        read: vectors of the spans of some windows, in the order of the spans.
+    """
+    keys = window_keys(batch)
+    found = [cache.get(key) for key in keys]
+    missing = [i for i, value in enumerate(found) if value is None]
+    if missing:
+        counts = np.bincount(batch.spans[:, 1], minlength=len(keys))[missing].tolist()
+        for i, value in zip(missing, torch.split(read(missing), counts), strict=True):
+            found[i] = value
+            cache.put(keys[i], value)
+    return torch.cat([value for value in found if value is not None])
+
+
+def window_keys(batch: SlotBatch) -> list[bytes]:
+    """A key for every window of a batch: its tokens, the spans that are read of it, and how they are pooled."""
+    per_window: list[list[int]] = [[] for _ in batch.windows]
+    for row in batch.spans.tolist():
+        per_window[row[1]] += row[2:]
+    types = batch.types or [()] * len(batch.windows)
+    return [
+        np.array([len(w), len(t), *w, *t, *s], np.int32).tobytes() + batch.pooling.encode()
+        for w, t, s in zip(batch.windows, types, per_window, strict=True)
+    ]

@@ -13,22 +13,20 @@ from torch import Tensor
 
 from fewshot_nlp.backbone.adapters import without_adapter
 from fewshot_nlp.backbone.base import Backbone
-from fewshot_nlp.backbone.batching import (
-    PACKED,
-    chunks,
-    flat_tokens,
-    padded_tokens,
-    positions,
-    register_packed_attention,
-    runs,
-)
+from fewshot_nlp.backbone.batching import chunks
 from fewshot_nlp.backbone.bundled import HUB_NAME, bundled_folder, resolve
-from fewshot_nlp.backbone.cache import FeatureCache
+from fewshot_nlp.backbone.cache import FeatureCache, spans_by_cache
 from fewshot_nlp.backbone.frozen_layers import LayerStack, LowerLayers, frozen_depth
 from fewshot_nlp.backbone.label_names import LabelNameHead
 from fewshot_nlp.backbone.loading import layer_numbers, load_model, text_hints
-from fewshot_nlp.backbone.pooling import join_spans, pool_spans
-from fewshot_nlp.backbone.spill import Spill
+from fewshot_nlp.backbone.packing import (
+    packed_inputs,
+    padded_inputs,
+    trial_windows,
+    try_packing,
+    window_limit,
+)
+from fewshot_nlp.backbone.pooling import chunk_spans, join_spans, pool_spans
 from fewshot_nlp.errors import FewShotError, logger
 from fewshot_nlp.slots import SlotBatch
 from fewshot_nlp.tokenization.windows import WindowTokenizer
@@ -73,7 +71,7 @@ class Encoder(Backbone):
         super().__init__(model, name, revision)
         self.pooling: TextPooling = pooling
         self.token_budget = token_budget
-        limit = _window_limit(model.config, tokenizer)
+        limit = window_limit(model.config, tokenizer)
         if max_length is not None and max_length > limit:
             raise FewShotError(f"max_length {max_length} is over the encoder's window of {limit} tokens.")
         self.tokenizer = WindowTokenizer(tokenizer, max_length or limit)
@@ -82,7 +80,8 @@ class Encoder(Backbone):
         self.cache: FeatureCache | None = None
         self._n_caching = 0  # blocks that share the cache, perhaps of several threads
         self.lower: LowerLayers | None = None
-        self.packed = self._try_packing()
+        self.packed = False
+        self.packed = try_packing(model, self._trial)
 
     @classmethod
     def from_pretrained(
@@ -181,9 +180,7 @@ class Encoder(Backbone):
                 self.cache = cache if self._n_caching else None
 
     @contextmanager
-    def cache_frozen_layers(
-        self, max_bytes: int = 512 * 2**20, folder: Path | None = None, max_file_bytes: int = 16 * 2**30
-    ) -> Iterator[FeatureCache | None]:
+    def cache_frozen_layers(self, max_bytes: int = 512 * 2**20) -> Iterator[FeatureCache | None]:
         """Keeps, by text, what the layers below the lowest moving one give, while the block runs.
 
         Passes with gradients or fast weights use it too: they begin at the lowest adapted layer. A model that trains
@@ -191,29 +188,21 @@ class Encoder(Backbone):
 
         Args:
             max_bytes: bound on the memory; the least recently used are dropped.
-            folder: keeps them in a file there as well, for what memory cannot hold and for later runs.
-            max_file_bytes: bound on that file.
 
         Yields:
             The cache; None for a model whose layers cannot be run apart, which is said in the log.
         """
-        cache, before, depth = FeatureCache(max_bytes), self.lower, self._frozen_depth(None)
+        cache, before = FeatureCache(max_bytes), self.lower
         lower = LowerLayers(LayerStack(self.model), self._pass, self.packed, cache)
         with self.alone():  # layers are left out meanwhile
-            obstacle = lower.obstacle(self._trial_windows())
+            obstacle = lower.obstacle(trial_windows(self.tokenizer, self.model.config.vocab_size))
         if obstacle is not None:
             logger.info("%s keeps no activations: %s.", self.model.config.model_type, obstacle)
-        elif folder is not None and depth:
-            like = torch.empty(0, int(self.model.config.hidden_size), dtype=self.model.dtype)
-            name = f"{self.fingerprint[:16]}-layer{depth}"
-            cache.spill = Spill(folder, name, like, max_file_bytes)
         self.lower = None if obstacle else lower
         try:
             yield None if obstacle else cache
         finally:
             self.lower = before
-            if cache.spill is not None:
-                cache.spill.close()
 
     def features(
         self,
@@ -280,30 +269,10 @@ class Encoder(Backbone):
         with self.alone():
             trains = torch.is_grad_enabled() and any(p.requires_grad for p in self.model.parameters())
             if self.cache is not None and not fast_weights and not trains:
-                vectors = self._cached_spans(batch, self.cache)
+                vectors = spans_by_cache(self.cache, batch, lambda w: self._spans(batch, w, None, False))
             else:
                 vectors = self._spans(batch, range(len(batch.windows)), fast_weights, double_backward)
         return join_spans(vectors, batch)
-
-    def _cached_spans(self, batch: SlotBatch, cache: FeatureCache) -> Tensor:
-        per_window: list[list[int]] = [[] for _ in batch.windows]
-        for row in batch.spans.tolist():
-            per_window[row[1]] += row[2:]
-        types = batch.types or [()] * len(batch.windows)
-        keys = [
-            np.array([len(w), len(t), *w, *t, *s], np.int32).tobytes() + batch.pooling.encode()
-            for w, t, s in zip(batch.windows, types, per_window, strict=True)
-        ]
-        found = [cache.get(key) for key in keys]
-        missing = [i for i, value in enumerate(found) if value is None]
-        if missing:
-            counts = np.bincount(batch.spans[:, 1], minlength=len(keys))[missing].tolist()
-            for i, value in zip(
-                missing, torch.split(self._spans(batch, missing, None, False), counts), strict=True
-            ):
-                found[i] = value
-                cache.put(keys[i], value)
-        return torch.cat([value for value in found if value is not None])
 
     def _spans(
         self,
@@ -313,7 +282,6 @@ class Encoder(Backbone):
         double_backward: bool,
     ) -> Tensor:
         """Pooled vectors of the spans of some windows (ascending numbers), in the order of the spans."""
-        first_span = np.searchsorted(batch.spans[:, 1], np.arange(len(batch.windows) + 1))
         mode = self.pooling if batch.pooling == "text" else batch.pooling
         rows, order = [], []
         for chunk in chunks([len(batch.windows[i]) for i in windows], self.token_budget):
@@ -321,13 +289,9 @@ class Encoder(Backbone):
             ids = [batch.windows[i] for i in numbers]
             types = None if batch.types is None else [batch.types[i] for i in numbers]
             hidden = self._again(self.hidden_states, ids, types, fast_weights, double_backward)
-            spans, offset = [], 0
-            for i, window in zip(numbers, ids, strict=True):
-                chosen = np.arange(first_span[i], first_span[i + 1])
-                spans.append(batch.spans[chosen, 2:] + offset)
-                order.append(chosen)
-                offset += len(window)
-            rows.append(pool_spans(hidden, np.concatenate(spans), mode))
+            spans, chosen = chunk_spans(batch, numbers)
+            rows.append(pool_spans(hidden, spans, mode))
+            order.append(chosen)
         if not rows:
             wide = int(self.model.config.hidden_size) * len(self._outputs)
             return torch.zeros(0, wide, device=self.device, dtype=self.feature_dtype)
@@ -354,14 +318,10 @@ class Encoder(Backbone):
         moving = (*self.adapter, *(fast_weights or ()))
         return min(frozen_depth(self.model, moving, self.model.config.num_hidden_layers), *self._outputs)
 
-    def _trial_windows(self) -> list[list[int]]:
-        """Some windows of different lengths, to compare ways of running the model on."""
-        limit = self.tokenizer.max_length
-        vocabulary = self.model.config.vocab_size
-        special = set(self.tokenizer.tokenizer.all_special_ids)
-        usual = [i for i in range(min(vocabulary, 4000)) if i not in special]
-        lengths = sorted({5, min(9, limit), min(160, limit)})
-        return [[usual[(7 * i + n) % len(usual)] for i in range(n)] for n in lengths]
+    def _trial(self, packed: bool) -> Tensor:
+        """Hidden states of the trial windows."""
+        self.packed = packed
+        return self.hidden_states(trial_windows(self.tokenizer, self.model.config.vocab_size))
 
     def _pass(
         self,
@@ -371,21 +331,10 @@ class Encoder(Backbone):
         double_backward: bool = False,
     ) -> Float[Tensor, "n_tokens dimension"]:
         """One forward pass through the layers that are not left out."""
-        lengths = [len(row) for row in ids]
-        inputs: dict[str, Any] = {}
         if self.packed:
-            inputs["input_ids"] = flat_tokens(ids, self.device)[None]
-            inputs["position_ids"] = positions(lengths, self._first_position, self.device)[None]
-            inputs["packing"] = runs(lengths)
-            inputs["double_backward"] = double_backward
-            if types is not None:
-                inputs["token_type_ids"] = flat_tokens(types, self.device)[None]
+            inputs = packed_inputs(self.model, ids, types, self.device, double_backward=double_backward)
         else:
-            pad = self.tokenizer.tokenizer.pad_token_id or 0
-            inputs["input_ids"] = padded_tokens(ids, pad, self.device)
-            inputs["attention_mask"] = padded_tokens([[1] * n for n in lengths], 0, self.device)
-            if types is not None:
-                inputs["token_type_ids"] = padded_tokens(types, 0, self.device)
+            inputs = padded_inputs(ids, types, self.tokenizer.tokenizer.pad_token_id or 0, self.device)
         only_last = self._outputs == (self.model.config.num_hidden_layers,)
         inputs["output_hidden_states"] = not only_last
         written_out = double_backward and not self.packed
@@ -397,43 +346,3 @@ class Encoder(Backbone):
         hidden = hidden.to(self.feature_dtype)
         tokens: Tensor = hidden[0] if self.packed else hidden[inputs["attention_mask"].bool()]
         return tokens
-
-    @property
-    def _first_position(self) -> int:
-        """Position id of a window's first token: RoBERTa counts from after its padding id."""
-        embeddings = getattr(self.model, "embeddings", None)
-        offset = hasattr(embeddings, "create_position_ids_from_input_ids")
-        return int(self.model.config.pad_token_id) + 1 if offset else 0
-
-    @torch.no_grad()
-    def _try_packing(self) -> bool:
-        """Turns packed attention on if the model then gives the same hidden states as with padding."""
-        if self.model.config._attn_implementation != "sdpa":
-            return False
-        ids = self._trial_windows()
-        self.packed = False
-        expected = self.hidden_states(ids)
-        register_packed_attention()
-        try:
-            self.model.set_attn_implementation(PACKED)
-            self.packed = True
-            error = (self.hidden_states(ids) - expected).abs().max().item()
-            scale = expected.abs().max().item()
-            if error <= (1e-4 if self.model.dtype == torch.float32 else 0.1) * scale:
-                return True
-            reason = f"hidden states differ by {error:.1e}"
-        except (TypeError, ValueError, RuntimeError, IndexError) as refused:
-            reason = str(refused).split("\n")[0]
-        logger.info("%s runs with padded batches, not packed ones: %s", self.model.config.model_type, reason)
-        self.model.set_attn_implementation("sdpa")
-        self.packed = False
-        return False
-
-
-def _window_limit(config: Any, tokenizer: Any) -> int:
-    """The longest window: the least of what configuration and tokenizer say."""
-    limit = int(getattr(config, "max_position_embeddings", None) or 512)
-    if getattr(config, "model_type", "") in ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl"):
-        limit -= int(config.pad_token_id) + 1
-    stated = int(min(getattr(tokenizer, "model_max_length", limit) or limit, 10**6))
-    return max(8, min(limit, stated, 8192))

@@ -1,11 +1,25 @@
 """From tokens to spans to slots."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from fewshot_nlp.slots import SlotBatch
+
+
+def chunk_spans(
+    batch: SlotBatch, windows: Sequence[int]
+) -> tuple[Int[np.ndarray, "n_spans 2"], Int[np.ndarray, " n_spans"]]:
+    """The spans of some windows, tokens counted over these windows one after the other, and the spans' numbers."""
+    first_span = np.searchsorted(batch.spans[:, 1], np.arange(len(batch.windows) + 1))
+    chosen = [np.arange(first_span[i], first_span[i + 1]) for i in windows]
+    lengths = np.array([len(batch.windows[i]) for i in windows], int)
+    offsets = np.repeat(np.cumsum(lengths) - lengths, [len(c) for c in chosen])
+    order = np.concatenate(chosen)
+    return batch.spans[order, 2:] + offsets[:, None], order
 
 
 def pool_spans(

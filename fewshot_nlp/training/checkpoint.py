@@ -23,9 +23,7 @@ from fewshot_nlp.errors import FewShotError, logger
 FORMAT = 1
 TENSORS = "tensors.safetensors"
 STATE = "state.json"
-FREE_KEYS = frozenset(
-    {"output_dir", "resume", "save_every", "keep_last", "patience", "trackers", "cache_folder"}
-)
+FREE_KEYS = frozenset({"output_dir", "resume", "save_every", "keep_last", "patience", "trackers"})
 """Settings that a resumed run may change: they do not change what a step computes."""
 
 

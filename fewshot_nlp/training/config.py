@@ -131,7 +131,6 @@ class MetaTrainConfig(Settings):
         augmentation: words left out, mentions and words replaced, paraphrases, joined labels.
         cache_mb: mebibytes of memory that keep what the layers below the adapter gave for a text, so that a text met
             again costs less; from 0: keep nothing.
-        cache_folder: folder that keeps them on disk too, for later runs and for more texts than memory holds.
         gradient_checkpointing: keep no activations of the encoder's passes, but run them again for their gradient:
             less memory, for inner loops of many steps; more time.
         seed: of the episodes, the adapter's start and all else that is drawn at random.
@@ -184,7 +183,6 @@ class MetaTrainConfig(Settings):
     regularisation: Regularisation = Regularisation()
     augmentation: Augmentation = Augmentation()
     cache_mb: Annotated[int, Field(ge=0)] = 512
-    cache_folder: str | None = None
     gradient_checkpointing: bool = False
     seed: Seed = 0
     deterministic: bool = False

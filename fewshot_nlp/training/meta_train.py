@@ -80,8 +80,7 @@ def meta_train(config: MetaTrainConfig, callbacks: Sequence[Callback] = ()) -> M
 def _lower_layers_cached(config: MetaTrainConfig, pipeline: Pipeline) -> AbstractContextManager[Any]:
     if not config.cache_mb:
         return nullcontext()
-    folder = None if config.cache_folder is None else Path(config.cache_folder).expanduser()
-    return pipeline.learner.encoder.cache_frozen_layers(config.cache_mb * 2**20, folder)
+    return pipeline.learner.encoder.cache_frozen_layers(config.cache_mb * 2**20)
 
 
 def _own_callbacks(config: MetaTrainConfig, accelerator: Accelerator) -> list[Callback]:

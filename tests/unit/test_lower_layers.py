@@ -5,10 +5,6 @@ import torch
 from peft import LoraConfig
 from test_encoder import FAMILIES, make, texts_batch, tokenizer  # noqa: F401 - a fixture
 
-from fewshot_nlp.backbone.cache import FeatureCache
-from fewshot_nlp.backbone.spill import Spill
-from fewshot_nlp.errors import FewShotError
-
 TEXTS = ["the bank lost my card", "aspirin", "pay the judge", "aspirin"]
 
 
@@ -80,31 +76,18 @@ def test_a_lower_layer_that_is_read_is_not_left_out(tokenizer):  # noqa: F811
         torch.testing.assert_close(encoder.features(batch), expected)
 
 
-def test_memory_is_bounded_and_the_file_has_the_rest(tokenizer, tmp_path):  # noqa: F811
+def test_memory_is_bounded(tokenizer):  # noqa: F811
     encoder = adapted("bert", tokenizer)
     batch = texts_batch(encoder, TEXTS)
-    with encoder.cache_frozen_layers(1500, tmp_path) as cache:
+    with encoder.cache_frozen_layers(1500) as cache:
         first = encoder.features(batch)
         assert cache.bytes <= 1500
         assert torch.equal(encoder.features(batch), first)
+        assert cache.misses > 3
+    with encoder.cache_frozen_layers(10**6) as cache:
+        for _ in range(2):
+            assert torch.equal(encoder.features(batch), first)
         assert cache.misses == 3
-    with encoder.cache_frozen_layers(10**6, tmp_path) as cache:  # a later run
-        assert torch.equal(encoder.features(batch), first)
-        assert cache.misses == 0
-
-
-def test_files_of_other_weights_are_not_read(tokenizer, tmp_path):  # noqa: F811
-    encoder = adapted("bert", tokenizer)
-    batch = texts_batch(encoder, TEXTS)
-    with encoder.cache_frozen_layers(10**6, tmp_path):
-        encoder.features(batch)
-    other = make("bert", tokenizer)
-    with torch.no_grad():
-        next(other.model.parameters()).add_(0.1)
-    other.attach(LoraConfig(r=2, target_modules="all-linear"), top_layers=1)
-    with other.cache_frozen_layers(10**6, tmp_path) as cache:
-        other.features(batch)
-    assert cache.misses == 3
 
 
 def test_recomputed_passes_have_the_same_second_order_gradient(tokenizer):  # noqa: F811
@@ -125,44 +108,3 @@ def test_recomputed_passes_have_the_same_second_order_gradient(tokenizer):  # no
     encoder.gradient_checkpointing = True
     torch.testing.assert_close(meta_gradient(), expected, rtol=1e-4, atol=1e-4)
     assert len(passes) > 2
-
-
-class TestSpill:
-    def test_a_record_cut_short_and_a_damaged_value_count_as_not_there(self, tmp_path):
-        rows = torch.arange(6.0).view(3, 2)
-        spill = Spill(tmp_path, "x", rows, 10**6)
-        for key in (b"a", b"b", b"c"):
-            spill.put(key, rows)
-        spill.close()
-        (index,) = tmp_path.glob("*.index")
-        index.write_bytes(index.read_bytes()[:-5])
-        (data,) = tmp_path.glob("*.rows")
-        data.write_bytes(b"\xff" + data.read_bytes()[1:])
-        spill = Spill(tmp_path, "x", rows, 10**6)
-        assert spill.get(b"a") is None
-        assert torch.equal(spill.get(b"b"), rows)
-        assert spill.get(b"c") is None
-        spill.put(b"c", rows + 1)
-        assert torch.equal(spill.get(b"c"), rows + 1)
-
-    def test_one_process_writes_and_others_read(self, tmp_path):
-        rows = torch.ones(1, 2)
-        first = Spill(tmp_path, "x", rows, 10**6)
-        first.put(b"a", rows)
-        second = Spill(tmp_path, "x", rows, 10**6)
-        second.put(b"b", rows)
-        assert torch.equal(second.get(b"a"), rows)
-        assert second.get(b"b") is None
-
-    def test_a_full_file_is_said_once_and_nothing_is_lost(self, tmp_path, caplog):
-        rows = torch.ones(2, 2)
-        cache = FeatureCache(10**6, Spill(tmp_path, "x", rows, 20))
-        for key in (b"a", b"b", b"c"):
-            cache.put(key, rows)
-        assert torch.equal(cache.get(b"c"), rows)
-        assert caplog.text.count("20 bytes") == 1
-
-    def test_a_file_in_place_of_the_folder_is_refused(self, tmp_path):
-        (tmp_path / "taken").write_text("")
-        with pytest.raises(FewShotError, match="cannot hold cached activations"):
-            Spill(tmp_path / "taken", "x", torch.ones(1, 2), 10)

@@ -1,0 +1,101 @@
+"""How an encoder takes a chunk of windows: packed where that changes nothing, else padded."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewshot_nlp.backbone.batching import (
+    PACKED,
+    flat_tokens,
+    padded_tokens,
+    positions,
+    register_packed_attention,
+    runs,
+)
+from fewshot_nlp.errors import logger
+from fewshot_nlp.tokenization.windows import WindowTokenizer
+
+Windows = Sequence[Sequence[int]]
+
+
+def packed_inputs(
+    model: Any, ids: Windows, types: Windows | None, device: torch.device, *, double_backward: bool
+) -> dict[str, Any]:
+    """A forward pass's arguments for windows that stand one after the other in one row."""
+    lengths = [len(row) for row in ids]
+    inputs: dict[str, Any] = {
+        "input_ids": flat_tokens(ids, device)[None],
+        "position_ids": positions(lengths, _first_position(model), device)[None],
+        "packing": runs(lengths),
+        "double_backward": double_backward,
+    }
+    return inputs if types is None else inputs | {"token_type_ids": flat_tokens(types, device)[None]}
+
+
+def padded_inputs(ids: Windows, types: Windows | None, pad: int, device: torch.device) -> dict[str, Any]:
+    """A forward pass's arguments for windows filled up to the longest with the token ``pad``."""
+    inputs: dict[str, Any] = {
+        "input_ids": padded_tokens(ids, pad, device),
+        "attention_mask": padded_tokens([[1] * len(row) for row in ids], 0, device),
+    }
+    return inputs if types is None else inputs | {"token_type_ids": padded_tokens(types, 0, device)}
+
+
+def trial_windows(tokenizer: WindowTokenizer, vocabulary: int) -> list[list[int]]:
+    """Some windows of different lengths, to compare ways of running a model on.
+
+    Args:
+        tokenizer: the encoder's.
+        vocabulary: number of its tokens.
+    """
+    limit, special = tokenizer.max_length, set(tokenizer.tokenizer.all_special_ids)
+    usual = [i for i in range(min(vocabulary, 4000)) if i not in special]
+    lengths = sorted({5, min(9, limit), min(160, limit)})
+    return [[usual[(7 * i + n) % len(usual)] for i in range(n)] for n in lengths]
+
+
+@torch.no_grad()
+def try_packing(model: Any, run: Callable[[bool], Tensor]) -> bool:
+    """Turns packed attention on if the model then gives the same hidden states as with padding.
+
+    Args:
+        model: a Hugging Face encoder.
+        run: hidden states of some windows, packed or not.
+
+    Returns:
+        Whether it is on; else the log says why not.
+    """
+    if model.config._attn_implementation != "sdpa":
+        return False
+    expected = run(False)
+    register_packed_attention()
+    try:
+        model.set_attn_implementation(PACKED)
+        error = (run(True) - expected).abs().max().item()
+        scale = expected.abs().max().item()
+        if error <= (1e-4 if model.dtype == torch.float32 else 0.1) * scale:
+            return True
+        reason = f"hidden states differ by {error:.1e}"
+    except (TypeError, ValueError, RuntimeError, IndexError) as refused:
+        reason = str(refused).split("\n")[0]
+    logger.info("%s runs with padded batches, not packed ones: %s", model.config.model_type, reason)
+    model.set_attn_implementation("sdpa")
+    return False
+
+
+def window_limit(config: Any, tokenizer: Any) -> int:
+    """The longest window in tokens, from 8 to 8192: the least of what configuration and tokenizer say."""
+    limit = int(getattr(config, "max_position_embeddings", None) or 512)
+    if getattr(config, "model_type", "") in ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl"):
+        limit -= int(config.pad_token_id) + 1
+    stated = int(min(getattr(tokenizer, "model_max_length", limit) or limit, 10**6))
+    return max(8, min(limit, stated, 8192))
+
+
+def _first_position(model: Any) -> int:
+    """Position id of a window's first token: RoBERTa counts from after its padding id."""
+    embeddings = getattr(model, "embeddings", None)
+    offset = hasattr(embeddings, "create_position_ids_from_input_ids")
+    return int(model.config.pad_token_id) + 1 if offset else 0
