@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import yaml
 
 from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.persistence.disk import user_path
 from fewshot_nlp.settings import Settings, describe, takes_text
 
 Kind = TypeVar("Kind", bound=Settings)
@@ -89,7 +90,7 @@ def read_arguments(kind: type[Kind], arguments: Sequence[str]) -> Kind:
             raise FewShotError(f"{word!r} is no setting; write --name=value. --help says which there are.")
         text = text if equals else rest.pop(0)
         if name == "config":
-            values = merged(values, read_yaml(Path(text)))
+            values = merged(values, read_yaml(user_path(text)))
         else:
             value = text if takes_text(kind, name.split(".")) else load_yaml(text, f"--{name}")
             put(values, name, None if text == "null" else value)

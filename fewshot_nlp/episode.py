@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fewshot_nlp.errors import FewShotError
-from fewshot_nlp.persistence.disk import atomic_write
+from fewshot_nlp.persistence.disk import atomic_write, user_path
 from fewshot_nlp.rows import Label, joined, sorted_labels
 
 Json = Any
@@ -130,7 +130,7 @@ def write_episodes(path: str | Path, episodes: Iterable[Episode]) -> str:
     Returns:
         The SHA-256 of the file: the manifest that a report names.
     """
-    path = Path(path)
+    path = user_path(path)
     digest = hashlib.sha256()
     with atomic_write(path) as part, part.open("wb") as file:
         for episode in episodes:
@@ -147,7 +147,7 @@ def read_episodes(path: str | Path) -> tuple[list[Episode], str]:
     Returns:
         The episodes and the SHA-256 of the file.
     """
-    path = Path(path)
+    path = user_path(path)
     if not path.is_file():
         raise FewShotError(f"There is no file of episodes at {path}.")
     data = path.read_bytes()

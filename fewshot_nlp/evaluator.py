@@ -1,7 +1,6 @@
 """Episodes to scores: per episode, their mean with a 95 % interval, and over all queries together."""
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -13,7 +12,8 @@ from scipy import stats
 from tqdm import tqdm
 
 from fewshot_nlp.episode import Episode, Json, canonical_json
-from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.errors import FewShotError, logger
+from fewshot_nlp.persistence.disk import atomic_write, read_records, user_path
 from fewshot_nlp.pipeline import Pipeline
 
 
@@ -181,21 +181,23 @@ class _Journal:
     """Records of finished episodes in a JSON-lines file that opens with the run's configuration."""
 
     def __init__(self, path: str | Path | None, config: Mapping[str, Any]) -> None:
-        self._path = None if path is None else Path(path)
+        self._path = None if path is None else user_path(path)
         self._records: dict[str, dict[str, Json]] = {}
         if self._path is None:
             return
         self._header = canonical_json({"config": dict(config)})
         if self._path.exists() and self._path.stat().st_size:
-            lines = self._path.read_text(encoding="utf-8").split("\n")
-            if lines[0] != self._header:
+            found, damaged = read_records(self._path)
+            if found and canonical_json(found[0]) != self._header:
                 raise FewShotError(
                     f"{self._path} holds the results of another run; name another file or remove it."
                 )
-            whole = [line for line in lines[1:-1] if line]
-            self._records = {r["episode_id"]: r for r in map(json.loads, whole)}
-            if lines[-1]:  # a line cut short by a crash
-                self._path.write_text("\n".join([self._header, *whole]) + "\n", encoding="utf-8")
+            self._records = {r["episode_id"]: r for r in found if "episode_id" in r}
+            if damaged or not found:
+                logger.warning("%s: %d damaged lines are left out.", self._path, damaged)
+                with atomic_write(self._path) as part:
+                    lines = [self._header, *map(canonical_json, self._records.values())]
+                    part.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     def get(self, episode_id: str) -> dict[str, Json] | None:
         return self._records.get(episode_id)

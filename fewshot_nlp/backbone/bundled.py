@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.persistence.disk import user_path
 
 HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 """The default encoder on the Hub: all-MiniLM-L6-v2, Apache-2.0, 22.7 million parameters, English."""
@@ -55,7 +56,7 @@ def resolve(name: str | None, revision: str | None = None) -> str:
     A revision is looked for on the Hub: the bundled copy has none.
     """
     if name not in (None, HUB_NAME):
-        return str(name)
+        return str(user_path(name)) if name.startswith("~") else name
     if revision is not None:
         return HUB_NAME
     folder = bundled_folder()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fewshot_nlp.backbone.base import Backbone
 from fewshot_nlp.backbone.batching import chunks, padded_tokens
-from fewshot_nlp.backbone.bundled import TRANSLATION, translation_folder
+from fewshot_nlp.backbone.bundled import TRANSLATION, resolve, translation_folder
 from fewshot_nlp.backbone.loading import load_seq2seq
 from fewshot_nlp.backbone.vocabulary import VocabularyHead
 from fewshot_nlp.errors import FewShotError
@@ -88,7 +88,7 @@ class Seq2Seq(Backbone):
         Raises:
             FewShotError: when there is no such model, its files are damaged or unsafe, or it is no such model.
         """
-        source = str(translation_folder()) if name in (None, TRANSLATION) else str(name)
+        source = str(translation_folder()) if name in (None, TRANSLATION) else resolve(str(name))
         model, tokenizer = load_seq2seq(
             source,
             revision=revision,

@@ -15,6 +15,7 @@ import fewshot_nlp
 from fewshot_nlp.cli import adapting, episodic, listing, running
 from fewshot_nlp.cli.console import errors_in_one_line, quieten
 from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.persistence.disk import user_path
 
 COMMANDS: tuple[Callable[..., None], ...] = (
     adapting.adapt,
@@ -85,6 +86,8 @@ def _parser_of(command: Callable[..., None], about: str) -> ArgumentParser:
 
 
 def _spelled(argument: str) -> str:
-    """An option's name with "_", also where it was given with "-"; what follows "." or "=" stays."""
+    """An option's name with "_", also where it was given with "-"; the home folder for a "~" that no shell replaced."""
+    head, equals, value = argument.rpartition("=")
+    argument = head + equals + (str(user_path(value)) if value.startswith("~") else value)
     name = argument.split("=")[0].split(".")[0]
     return "--" + name[2:].replace("-", "_") + argument[len(name) :] if name.startswith("--") else argument

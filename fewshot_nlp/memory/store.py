@@ -22,6 +22,7 @@ from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.memory.entries import EVICTIONS, Entry, Eviction, Neighbour, evicted
 from fewshot_nlp.memory.index import Index
 from fewshot_nlp.memory.store_file import locked, read_store, write_store
+from fewshot_nlp.persistence.disk import user_path
 
 
 class MemoryStore:
@@ -179,7 +180,7 @@ class MemoryStore:
         Raises:
             FewShotError: the file cannot be written, or merged with (damaged, another encoder); it stays as it was.
         """
-        path = Path(path)
+        path = user_path(path)
         with locked(path):
             if merge and path.exists():
                 self._take_over(MemoryStore.load(path))
@@ -200,7 +201,7 @@ class MemoryStore:
         Raises:
             FewShotError: no such file, a damaged or foreign one, other feature size, another encoder.
         """
-        keys, header = read_store(Path(path))
+        keys, header = read_store(user_path(path))
         found, made = header["dimension"], header["fingerprint"]
         if dimension is not None and found != dimension:
             raise FewShotError(

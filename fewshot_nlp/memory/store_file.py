@@ -86,7 +86,7 @@ def _check(path: Path, header: Any, keys: Tensor) -> None:
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         number = header.get("format") if isinstance(header, dict) else None
         raise FewShotError(
-            f"{path} has format {number}, this version reads format {FORMAT}; upgrade fewshot-nlp."
+            f"{path} has format {number}, this version reads format {FORMAT}; load it with the version that wrote it."
         )
     wrong = next((n for n, kind in _FORM.items() if n not in header or not isinstance(header[n], kind)), None)
     if wrong is not None:

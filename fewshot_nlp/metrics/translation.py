@@ -4,6 +4,8 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from fewshot_nlp.errors import FewShotError
+
 
 def corpus_scores(references: Sequence[str], predicted: Sequence[str]) -> dict[str, float]:
     """Scores of all translations together, from 0 to 100; `signatures` says their settings.
@@ -27,6 +29,16 @@ def signatures(n_references: int = 1) -> dict[str, str]:
     return found
 
 
+def check_metric(name: str) -> None:
+    """Refuses a name that is none of the corpus scores.
+
+    Raises:
+        FewShotError: naming those that there are.
+    """
+    if name not in ("chrf", "bleu"):
+        raise FewShotError(f"metric is {name!r}, but must be one of: chrf, bleu.")
+
+
 def paired_bootstrap(
     references: Sequence[str],
     baseline: Sequence[str],
@@ -46,11 +58,18 @@ def paired_bootstrap(
         resamples: test sets drawn from the sentences with replacement.
         seed: for drawing them.
 
+    Raises:
+        FewShotError: another metric, or nothing to compare.
+
     Returns:
         ``baseline`` and ``system``: corpus scores; ``baseline_ci95`` and ``system_ci95``: half-widths of their 95 %
         intervals; ``difference``: of the second to the first; ``p``: of a difference so large by chance.
     """
     from sacrebleu.significance import PairedTest
+
+    check_metric(metric)
+    if not references:
+        raise FewShotError("There are no translations to compare; give at least one.")
 
     before = os.environ.get("SACREBLEU_SEED")
     os.environ["SACREBLEU_SEED"] = str(seed)

@@ -21,6 +21,7 @@ from fewshot_nlp.models.memory import (
     support_to_json,
     without,
 )
+from fewshot_nlp.persistence.disk import user_path
 from fewshot_nlp.persistence.hub import download_model_folder, push_folder
 from fewshot_nlp.persistence.model_card import model_card
 from fewshot_nlp.persistence.model_files import SUPPORT
@@ -342,7 +343,7 @@ class FewShotModel:
             examples: with a learner that remembers, write the examples too, so that the loaded model can extend,
                 forget and explain. `push_to_hub` never does.
         """
-        return self._save(Path(folder), Path(folder).resolve().name, examples)
+        return self._save(user_path(folder), user_path(folder).resolve().name, examples)
 
     def push_to_hub(
         self,

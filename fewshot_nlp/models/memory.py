@@ -230,6 +230,6 @@ def read_support(path: Path) -> tuple[list[Example], tuple[Label, ...]]:
         ) from error
     if number != FORMAT:
         raise FewShotError(
-            f"{path} has format {number}, this version reads format {FORMAT}; upgrade fewshot-nlp."
+            f"{path} has format {number}, this version reads format {FORMAT}; load it with the version that wrote it."
         )
     return examples, labels

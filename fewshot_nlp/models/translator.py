@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from fewshot_nlp.errors import FewShotError
-from fewshot_nlp.metrics.translation import paired_bootstrap, signatures
+from fewshot_nlp.metrics.translation import check_metric, paired_bootstrap, signatures
 from fewshot_nlp.models.base import FewShotModel
 from fewshot_nlp.tasks.translation import checked_glossary
 
@@ -50,6 +50,9 @@ class FewShotTranslator(FewShotModel):
             rows: labelled rows of text that the model was not adapted to, e.g. of a general domain.
             metric: "chrf" or "bleu".
 
+        Raises:
+            FewShotError: no rows, another metric, or a model that is not adapted.
+
         Returns:
             As `paired_bootstrap`: the baseline is the model before adapting, and ``difference`` below 0 is a loss.
         """
@@ -58,6 +61,7 @@ class FewShotTranslator(FewShotModel):
             raise FewShotError(
                 "There is nothing to compare: the model is not adapted; call adapt(rows) first."
             )
+        check_metric(metric)
         examples = self._read(rows, None)
         queries = [e.query for e in examples]
         before, after = ([p["target"] for p in m.predict(queries)] for m in (unadapted, self._model))

@@ -1,12 +1,47 @@
 """Files that are written whole or not at all, and what the disk said where they could not be."""
 
+import json
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from fewshot_nlp.errors import FewShotError
+
+
+def user_path(path: str | os.PathLike[str]) -> Path:
+    """A path as a user gives it: ``~`` is the home folder.
+
+    Raises:
+        FewShotError: the home folder of nobody (``~nobody/x``).
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise FewShotError(f"{path}: there is no such home folder; give the whole path.") from error
+
+
+def read_records(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The objects of a file of JSON lines that was appended to when a process or a machine stopped.
+
+    A line cut short is passed over, and so are zero bytes, which a file system may leave where data was not written.
+
+    Returns:
+        The objects, and how many damaged lines were passed over.
+    """
+    *lines, last = (line.strip(b"\0 \t\r") for line in path.read_bytes().split(b"\n"))
+    records, damaged = [], int(bool(last))
+    for line in lines:
+        try:
+            record = json.loads(line) if line else None
+        except ValueError:
+            record = ...
+        if isinstance(record, dict):
+            records.append(record)
+        damaged += record is not None and not isinstance(record, dict)
+    return records, damaged
 
 
 @contextmanager
@@ -20,6 +55,7 @@ def atomic_write(path: Path, advice: str = "make room, or name another file") ->
     Raises:
         FewShotError: the disk is full or may not be written; what was there is as it was.
     """
+    path = user_path(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -57,7 +57,7 @@ def read_config(path: Path) -> dict[str, Any]:
         ) from error
     if number != FORMAT:
         raise FewShotError(
-            f"{path} has format {number}, this version reads format {FORMAT}; upgrade fewshot-nlp."
+            f"{path} has format {number}, this version reads format {FORMAT}; load it with the version that wrote it."
         )
     check_form(config, _FORM, path)
     check_form(config["encoder"], _ENCODER_FORM, path)

@@ -24,7 +24,7 @@ from fewshot_nlp.episode import Json
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import LEARNERS, Adapted, LearnerConfig
 from fewshot_nlp.learners import learner_config as config_of
-from fewshot_nlp.persistence.disk import disk_failure, first_line
+from fewshot_nlp.persistence.disk import disk_failure, first_line, user_path
 from fewshot_nlp.persistence.model_files import (
     CONFIG,
     FORMAT,
@@ -62,7 +62,7 @@ class Saved:
 
 def is_model_folder(folder: str | Path) -> bool:
     """Whether a folder was written by `save`."""
-    return (Path(folder) / CONFIG).is_file()
+    return (user_path(folder) / CONFIG).is_file()
 
 
 def save(
@@ -88,7 +88,7 @@ def save(
     Raises:
         FewShotError: the folder is something else, or cannot be written; it stays as it was.
     """
-    folder = Path(folder)
+    folder = user_path(folder)
     target = folder.resolve()
     if target.exists() and (not target.is_dir() or (any(target.iterdir()) and not is_model_folder(target))):
         raise FewShotError(f"{folder} exists and is no model folder; name a new one, nothing was written.")
@@ -154,7 +154,7 @@ def load(
     Raises:
         FewShotError: a damaged or foreign folder, or an encoder that is not the one it was adapted on.
     """
-    folder = Path(folder)
+    folder = user_path(folder)
     layers = encoder_options.pop("layers", None)
     fixed = sorted(set(encoder_options) - {"dtype", "device_map", "attn_implementation"})
     if fixed:

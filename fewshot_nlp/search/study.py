@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from fewshot_nlp.arguments import put
 from fewshot_nlp.episode import Json, canonical_json, sha256
 from fewshot_nlp.errors import FewShotError, ScienceError, logger
-from fewshot_nlp.persistence.disk import atomic_write
+from fewshot_nlp.persistence.disk import atomic_write, user_path
 from fewshot_nlp.search.proposals import Space, proposing_sampler
 from fewshot_nlp.settings import Seed, Settings
 from fewshot_nlp.tasks import TASKS
@@ -113,22 +113,29 @@ def search(config: SearchConfig) -> SearchResult:
             trial.set_user_attr("folder", str(Path(config.output_dir) / f"trial-{trial.number:04d}"))
         values = Space(config.space).suggest(trial)
         logger.info("Trial %d: %s.", trial.number, canonical_json(values))
-        _settle(study, trial, trial_config(base, values, trial.user_attrs["folder"]), key)
+        _settle(study, trial, trial_config(base, values, _folder(config, trial)), key)
     finished = [trial for trial in _counted(study) if trial.state.name == "COMPLETE"]
     if not finished:
         raise FewShotError(
             f"None of {len(_counted(study))} trials came to its end: all were pruned or diverged. Narrow the space."
         )
     best = study.best_trial
-    made = trial_config(base, Space(config.space).values(best.params), best.user_attrs["folder"])
+    made = trial_config(base, Space(config.space).values(best.params), _folder(config, best))
     _write_best(config, made, best)
     return SearchResult(
-        folder=Path(made.output_dir) / "best",
+        folder=user_path(made.output_dir) / "best",
         config=made,
         values=Space(config.space).values(best.params),
         figure=float(best.value),
         trials=len(_counted(study)),
     )
+
+
+def _folder(config: SearchConfig, trial: Any) -> str:
+    """Where a trial's run is: in this search's folder, unless another process with its own folder has made it."""
+    made = user_path(trial.user_attrs["folder"])
+    here = user_path(config.output_dir) / made.name
+    return str(made if made.exists() and not here.exists() else here)
 
 
 def trial_config(base: MetaTrainConfig, values: Mapping[str, Json], folder: str) -> MetaTrainConfig:
@@ -169,9 +176,10 @@ def _study(config: SearchConfig, base: MetaTrainConfig, direction: str) -> Any:
             "process instead, with one storage: they share the trials."
         )
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    folder = Path(config.output_dir).expanduser()
+    folder = user_path(config.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     storage = config.storage or str(folder / "study.journal")
+    storage = storage if "://" in storage else str(user_path(storage))
     pruners = {
         "median": lambda: optuna.pruners.MedianPruner(n_startup_trials=config.startup_trials),
         "successive_halving": optuna.pruners.SuccessiveHalvingPruner,
@@ -257,7 +265,7 @@ def _settle(study: Any, trial: Any, config: MetaTrainConfig, key: str) -> None:
 
 
 def _write_best(config: SearchConfig, made: MetaTrainConfig, best: Any) -> None:
-    path = Path(config.output_dir) / "best.yaml"
+    path = user_path(config.output_dir) / "best.yaml"
     again = replace(made, output_dir=str(Path(config.output_dir) / "again"))
     head = f"# Trial {best.number} of the study {config.study!r}: {made.best_by} of {made.n_val_episodes} " \
            f"meta-validation episodes {best.value:g}. Its model is in {made.output_dir}/best.\n" \

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import yaml
 
 from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.persistence.disk import user_path
 
 if TYPE_CHECKING:
     from fewshot_nlp.tasks import Task
@@ -213,7 +214,7 @@ def read_card(path: str | Path) -> DatasetCard:
     Raises:
         FewShotError: naming the file and what is wrong in it.
     """
-    path = Path(path)
+    path = user_path(path)
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
         if isinstance(value, dict) and value.get("hub") is not None:

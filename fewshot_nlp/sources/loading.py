@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.persistence.disk import user_path
 from fewshot_nlp.sources.cards import DatasetCard, HubCopy, data_folder, load_card, task_of
 from fewshot_nlp.sources.features import named_rows
 
@@ -75,7 +76,7 @@ def _load(card: DatasetCard, split: str | None) -> dict[str, list[Row]]:
         return {"train": _read(data_folder() / card.folder, card)}
     named = os.environ.get(DATA_VARIABLE)
     if named:
-        root = Path(named).expanduser()
+        root = user_path(named)
         if not root.is_dir():
             raise FewShotError(
                 f"{DATA_VARIABLE} is {named!r}, but there is no such folder; correct or unset it."

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fewshot_nlp.errors import FewShotError
-from fewshot_nlp.persistence.disk import atomic_write
+from fewshot_nlp.persistence.disk import atomic_write, user_path
 from fewshot_nlp.rows import likely_column, records
 from fewshot_nlp.sources.cards import card_names, task_of
 from fewshot_nlp.sources.conll import parse_conll, render_conll
@@ -66,7 +66,7 @@ def read_rows(
         [{'text': 'Hi', 'label': 'greet'}]
     """
     if isinstance(source, str | os.PathLike):
-        path = Path(source).expanduser()
+        path = user_path(source)
         rows, where = _read_file(path, str(source)), str(path)
         if not rows:
             raise FewShotError(f"{path} is empty: it has no rows.")
@@ -93,7 +93,7 @@ def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
     Raises:
         FewShotError: for another extension, and for rows that the format cannot hold.
     """
-    path = Path(path)
+    path = user_path(path)
     render = RENDERERS.get(path.suffix.lower())
     if render is None:
         raise FewShotError(

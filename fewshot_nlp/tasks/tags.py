@@ -25,7 +25,10 @@ _WORD = regex.compile(
 _NUMBER_AND_LETTER = regex.compile(r"(?<=\p{N})(?=\p{L})|(?<=\p{L})(?=\p{N})")
 CUT = "|"
 """Marks the place at which a word is cut; no word of letters holds it."""
-_SCHEMES = {"S": "B", "U": "B", "E": "I", "L": "I", "B": "B", "I": "I"}
+_SCHEMES = {"S": "B", "U": "B", "E": "I", "L": "I", "M": "I", "B": "B", "I": "I"}
+"""Prefixes of BIOES, BILOU and BMES, each with that of BIO."""
+_ENDS = frozenset("SUEL")
+"""Prefixes of an entity's last word."""
 
 
 def split_words(text: str, cuts: Collection[str] = ()) -> list[tuple[int, int]]:
@@ -76,8 +79,9 @@ def cut_at(offsets: Sequence[tuple[int, int]], borders: Iterable[int]) -> list[t
 
 
 def check_tags(tags: Sequence[str], repair: Repair = "begin") -> list[str]:
-    """Tags in BIO; BIOES and BILOU are translated, an ``I-`` without a ``B-`` is repaired or refused."""
+    """Tags in BIO; BIOES, BILOU and BMES are translated, an ``I-`` without a ``B-`` is repaired or refused."""
     result: list[str] = []
+    ended = True
     for position, tag in enumerate(tags):
         if not isinstance(tag, str):
             raise FewShotError(
@@ -87,17 +91,23 @@ def check_tags(tags: Sequence[str], repair: Repair = "begin") -> list[str]:
         prefix, _, label = tag.partition("-")
         if tag == "O":
             result.append("O")
+            ended = True
             continue
         if prefix not in _SCHEMES or not label.strip():
             raise FewShotError(f"tag {position + 1} is {tag!r}, but must be 'O', 'B-TYPE' or 'I-TYPE'.")
-        prefix, label = _SCHEMES[prefix], as_name(label, f"the type of tag {position + 1}")
-        if prefix == "I" and (not result or result[-1][2:] != label):
+        last, prefix, label = (
+            prefix in _ENDS,
+            _SCHEMES[prefix],
+            as_name(label, f"the type of tag {position + 1}"),
+        )
+        if prefix == "I" and (ended or result[-1][2:] != label):
             if repair == "error":
                 raise FewShotError(
                     f"tag {position + 1} is {tag!r}, but no {label} begins before it; mend it, or leave repair='begin'."
                 )
             prefix = "B"
         result.append(f"{prefix}-{label}")
+        ended = last
     return result
 
 

@@ -104,20 +104,22 @@ def load_newest(
 ) -> Checkpoint | None:
     """The newest whole checkpoint, or None; the logger names each damaged one that is passed over.
 
+    One of another format is not damaged: it belongs to another version of the package, and nothing is passed over.
+
     Args:
         folder: of the checkpoints.
         config: settings of the run that wants to go on.
         fingerprints: of its sources.
 
     Raises:
-        FewShotError: all are damaged, or the checkpoint is of another configuration or other data (naming the
-            first key that differs).
+        FewShotError: all are damaged, or the newest is of another format, configuration or data (naming the first
+            key that differs).
     """
     found = checkpoints(folder)
     for path in reversed(found):
         try:
             checkpoint = _read(path)
-        except FewShotError as error:
+        except _DamagedError as error:
             logger.warning("%s Falling back to the checkpoint before it.", error)
             continue
         _same_run(path, checkpoint, config, fingerprints)
@@ -160,17 +162,26 @@ def flat(value: Json, prefix: str = "") -> dict[str, Json]:
     return {prefix: value}
 
 
+class _DamagedError(FewShotError):
+    """A checkpoint that is not as it was written."""
+
+
 def _read(path: Path) -> Checkpoint:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
     try:
         state = json.loads((path / STATE).read_text(encoding="utf-8"))
+        number = state["format"]
+        if isinstance(number, int) and number != FORMAT:
+            raise FewShotError(
+                f"{path} has format {number}, of {'a later' if number > FORMAT else 'an earlier'} version of "
+                f"fewshot-nlp; this version reads format {FORMAT}. Go on with the version that wrote it, or name "
+                "another output_dir."
+            )
         data = (path / TENSORS).read_bytes()
-        if state["format"] != FORMAT:
-            raise FewShotError(f"{path} has format {state['format']}, this version reads format {FORMAT}.")
         if hashlib.sha256(data).hexdigest() != state["tensors_sha256"]:
-            raise FewShotError(f"{path} is damaged: {TENSORS} has another digest than {STATE} says.")
+            raise _DamagedError(f"{path} is damaged: {TENSORS} has another digest than {STATE} says.")
         return Checkpoint(
             step=state["step"],
             tensors=load(data),
@@ -179,7 +190,7 @@ def _read(path: Path) -> Checkpoint:
             best=state["best"],
         )
     except (OSError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, SafetensorError) as error:
-        raise FewShotError(f"{path} is damaged ({type(error).__name__}).") from error
+        raise _DamagedError(f"{path} is damaged ({type(error).__name__}).") from error
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -3,11 +3,11 @@
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from fewshot_nlp.episode import Json, TaskDataset, canonical_json
 from fewshot_nlp.errors import FewShotError, logger
+from fewshot_nlp.persistence.disk import user_path
 from fewshot_nlp.sampling import SAMPLERS, Mixture, split_classes
 from fewshot_nlp.sources import card_names, load_card, load_rows, read_rows
 from fewshot_nlp.tasks import Task
@@ -125,7 +125,7 @@ def read_source(source: Source, task: Task) -> TaskDataset:
             )
         domain, group = card.domain, card.group_column
         rows = [row for split in source.split.split("+") for row in load_rows(source.name, split)]
-    elif Path(source.name).expanduser().exists():
+    elif user_path(source.name).exists():
         rows = read_rows(source.name, task_name=task.name)
     else:
         raise FewShotError(f"The source {source.name!r} is neither a file nor the name of a data set card.")

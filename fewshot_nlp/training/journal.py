@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fewshot_nlp.errors import FewShotError
-from fewshot_nlp.persistence.disk import atomic_write, disk_failure
+from fewshot_nlp.errors import FewShotError, logger
+from fewshot_nlp.persistence.disk import atomic_write, disk_failure, read_records
 
 ADVICE = "checkpoints stay; make room and start the run again"
 
@@ -15,7 +15,7 @@ class Journal:
 
     Args:
         path: the file.
-        step: outer steps done; records of later steps, and a line cut short, are dropped. 0 drops all: the run
+        step: outer steps done; records of later steps, and damaged lines, are dropped. 0 drops all: the run
             begins anew.
         writes: whether this process writes; the others only keep the records.
 
@@ -27,10 +27,10 @@ class Journal:
         self._path, self._writes = path, writes
         self.records: list[dict[str, Any]] = []
         if step and path.exists():
-            for line in path.read_text(encoding="utf-8").split("\n")[:-1]:
-                record = json.loads(line)
-                if record["step"] <= step:
-                    self.records.append(record)
+            found, damaged = read_records(path)
+            self.records = [r for r in found if isinstance(r.get("step"), int) and r["step"] <= step]
+            if damaged:
+                logger.warning("%s: %d damaged lines are left out.", path, damaged)
         if writes:
             with atomic_write(path, ADVICE) as part:
                 part.write_text("".join(json.dumps(r) + "\n" for r in self.records), encoding="utf-8")

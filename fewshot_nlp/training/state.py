@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from accelerate import Accelerator  # type: ignore[import-untyped]
 from torch import nn
 
 from fewshot_nlp.errors import FewShotError, logger
+from fewshot_nlp.persistence.disk import user_path
 from fewshot_nlp.persistence.model_card import Unadapted, model_card
 from fewshot_nlp.persistence.storage import save
 from fewshot_nlp.pipeline import Pipeline
@@ -50,7 +50,7 @@ class RunState:
         )
         self.trainable = self.regulariser.parameters | dict(trainable)
         self.optimizer: Optimizer = make_optimizer(config, self.trainable)
-        self.folder = Path(config.output_dir).expanduser()
+        self.folder = user_path(config.output_dir)
         self.step = self.saved_at = 0
         self._make_folder()
         stored = self._resume()

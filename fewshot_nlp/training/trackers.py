@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator  # type: ignore[import-untyped]
@@ -11,6 +10,7 @@ from accelerate.tracking import get_available_trackers  # type: ignore[import-un
 from accelerate.utils import ProjectConfiguration  # type: ignore[import-untyped]
 
 from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.persistence.disk import user_path
 from fewshot_nlp.training.callbacks import Callback, Record
 from fewshot_nlp.training.checkpoint import flat
 from fewshot_nlp.training.config import MetaTrainConfig
@@ -39,7 +39,7 @@ def make_accelerator(config: MetaTrainConfig) -> Accelerator:
             f"trackers names {missing[0]!r}, which is not installed here: "
             f"pip install --upgrade accelerate {' '.join(missing)}"
         )
-    folder = str(Path(config.output_dir).expanduser() / "trackers")
+    folder = str(user_path(config.output_dir) / "trackers")
     return Accelerator(
         log_with=list(config.trackers) or None,
         project_config=ProjectConfiguration(project_dir=config.output_dir, logging_dir=folder),

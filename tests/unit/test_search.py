@@ -123,6 +123,24 @@ def test_a_study_goes_on_with_the_trials_that_are_left(
     assert result.figure == min(abs(rate - 0.01) for rate in rates(whole))
 
 
+def test_a_study_that_was_moved_goes_on_where_it_is(
+    tmp_path: Path, tiny_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = Runs()
+    monkeypatch.setattr(module, "meta_train", runs)
+    first = search(search_of(tmp_path / "old", tiny_encoder_folder, n_trials=3))
+    for config in runs.configs:
+        Path(config.output_dir, "best").mkdir(parents=True)
+    (tmp_path / "old").rename(tmp_path / "new")
+    again = search(search_of(tmp_path / "new", tiny_encoder_folder, n_trials=3))
+    assert again.folder.is_dir()
+    assert again.folder == tmp_path / "new" / first.folder.relative_to(tmp_path / "old")
+    more = search(search_of(tmp_path / "new", tiny_encoder_folder, n_trials=5))
+    assert more.trials == 5
+    assert not (tmp_path / "old").exists()
+    assert all(Path(config.output_dir).parent == tmp_path / "new" / "out" for config in runs.configs[3:])
+
+
 def test_the_estimator_learns_from_the_trials() -> None:
     def misses(startup_trials: int) -> float:
         study = optuna.create_study(sampler=proposing_sampler(0, startup_trials))
