@@ -211,7 +211,7 @@ def test_another_learner_has_its_own_settings_and_the_tasks_stay(trained):
     assert model.pipeline.task.scheme == "bio"
     assert encoder_of(model).layers == (2,)
     message = refusal(lambda: FewShotNER.from_pretrained(trained, learner="ridge", learner_config={"C": 1.0}))
-    assert "RidgeConfig has no setting 'C'" in message
+    assert "learner_config has no setting 'C'" in message
 
 
 def test_label_names_reads_the_layer_of_the_encoders_head(trained):
