@@ -7,7 +7,7 @@ from typing import Any
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.metrics.translation import check_metric, paired_bootstrap, signatures
 from fewshot_nlp.models.base import FewShotModel
-from fewshot_nlp.tasks.translation import checked_glossary
+from fewshot_nlp.tasks.glossary import checked_glossary
 
 
 class FewShotTranslator(FewShotModel):

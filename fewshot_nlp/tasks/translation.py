@@ -1,6 +1,5 @@
 """Translation by a sequence-to-sequence model: a slot is a position of the decoder, a class a token."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
@@ -16,25 +15,10 @@ from fewshot_nlp.rows import Label, as_text
 from fewshot_nlp.slots import DecoderInputs, SlotBatch
 from fewshot_nlp.tasks.base import Prediction, Row, Task, need_column
 from fewshot_nlp.tasks.defaults import Defaults, Usage
+from fewshot_nlp.tasks.glossary import checked_glossary, find_terms, with_terms
 
 DEMAND_BONUS = 3.0
 """Added to the log-probability of a glossary term's first token."""
-
-
-def checked_glossary(glossary: Any) -> dict[str, str]:
-    """Terms and the words for them.
-
-    Raises:
-        FewShotError: no mapping, or one of something else than texts.
-    """
-    if not isinstance(glossary, Mapping):
-        raise FewShotError(
-            f"glossary is {glossary!r}, but must map terms to words, e.g. {{'Darlehen': 'loan'}}."
-        )
-    return {
-        as_text(term, "glossary term"): as_text(words, f"glossary entry of {term}")
-        for term, words in glossary.items()
-    }
 
 
 class Translation(Task, name="translation"):
@@ -49,7 +33,7 @@ class Translation(Task, name="translation"):
         num_beams: beams of the search, from 1 (greedy).
         length_penalty: scores are divided by the length to this power; above 1 favours long translations. None takes
             the model's own.
-        glossary: terms of the source language to the words that must then be in the translation.
+        glossary: terms of the source language to the words that must then be in the translation (see `find_terms`).
         prefix: put before every text (T5: "translate German to English: "). None takes the model's own for these
             languages, where its files have one.
     """
@@ -178,7 +162,8 @@ class Translation(Task, name="translation"):
         codes = self.source_code or self.source, self.target_code or self.target
         texts = [item.inputs["text"] for item in items]
         if not with_targets:
-            texts = [self._with_terms(text) for text in texts]
+            # A shared vocabulary can copy terms that stand in the source in the target language.
+            texts = [with_terms(text, self.glossary) for text in texts]
         prefix = tokenizer.prefix(codes[1])
         gold = [i.target for i in items if isinstance(i, Example)] if with_targets else []
         rows = tokenizer.targets(gold, codes[1]) if with_targets else [[] for _ in items]
@@ -207,7 +192,10 @@ class Translation(Task, name="translation"):
         """Beam search, and what the glossary demands of each translation."""
         options: dict[str, Any] = {"num_beams": self.num_beams, "length_penalty": self.length_penalty}
         if self.glossary:
-            found = [set(self._terms().findall(item.inputs["text"])) for item in batch.items]
+            found = [
+                {term for _, _, term in find_terms(item.inputs["text"], self.glossary)}
+                for item in batch.items
+            ]
             wanted = [[words for term, words in self.glossary.items() if term in terms] for terms in found]
             flat = [words for row in wanted for words in row]
             language = self.target_code or self.target
@@ -246,15 +234,6 @@ class Translation(Task, name="translation"):
                 f"task_config={{'source': {first!r}, 'target': {second!r}}}."
             )
         return self.source, self.target
-
-    def _with_terms(self, text: str) -> str:
-        """The text with the glossary's terms already in the target language, which a shared vocabulary can copy."""
-        return self._terms().sub(lambda found: self.glossary[found[0]], text) if self.glossary else text
-
-    def _terms(self) -> re.Pattern[str]:
-        """The glossary's terms as whole words; of two that begin at one place the longer."""
-        longest = sorted(self.glossary, key=len, reverse=True)
-        return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest))})(?!\w)")
 
     def _check_spelling(self, spelled: Mapping[str, Sequence[int]], tokenizer: Any) -> None:
         unknown = tokenizer.tokenizer.unk_token_id

@@ -1,6 +1,9 @@
 """Translation: mixtures against brute force, decoding by hand, glossaries, bounds, metrics, users' mistakes."""
 
+import html
 import logging
+import textwrap
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from fewshot_nlp.memory.index import Index
 from fewshot_nlp.metrics.translation import corpus_scores, paired_bootstrap, signatures
 from fewshot_nlp.models import FewShotTranslator
 from fewshot_nlp.modules.interpolation import adaptive_mass, by_content, choose_fixed, mix, train_adaptive
+from fewshot_nlp.tasks.glossary import find_terms, with_terms
 from fewshot_nlp.tasks.translation import Translation
 
 WORDS = "bank card cash judge law court doctor letter order money".split()  # noqa: SIM905
@@ -344,8 +348,40 @@ class TestGlossary:
         assert "magistrate" not in mt.predict(["knab eht egduj"])[0]
 
     def test_whole_words_the_longer_term_first_and_no_chains(self) -> None:
-        task = Translation(source="xx", target="en", glossary={"a b": "one", "a": "b", "b": "c"})
-        assert task._with_terms("a b, a, ab, b") == "one, b, ab, c"
+        assert with_terms("a b, a, ab, b", {"a b": "one", "a": "b", "b": "c"}) == "one, b, ab, c"
+
+    @pytest.mark.parametrize(
+        "blank", [" ", "\n", "\r\n", "  ", "\t \n", "\u00a0", "\u202f", "\u3000", " \u200b"]
+    )
+    def test_terms_across_any_blank(self, load: Any, blank: str) -> None:
+        text = f"eht egduj{blank}knab ym"
+        glossary = {"egduj knab": "credit union"}
+        assert find_terms(text, glossary) == [(4, 13 + len(blank), "egduj knab")]
+        assert with_terms(text, glossary) == "eht credit union ym"
+        assert "credit union" in load().predict([text], glossary=glossary)[0]
+
+    @pytest.mark.parametrize(
+        ("text", "term"),
+        [
+            ("das Jugend\u00adhaus ist", "Jugendhaus"),
+            ("das Jugend\u00ad\n  haus ist", "Jugendhaus"),
+            ("das Jugendhaus ist", "Jugend\u00adhaus"),
+            (unicodedata.normalize("NFD", "das Bürgerhäuschen ist"), "Bürgerhäuschen"),
+            ("das Bürgerhäuschen ist", unicodedata.normalize("NFD", "Bürgerhäuschen")),
+            (unicodedata.normalize("NFD", "das 한국 은행 ist"), "한국 은행"),
+            ("das Haus\ufeff\nder Jugend ist", " Haus der  Jugend "),
+            (html.unescape("das Haus der&nbsp;Ju&shy;gend ist"), "Haus der Jugend"),
+            (textwrap.fill("das Haus der Jugend ist", 8).replace("\nist", " ist"), "Haus der Jugend"),
+        ],
+    )
+    def test_soft_hyphens_and_composed_characters(self, text: str, term: str) -> None:
+        assert with_terms(text, {term: "x"}) == "das x ist"
+
+    @pytest.mark.parametrize(
+        "text", ["Hausderjugend", "Haus-der Jugend", "Haus der Jugende\u0301", "Haus der", ""]
+    )
+    def test_what_is_not_the_term(self, text: str) -> None:
+        assert with_terms(text, {"Haus der Jugend": "x"}) == text
 
     def test_what_cannot_be_spelt_is_refused(self, load: Any) -> None:
         with pytest.raises(FewShotError, match="cannot spell the glossary's '銀行'"):

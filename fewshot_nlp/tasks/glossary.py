@@ -1,0 +1,76 @@
+"""A glossary's terms in a text, however the text is broken into lines, spaced, hyphenated or composed."""
+
+import unicodedata
+from collections.abc import Mapping
+from typing import Any
+
+import regex
+
+from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.rows import as_text
+
+_UNSEEN = "[\u200b\u2060\ufeff]|\u00ad(?:[ \t]*\r?\n[ \t]*)?"
+"""Zero-width blanks, and soft hyphens with the line break that they allow."""
+_PIECES = regex.compile(rf"(?P<unseen>{_UNSEEN})|(?P<blank>\s(?:\s|{_UNSEEN})*)|\X")
+
+Found = tuple[int, int, str]
+"""First character, character after the last, and the term that stands there."""
+
+
+def checked_glossary(glossary: Any) -> dict[str, str]:
+    """Terms and the words for them.
+
+    Raises:
+        FewShotError: no mapping, or one of something else than texts.
+    """
+    if not isinstance(glossary, Mapping):
+        raise FewShotError(
+            f"glossary is {glossary!r}, but must map terms to words, e.g. {{'Darlehen': 'loan'}}."
+        )
+    return {
+        as_text(term, "glossary term"): as_text(words, f"glossary entry of {term}")
+        for term, words in glossary.items()
+    }
+
+
+def find_terms(text: str, glossary: Mapping[str, str]) -> list[Found]:
+    """The terms that stand in a text as whole words, from left to right; of two that begin at one place the longer.
+
+    Any white space is as good as a blank (line breaks, no-break spaces, several of them), soft hyphens do not count,
+    and composed characters (NFC) are what their parts (NFD) are.
+
+    Example:
+        >>> find_terms("Das Haus  der\\nJu\\u00adgend.", {"Haus der Jugend": "youth centre"})
+        [(4, 21, 'Haus der Jugend')]
+    """
+    terms = {_plain(term)[0].strip(): term for term in glossary}
+    plain, places = _plain(text)
+    longest = sorted(filter(None, terms), key=len, reverse=True)
+    if not longest:
+        return []
+    pattern = regex.compile(rf"(?<![\w\p{{M}}])(?:{'|'.join(map(regex.escape, longest))})(?![\w\p{{M}}])")
+    return [
+        (places[found.start()][0], places[found.end() - 1][1], terms[found[0]])
+        for found in pattern.finditer(plain)
+    ]
+
+
+def with_terms(text: str, glossary: Mapping[str, str]) -> str:
+    """The text with the words for its terms in their place."""
+    pieces, at = [], 0
+    for start, end, term in find_terms(text, glossary) if glossary else ():
+        pieces += [text[at:start], glossary[term]]
+        at = end
+    return "".join([*pieces, text[at:]])
+
+
+def _plain(text: str) -> tuple[str, list[tuple[int, int]]]:
+    """The text composed, with single blanks and without what is not seen; and the place of each of its characters."""
+    characters: list[str] = []
+    places: list[tuple[int, int]] = []
+    for piece in _PIECES.finditer(text):
+        if piece["unseen"] is None:
+            composed = " " if piece["blank"] else unicodedata.normalize("NFC", piece[0])
+            characters += composed
+            places += [piece.span()] * len(composed)
+    return "".join(characters), places
