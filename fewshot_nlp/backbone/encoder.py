@@ -18,15 +18,17 @@ from fewshot_nlp.backbone.bundled import HUB_NAME, bundled_folder, resolve
 from fewshot_nlp.backbone.cache import FeatureCache, spans_by_cache
 from fewshot_nlp.backbone.frozen_layers import LayerStack, LowerLayers, frozen_depth
 from fewshot_nlp.backbone.label_names import LabelNameHead
-from fewshot_nlp.backbone.loading import layer_numbers, load_model, text_hints
+from fewshot_nlp.backbone.loading import json_files, layer_numbers, load_model
 from fewshot_nlp.backbone.packing import (
     packed_inputs,
     padded_inputs,
+    pads_soundly,
     trial_windows,
     try_packing,
-    window_limit,
 )
 from fewshot_nlp.backbone.pooling import chunk_spans, join_spans, pool_spans
+from fewshot_nlp.backbone.sentence_files import lower_cased, read_hints
+from fewshot_nlp.backbone.window_limit import window_limit
 from fewshot_nlp.errors import FewShotError, logger
 from fewshot_nlp.slots import SlotBatch
 from fewshot_nlp.tokenization.windows import WindowTokenizer
@@ -71,7 +73,7 @@ class Encoder(Backbone):
         super().__init__(model, name, revision)
         self.pooling: TextPooling = pooling
         self.token_budget = token_budget
-        limit = window_limit(model.config, tokenizer)
+        limit = window_limit(model, tokenizer)
         if max_length is not None and max_length > limit:
             raise FewShotError(f"max_length {max_length} is over the encoder's window of {limit} tokens.")
         self.tokenizer = WindowTokenizer(tokenizer, max_length or limit)
@@ -80,8 +82,10 @@ class Encoder(Backbone):
         self.cache: FeatureCache | None = None
         self._n_caching = 0  # blocks that share the cache, perhaps of several threads
         self.lower: LowerLayers | None = None
+        self.pads = True
         self.packed = False
         self.packed = try_packing(model, self._trial)
+        self.pads = self.packed or pads_soundly(model, self.tokenizer, self.hidden_states)
 
     @classmethod
     def from_pretrained(
@@ -122,15 +126,16 @@ class Encoder(Backbone):
             attn_implementation=attn_implementation,
             device_map=device_map,
         )
-        hints = text_hints(source, revision)
+        hints = read_hints(source, json_files(source, revision), pooling)
+        limit = window_limit(model, tokenizer)
         return cls(
             model,
-            tokenizer,
+            lower_cased(tokenizer) if hints.lower_case else tokenizer,
             name=source,
             revision=revision,
             layers=numbers,
-            pooling=pooling or hints.get("pooling", "mean"),
-            max_length=max_length or hints.get("max_length"),
+            pooling=hints.pooling or "mean",
+            max_length=max_length or (hints.max_length and min(hints.max_length, limit)),
         )
 
     @property
@@ -331,6 +336,9 @@ class Encoder(Backbone):
         double_backward: bool = False,
     ) -> Float[Tensor, "n_tokens dimension"]:
         """One forward pass through the layers that are not left out."""
+        lengths = [len(row) for row in ids]
+        if not self.pads and len(set(lengths)) > 1:
+            return self._pass_by_length(ids, types, fast_weights, double_backward)
         if self.packed:
             inputs = packed_inputs(self.model, ids, types, self.device, double_backward=double_backward)
         else:
@@ -346,3 +354,19 @@ class Encoder(Backbone):
         hidden = hidden.to(self.feature_dtype)
         tokens: Tensor = hidden[0] if self.packed else hidden[inputs["attention_mask"].bool()]
         return tokens
+
+    def _pass_by_length(
+        self,
+        ids: Sequence[Sequence[int]],
+        types: Sequence[Sequence[int]] | None,
+        fast_weights: Mapping[str, Tensor] | None,
+        double_backward: bool,
+    ) -> Float[Tensor, "n_tokens dimension"]:
+        """Passes of windows of one length each, for a model that reads its padding."""
+        parts: dict[int, Tensor] = {}
+        for length in sorted({len(row) for row in ids}):
+            chosen = [i for i, row in enumerate(ids) if len(row) == length]
+            some = None if types is None else [types[i] for i in chosen]
+            found = self._pass([ids[i] for i in chosen], some, fast_weights, double_backward)
+            parts |= dict(zip(chosen, torch.split(found, length), strict=True))
+        return torch.cat([parts[i] for i in range(len(ids))])

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from fewshot_nlp.backbone.sentence_files import ReadJson
 from fewshot_nlp.errors import FewShotError, logger
 
 TIMEOUT = 10.0
@@ -38,6 +39,11 @@ def load_model(
     where, given = _where(source, options)
     with _explained(source):
         config = AutoConfig.from_pretrained(source, **where)
+        if config.is_encoder_decoder:
+            raise FewShotError(
+                f"{source} is a {config.model_type} model with a decoder; texts are read by an encoder such as BERT, "
+                "RoBERTa or MiniLM. FewShotTranslator takes such a model."
+            )
         numbers = layer_numbers(layers, config.num_hidden_layers)
         _keep_layers(config, max(numbers))
         tokenizer = AutoTokenizer.from_pretrained(source, **where)
@@ -104,29 +110,29 @@ def _explained(source: str) -> Iterator[None]:
         raise FewShotError(_explain(source, error)) from error
 
 
-def text_hints(source: str, revision: str | None = None) -> dict[str, Any]:
-    """Pooling and window length as a model's sentence-transformers files state them; empty without such files."""
+def json_files(source: str, revision: str | None = None) -> ReadJson:
+    """Reads the small JSON files of a model, in a folder or on the Hub."""
     from transformers.utils import cached_file
 
-    def read(name: str) -> dict[str, Any]:
+    offline = not _looks_like_folder(source) and not _answers(source, revision)
+
+    def read(name: str) -> Any:
         path = cached_file(
             source,
             name,
             revision=revision,
-            local_files_only=not _looks_like_folder(source) and not _answers(source, revision),
+            local_files_only=offline,
             _raise_exceptions_for_missing_entries=False,
             _raise_exceptions_for_connection_errors=False,
         )
-        return {} if path is None else dict(json.loads(Path(path).read_text()))
+        if path is None:
+            return None
+        try:
+            return json.loads(Path(path).read_text("utf-8"))
+        except ValueError as error:
+            raise FewShotError(f"{name} of {source} is damaged: {_first_line(error)}.") from None
 
-    hints: dict[str, Any] = {}
-    pooling = read("1_Pooling/config.json")
-    if pooling:
-        hints["pooling"] = "first" if pooling.get("pooling_mode_cls_token") else "mean"
-    length = read("sentence_bert_config.json").get("max_seq_length")
-    if length:
-        hints["max_length"] = length
-    return hints
+    return read
 
 
 @lru_cache(maxsize=64)
@@ -160,10 +166,13 @@ def layer_numbers(layers: Sequence[int | float], depth: int) -> tuple[int, ...]:
 
 def _keep_layers(config: Any, count: int) -> None:
     """Cuts the configuration to its first layers (at least one), so that the others are neither loaded nor run."""
-    if count < config.num_hidden_layers:
-        config.num_hidden_layers = max(1, count)
-        if getattr(config, "layer_types", None):
-            config.layer_types = config.layer_types[: config.num_hidden_layers]
+    if count >= config.num_hidden_layers:
+        return
+    depth, config.num_hidden_layers = config.num_hidden_layers, max(1, count)
+    for name in ("layer_types", "attention_window"):
+        values = getattr(config, name, None)
+        if isinstance(values, list) and len(values) == depth:
+            setattr(config, name, values[: config.num_hidden_layers])
 
 
 def _first_line(error: BaseException) -> str:

@@ -75,7 +75,7 @@ def try_packing(model: Any, run: Callable[[bool], Tensor]) -> bool:
         model.set_attn_implementation(PACKED)
         error = (run(True) - expected).abs().max().item()
         scale = expected.abs().max().item()
-        if error <= (1e-4 if model.dtype == torch.float32 else 0.1) * scale:
+        if error <= _tolerance(model) * scale:
             return True
         reason = f"hidden states differ by {error:.1e}"
     except (TypeError, ValueError, RuntimeError, IndexError) as refused:
@@ -85,13 +85,27 @@ def try_packing(model: Any, run: Callable[[bool], Tensor]) -> bool:
     return False
 
 
-def window_limit(config: Any, tokenizer: Any) -> int:
-    """The longest window in tokens, from 8 to 8192: the least of what configuration and tokenizer say."""
-    limit = int(getattr(config, "max_position_embeddings", None) or 512)
-    if getattr(config, "model_type", "") in ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl"):
-        limit -= int(config.pad_token_id) + 1
-    stated = int(min(getattr(tokenizer, "model_max_length", limit) or limit, 10**6))
-    return max(8, min(limit, stated, 8192))
+@torch.no_grad()
+def pads_soundly(model: Any, tokenizer: WindowTokenizer, run: Callable[[Windows], Tensor]) -> bool:
+    """Whether a window has the same hidden states alone and padded beside a longer one; else the log says so.
+
+    Args:
+        model: a Hugging Face encoder.
+        tokenizer: the encoder's.
+        run: hidden states of windows that stand in one batch, padded.
+    """
+    windows = trial_windows(tokenizer, model.config.vocab_size)
+    padded, alone = run(windows), torch.cat([run([window]) for window in windows])
+    error, scale = (padded - alone).abs().max().item(), alone.abs().max().item()
+    if error <= _tolerance(model) * scale:
+        return True
+    kind = model.config.model_type
+    logger.info("%s mixes over padding (hidden states differ by %.1e); it runs at equal lengths", kind, error)
+    return False
+
+
+def _tolerance(model: Any) -> float:
+    return 1e-4 if model.dtype == torch.float32 else 0.1
 
 
 def _first_position(model: Any) -> int:

@@ -1,0 +1,73 @@
+"""How many tokens an encoder reads at once: what its files say, its table of positions, and a trial."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from fewshot_nlp.errors import FewShotError
+
+USUAL = 512
+"""Tokens, where neither configuration nor tokenizer says anything, as for relative positions."""
+LARGEST = 8192
+TRIED = 1024
+"""Windows up to this length are tried; longer ones are those of families without a table of positions."""
+SURE = ("bert", "distilbert", "roberta", "xlm-roberta", "electra", "modernbert", "deberta-v2")
+"""Families whose files are right."""
+
+
+def window_limit(model: Any, tokenizer: Any) -> int:
+    """The longest usable window in tokens, special ones included.
+
+    Args:
+        model: an encoder of transformers.
+        tokenizer: its tokenizer, whose ``model_max_length`` counts too.
+
+    Raises:
+        FewShotError: the model reads no window at all.
+    """
+    stated = int(min(getattr(tokenizer, "model_max_length", None) or LARGEST, 10**6))
+    positions = getattr(model.config, "max_position_embeddings", None) or 0
+    limit = min(stated, positions if positions > 0 else max(USUAL, min(stated, LARGEST)), LARGEST)
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            first = 0 if module.padding_idx is None else module.padding_idx + 1
+            limit = min(limit, module.num_embeddings - first)
+    limit = max(8, limit)
+    if model.config.model_type in SURE or limit > TRIED or model.device.type != "cpu":
+        return limit
+    if _reads(model, limit):
+        return limit
+    low, high = 1, limit  # reads ``low`` perhaps, and not ``high``
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if _reads(model, middle) else (low, middle)
+    if low < 8:
+        raise FewShotError(
+            f"A model of the family {model.config.model_type} does not read a window of 8 tokens; take an encoder such "
+            "as BERT or RoBERTa."
+        )
+    return low
+
+
+@torch.no_grad()
+def _reads(model: Any, length: int) -> bool:
+    used = {model.config.pad_token_id, getattr(model.config, "bos_token_id", None)}
+    token = next(i for i in range(model.config.vocab_size) if i not in used)
+    ids = torch.full((1, length), token)
+    try:
+        model(input_ids=ids, attention_mask=torch.ones_like(ids))
+    except TypeError:
+        return _reads_alone(model, ids)
+    except (IndexError, RuntimeError, ValueError, AssertionError):
+        return False
+    return True
+
+
+def _reads_alone(model: Any, ids: torch.Tensor) -> bool:
+    """For families without a mask."""
+    try:
+        model(input_ids=ids)
+    except (TypeError, IndexError, RuntimeError, ValueError, AssertionError):
+        return False
+    return True
