@@ -67,9 +67,8 @@ def read_hints(source: str, read: ReadJson, pooling: Literal["mean", "first"] | 
     first = next(
         (str(m.get("path", "")) for m, k in zip(modules, kinds, strict=True) if k == "Transformer"), ""
     )
-    own: dict[str, Any] = next(
-        (found for name in LENGTH_FILES if (found := read(_within(first, name))) is not None), {}
-    )
+    files = (read(_within(first, name)) for name in LENGTH_FILES)
+    own: dict[str, Any] = next((found for found in files if found is not None), {})
     length = own.get("max_seq_length")
     hints = Hints(pooling, int(length) if length else None, bool(own.get("do_lower_case", False)))
     if pooling is not None:
