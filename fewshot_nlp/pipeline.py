@@ -72,14 +72,39 @@ class Pipeline:
         labels: Sequence[Label],
         descriptions: Mapping[Label, str] | None = None,
     ) -> "TaskModel":
-        """The model adapted to a support set; arguments as for `support`."""
+        """The model adapted to a support set; arguments as for `support`.
+
+        Raises:
+            FewShotError: no example, and nothing that was trained says what has none of the labels.
+        """
         unadapted = self.unadapted() if not examples else None
         if unadapted is not None:
             return unadapted
-        support = self.support(examples, labels, descriptions)
-        adapted = self.learner.adapt(support, self._names(labels, descriptions))
+        support, names = self.support(examples, labels, descriptions), self._names(labels, descriptions)
+        if not examples and names is None and not self.learner.knows_the_rest:
+            self._need_all_named(
+                support, {label: readable(label) for label in labels} | dict(descriptions or {})
+            )
+        adapted = self.learner.adapt(support, names)
         scores = adapted.scores(support) if self.task.calibrates_on_scores(support) else None
         return TaskModel(self, tuple(labels), adapted, self.task.calibrate(support, scores))
+
+    def _need_all_named(self, support: SlotBatch, words: Mapping[Label, str]) -> None:
+        """Refuses labels without examples where a class, such as "no entity", has no name either."""
+        unnamed = support.target_matrix.sum(dim=0) == 0
+        if support.normaliser != "classes" or not bool(unnamed.any()):
+            return
+        head = self.learner.encoder.head
+        silent = [label for label, text in words.items() if says_nothing(text)]
+        fix = "start from a model with a trained head of label names, such as the one that ships for entities"
+        if head is not None:
+            fix = "set head_weight above 0, so that the head of label names is read"
+            if silent:
+                fix = f"describe {silent[0]!r}, whose name says nothing, with labels={{name: description}}"
+        raise FewShotError(
+            f"Without an example nothing says what is {str(support.classes[int(unnamed.nonzero()[0])])!r}, none of "
+            f"the {len(words)} labels: give at least one row, or {fix}."
+        )
 
     def unadapted(self) -> "TaskModel | None":
         """The model before any example, where a task without labels meets a learner that has a state without any."""

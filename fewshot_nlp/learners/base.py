@@ -148,6 +148,11 @@ class Learner(nn.Module, ABC, Generic[Config]):
         """The state before any example; None where there is none, because the support set makes the head."""
         return {} if self.encoder.vocabulary is not None and self.head_use == "built_on" else None
 
+    @property
+    def knows_the_rest(self) -> bool:
+        """Whether what was trained tells a class that has neither an example nor a name, such as "no entity"."""
+        return self.initial_state() is not None
+
     def meta_loss(self, support: SlotBatch, query: SlotBatch, context: MetaContext = OUTSIDE) -> Tensor:
         """`query_loss` in the context of meta-training.
 

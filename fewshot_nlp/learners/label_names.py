@@ -61,6 +61,23 @@ class LabelNames(Learner[LabelNamesConfig], name="label_names"):
         self.log_step = nn.Parameter(torch.tensor(float(self.config.step)).log())
         self.to(encoder.device, encoder.feature_dtype)
 
+    @property
+    def knows_the_rest(self) -> bool:
+        """Whether its head, or the encoder's, is trained: differs from what the seed gives."""
+        head = self.names
+        if self.encoder.head is not None:
+            return True
+        new = LabelNameHead(
+            self.encoder.dimension // len(self.encoder.layers),
+            layer=head.layer,
+            width=head.width,
+            seed=self.config.seed,
+        ).state_dict()
+        return any(
+            not torch.equal(value.cpu(), new[name].to(value.dtype))
+            for name, value in head.state_dict().items()
+        )
+
     def fit(self, support: SlotBatch, *, meta: bool = False) -> State:
         """The head of names, and the coefficients that correct it; none without an example."""
         label_slots = support.label_slot_mask

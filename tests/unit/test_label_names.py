@@ -311,6 +311,37 @@ def test_no_example_leaves_the_head_alone(learner, scheme, tiny_encoder_folder):
     torch.testing.assert_close(scores, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("learner", ["prototypical", "context_probe", "label_names", "maml", "fine_tune"])
+@pytest.mark.parametrize("scheme", ["bio", "io"])
+def test_without_example_and_head_entities_are_refused(learner, scheme, tiny_encoder_folder):
+    model = tagger(tiny_encoder_folder, learner=learner, task_config={"scheme": scheme})
+    with pytest.raises(
+        FewShotError, match=r"nothing says what is 'O', none of the 3 labels: .* trained head"
+    ):
+        model.adapt([], TYPES)
+    assert not model.is_adapted
+    assert model.adapt(SENTENCES, TYPES).is_adapted
+
+
+def test_a_head_that_cannot_be_read_is_told_why(tiny_encoder_folder):
+    model = with_head(tagger(tiny_encoder_folder))
+    with pytest.raises(FewShotError, match="describe 'Z', whose name says nothing, with labels="):
+        model.adapt([], ["PER", "Z"])
+    assert model.adapt([], {"PER": "", "Z": "a disease"}).labels == ["PER", "Z"]
+    model = with_head(tagger(tiny_encoder_folder, learner_config={"head_weight": 0}))
+    with pytest.raises(FewShotError, match="set head_weight above 0"):
+        model.adapt([], TYPES)
+
+
+def test_a_head_of_names_that_the_learner_has_trained_may_stand_alone(tiny_encoder_folder):
+    model = tagger(tiny_encoder_folder, learner="label_names")
+    assert not model.pipeline.learner.knows_the_rest
+    with torch.no_grad():
+        model.pipeline.learner.names.rest_bias.add_(1.0)
+    assert model.pipeline.learner.knows_the_rest
+    assert model.adapt([], TYPES).is_adapted
+
+
 def test_without_example_words_may_be_outside_of_entities(tiny_encoder_folder):
     found = {}
     for bias in (-20.0, 20.0):
@@ -445,6 +476,8 @@ def test_names_of_which_nothing_is_read(rows, has_head, tiny_encoder_folder):
     assert readable(UNREAD).strip()
     model = tagger(tiny_encoder_folder, learner="label_names")
     model = with_head(model) if has_head else model
+    with torch.no_grad():
+        model.pipeline.learner.names.rest_bias.add_(1.0)  # as if it had been trained
     model.adapt(SENTENCES[:rows], {**TYPES, "money": UNREAD})
     assert torch.isfinite(query_scores(model)[0]).all()
     clf = FewShotClassifier.from_pretrained(tiny_encoder_folder, learner="label_names")
