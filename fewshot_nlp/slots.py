@@ -27,10 +27,15 @@ Normaliser = Literal["classes", "independent", "positions"]
 """What scores are normalised over: classes of a slot (softmax), nothing (a sigmoid for each class), or the
 slots of one example (softmax over positions, as for the start of an answer)."""
 
+Features = Float[Tensor, "n_slots d"]
+"""The encoder's vectors, one a slot."""
+Scores = Float[Tensor, "n_slots n_classes"]
+"""Unnormalised log-probabilities of the classes, one row a slot."""
+
 KEY_BASE = 6364136223846793005
 """An odd number."""
 
-Targets = Int[Tensor, " n_slots"] | Float[Tensor, "n_slots n_classes"]
+Targets = Int[Tensor, " n_slots"] | Scores
 """Class numbers where classes exclude each other, else a 0/1 matrix; shares of classes where examples are mixed."""
 
 
@@ -92,7 +97,7 @@ class DecoderInputs:
     """
 
     sources: Sequence[Sequence[int]] | None = None
-    prior: Float[Tensor, "n_slots n_classes"] | None = None
+    prior: Scores | None = None
 
     def select(self, keep: Bool[Tensor, " n_slots"], windows: Int[np.ndarray, " n_kept"]) -> "DecoderInputs":
         """The inputs of some slots and windows."""
@@ -167,7 +172,7 @@ class SlotBatch:
         return self.targets
 
     @property
-    def target_matrix(self) -> Float[Tensor, "n_slots n_classes"]:
+    def target_matrix(self) -> Scores:
         """Targets as a 0/1 matrix, whichever form they have."""
         if self.gold.dim() == 2:
             return self.gold.float()
@@ -306,7 +311,7 @@ class SlotBatch:
         present[torch.from_numpy(cut.spans[:, 0])] = True
         return cut.select(present)
 
-    def loss(self, scores: Float[Tensor, "n_slots n_classes"], label_smoothing: float = 0.0) -> Tensor:
+    def loss(self, scores: Scores, label_smoothing: float = 0.0) -> Tensor:
         """Mean loss of scores against the targets: the negative log-likelihood under the normaliser.
 
         Args:
@@ -329,9 +334,7 @@ class SlotBatch:
         mass = empty.to(probability).index_add(0, groups, probability * gold)
         return -mass[wanted].clamp_min(1e-30).log().sum() / wanted.sum().clamp_min(1)
 
-    def log_probabilities(
-        self, scores: Float[Tensor, "n_slots n_classes"]
-    ) -> Float[Tensor, "n_slots n_classes"]:
+    def log_probabilities(self, scores: Scores) -> Scores:
         """Scores normalised as the task wants: log-softmax over classes or positions, or log-sigmoid."""
         if self.normaliser == "classes":
             return F.log_softmax(scores, dim=-1)

@@ -4,10 +4,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Literal
 
-from jaxtyping import Float
 from torch import Tensor
 
-from fewshot_nlp.slots import SlotBatch
+from fewshot_nlp.slots import Features, Scores, SlotBatch
 
 if TYPE_CHECKING:
     from fewshot_nlp.backbone.base import Backbone
@@ -43,9 +42,9 @@ class Head(ABC):
     def scores(
         self,
         state: State,
-        view: Float[Tensor, "n_slots d"],
+        view: Features,
         fast_weights: Mapping[str, Tensor] | None = None,
-    ) -> Float[Tensor, "n_slots n_classes"] | None:
+    ) -> Scores | None:
         """Scores (unnormalised log-probabilities) of slots; None where the head was not fitted.
 
         Args:
@@ -57,12 +56,12 @@ class Head(ABC):
     @abstractmethod
     def join(
         self,
-        prior: Float[Tensor, "n_slots n_classes"],
-        score: Callable[[SlotBatch], Float[Tensor, "n_slots n_classes"]],
+        prior: Scores,
+        score: Callable[[SlotBatch], Scores],
         batch: SlotBatch,
         state: State,
         weight: float,
-    ) -> Float[Tensor, "n_slots n_classes"]:
+    ) -> Scores:
         """A learner's scores and the head's as one.
 
         Args:

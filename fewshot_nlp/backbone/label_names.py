@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from fewshot_nlp.backbone.head import PREFIX, Head, State
-from fewshot_nlp.slots import SlotBatch
+from fewshot_nlp.slots import Scores, SlotBatch
 
 if TYPE_CHECKING:
     from fewshot_nlp.backbone.base import Backbone
@@ -101,9 +101,7 @@ class LabelNameHead(nn.Module, Head):
         return self.linear_head(means, (count > 0).tolist(), names.hints.coarse)
 
     @staticmethod
-    def linear_scores(
-        state: State, features: Float[Tensor, "n_slots hidden"]
-    ) -> Float[Tensor, "n_slots n_classes"]:
+    def linear_scores(state: State, features: Float[Tensor, "n_slots hidden"]) -> Scores:
         """Scores (unnormalised log-probabilities) of slots.
 
         Args:
@@ -127,19 +125,19 @@ class LabelNameHead(nn.Module, Head):
         state: State,
         view: Float[Tensor, "n_slots hidden"],
         fast_weights: Mapping[str, Tensor] | None = None,
-    ) -> Float[Tensor, "n_slots n_classes"] | None:
+    ) -> Scores | None:
         """`linear_scores` of the fitted head; fast weights are not its business, as the view is without them."""
         own = {key.removeprefix(PREFIX): value for key, value in state.items()}
         return self.linear_scores(own, view) if own else None
 
     def join(
         self,
-        prior: Float[Tensor, "n_slots n_classes"],
-        score: Callable[[SlotBatch], Float[Tensor, "n_slots n_classes"]],
+        prior: Scores,
+        score: Callable[[SlotBatch], Scores],
         batch: SlotBatch,
         state: State,
         weight: float,
-    ) -> Float[Tensor, "n_slots n_classes"]:
+    ) -> Scores:
         """The weighted mean of the log-probabilities; ``weight`` is the head's where there is one label."""
         scores = score(batch)
         n_labels = len(state[PREFIX + "bias"]) // 2  # a label has two rows

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fewshot_nlp.slots import SlotBatch
+from fewshot_nlp.slots import Features, SlotBatch
 
 
 def chunk_spans(
@@ -38,7 +38,7 @@ def pool_spans(
     return total / torch.from_numpy(lengths).to(hidden)[:, None]
 
 
-def join_spans(vectors: Float[Tensor, "n_spans d"], batch: SlotBatch) -> Float[Tensor, "n_slots d"]:
+def join_spans(vectors: Float[Tensor, "n_spans d"], batch: SlotBatch) -> Features:
     """One vector a slot: the mean of its spans, weighted by their tokens."""
     slots = batch.spans[:, 0]
     if len(slots) == batch.n_slots and (slots == np.arange(len(slots))).all():

@@ -5,13 +5,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from fewshot_nlp.backbone.batching import chunks, padded_tokens
 from fewshot_nlp.backbone.head import Head, State
 from fewshot_nlp.backbone.processors import Bounds, ForcedPhrases, Rescore
-from fewshot_nlp.slots import SlotBatch
+from fewshot_nlp.slots import Features, Scores, SlotBatch
 
 if TYPE_CHECKING:
     from fewshot_nlp.backbone.base import Backbone
@@ -38,9 +37,9 @@ class VocabularyHead(Head):
     def scores(
         self,
         state: State,
-        view: Float[Tensor, "n_slots d"],
+        view: Features,
         fast_weights: Mapping[str, Tensor] | None = None,
-    ) -> Float[Tensor, "n_slots n_classes"]:
+    ) -> Scores:
         """Log-probabilities of the tokens, under the fast weights."""
         features = view.to(self.backbone.model.dtype)
         logits = self.backbone.run_part("head", fast_weights, features=features)
@@ -48,12 +47,12 @@ class VocabularyHead(Head):
 
     def join(
         self,
-        prior: Float[Tensor, "n_slots n_classes"],
-        score: Callable[[SlotBatch], Float[Tensor, "n_slots n_classes"]],
+        prior: Scores,
+        score: Callable[[SlotBatch], Scores],
         batch: SlotBatch,
         state: State,
         weight: float,
-    ) -> Float[Tensor, "n_slots n_classes"]:
+    ) -> Scores:
         """The learner's own mixture, by the prior in the batch; the weight is chosen by the learner."""
         return score(replace(batch, decoder=replace(batch.decoder, prior=prior)))
 

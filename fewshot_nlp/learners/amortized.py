@@ -28,7 +28,7 @@ from fewshot_nlp.modules.heads import class_means, prototype_head, residual_netw
 from fewshot_nlp.modules.start import scaled_normalize, seeded
 from fewshot_nlp.modules.state import State
 from fewshot_nlp.settings import Scale
-from fewshot_nlp.slots import SlotBatch
+from fewshot_nlp.slots import Features, Scores, SlotBatch
 
 
 class AmortizedConfig(LearnerConfig):
@@ -75,9 +75,7 @@ class Amortized(Learner[AmortizedConfig], name="amortized"):
         state = {"mean": mean, "deviation": variance.sqrt() * shown}
         return state | {"noise": torch.randn(self._shape(mean)).to(mean)} if meta else state
 
-    def score(
-        self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
-    ) -> Float[Tensor, "n_slots n_classes"]:
+    def score(self, state: State, features: Features, batch: SlotBatch) -> Scores:
         """Log of the probability averaged over samples of the weights; its logit where each class is by itself."""
         features = scaled_normalize(features, self.config.scale)
         noise = state["noise"] if "noise" in state else self._noise(state["mean"], batch)

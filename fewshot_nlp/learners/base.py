@@ -22,7 +22,7 @@ from fewshot_nlp.errors import FewShotError, ScienceError
 from fewshot_nlp.modules.state import State, fast_weights
 from fewshot_nlp.registry import Registry
 from fewshot_nlp.settings import Seed, Settings, Share
-from fewshot_nlp.slots import OUTSIDE, MetaContext, SlotBatch
+from fewshot_nlp.slots import OUTSIDE, Features, MetaContext, Scores, SlotBatch
 
 NameWeight = Annotated[float, Field(ge=0, le=100)]
 """Weight of a label's name as a support row."""
@@ -99,9 +99,7 @@ class Learner(nn.Module, ABC, Generic[Config]):
         """
 
     @abstractmethod
-    def score(
-        self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
-    ) -> Float[Tensor, "n_slots n_classes"]:
+    def score(self, state: State, features: Features, batch: SlotBatch) -> Scores:
         """Scores (unnormalised log-probabilities) of slots under a state.
 
         Args:
@@ -170,7 +168,7 @@ class Learner(nn.Module, ABC, Generic[Config]):
         state = self.fit(support, meta=True)
         return query.loss(self.query_scores(state, query))
 
-    def query_scores(self, state: State, batch: SlotBatch) -> Float[Tensor, "n_slots n_classes"]:
+    def query_scores(self, state: State, batch: SlotBatch) -> Scores:
         """Scores of a batch's slots: features under the state's fast weights, then `scores_of`."""
         if not split(state)[0]:
             return self.scores_of(state, self.features(batch, fast_weights(state)), batch)
@@ -180,10 +178,10 @@ class Learner(nn.Module, ABC, Generic[Config]):
     def scores_of(
         self,
         state: State,
-        features: Float[Tensor, "n_slots d"],
+        features: Features,
         batch: SlotBatch,
         view: Float[Tensor, "n_slots hidden"] | None = None,
-    ) -> Float[Tensor, "n_slots n_classes"]:
+    ) -> Scores:
         """Scores of slots by their features: the learner's, joined with those of the backbone's head, if it was fitted.
 
         Args:
@@ -203,10 +201,10 @@ class Learner(nn.Module, ABC, Generic[Config]):
     def joined(
         self,
         state: State,
-        features: Float[Tensor, "n_slots d"],
+        features: Features,
         batch: SlotBatch,
-        prior: Float[Tensor, "n_slots n_classes"],
-    ) -> Float[Tensor, "n_slots n_classes"]:
+        prior: Scores,
+    ) -> Scores:
         """The learner's scores and the head's as one; the head's alone where the learner has taken nothing in."""
         head, (held, own) = self.encoder.head, split(state)
         if head is None or not own:
@@ -229,7 +227,7 @@ class Learner(nn.Module, ABC, Generic[Config]):
         """The encoder's features, checked to be finite, and disturbed where meta-training wants that."""
         return self._sound(self.encoder.features(batch, weights, **options), batch)
 
-    def last_layer(self, features: Float[Tensor, "n_slots d"]) -> Float[Tensor, "n_slots hidden"]:
+    def last_layer(self, features: Features) -> Float[Tensor, "n_slots hidden"]:
         """The part of features that comes from the last of the layers that are read."""
         return features[:, -(features.shape[1] // len(self.encoder.layers)) :]
 
@@ -277,7 +275,7 @@ class Adapted:
         self.state = state
 
     @torch.no_grad()
-    def scores(self, batch: SlotBatch) -> Float[Tensor, "n_slots n_classes"]:
+    def scores(self, batch: SlotBatch) -> Scores:
         """Scores of the slots of a batch; a batch's targets, if it has any, are not looked at."""
         return self.learner.query_scores(self.state, batch)
 

@@ -45,7 +45,7 @@ from fewshot_nlp.modules.gaussian import (
 from fewshot_nlp.modules.heads import UNSEEN
 from fewshot_nlp.modules.state import State, slot_weights
 from fewshot_nlp.settings import Scale
-from fewshot_nlp.slots import SlotBatch
+from fewshot_nlp.slots import Features, Scores, SlotBatch
 
 MOST_ROWS = 4096
 """Slots that a kernel without features can take: its matrix has their number squared of entries."""
@@ -99,17 +99,13 @@ class Bayesian(Learner[BayesianConfig], name="bayesian"):
                 state["calibration"] = self._calibration(state, exact, support)
         return {name: value.to(features) for name, value in state.items()}
 
-    def score(
-        self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
-    ) -> Float[Tensor, "n_slots n_classes"]:
+    def score(self, state: State, features: Features, batch: SlotBatch) -> Scores:
         """Moderated scores (see above); very low for classes that the support set does not show."""
         moved, base = self._moderated(state, batch, *self.predictive(state, features))
         scores = state.get("calibration", 1.0) * moved + base
         return scores.masked_fill(state["share"] == 0, UNSEEN)
 
-    def predictive(
-        self, state: State, features: Float[Tensor, "n_slots d"]
-    ) -> tuple[Float[Tensor, "n_slots n_classes"], Float[Tensor, " n_slots"]]:
+    def predictive(self, state: State, features: Features) -> tuple[Scores, Float[Tensor, " n_slots"]]:
         """Posterior mean and variance of f, less its constant; the variance is the same for all classes."""
         moments = rbf_moments if self.config.kernel == "rbf" else linear_moments
         with torch.autocast(features.device.type, enabled=False):

@@ -22,7 +22,7 @@ from fewshot_nlp.learners.base import Learner, LearnerConfig, NameWeight
 from fewshot_nlp.learners.linear_probe import logistic_regression
 from fewshot_nlp.modules.linear_models import PreconditionedRegression
 from fewshot_nlp.modules.state import State, slot_weights
-from fewshot_nlp.slots import SlotBatch
+from fewshot_nlp.slots import Features, Scores, SlotBatch
 
 SMALL = 10**7
 """Rows x columns x classes up to which the regression is solved in float64 and to the end, which takes a blink."""
@@ -53,7 +53,7 @@ class ContextProbe(Learner[ContextProbeConfig], name="context_probe"):
         """Mean and deviation of the features, and one head, or two where classes have coarser ones."""
         return self.solve(self.features(support), support)
 
-    def solve(self, features: Float[Tensor, "n_slots d"], support: SlotBatch) -> State:
+    def solve(self, features: Features, support: SlotBatch) -> State:
         """`fit`, the features of the support set given."""
         examples = features if bool(support.label_slot_mask.all()) else features[~support.label_slot_mask]
         state: State = {"mean": examples.mean(dim=0), "scale": examples.std(dim=0, correction=0) + 1e-3}
@@ -81,9 +81,7 @@ class ContextProbe(Learner[ContextProbeConfig], name="context_probe"):
             state[f"{name}.bias"] = coefficients[:, -1].masked_fill(unseen, -1e2)
         return state
 
-    def score(
-        self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
-    ) -> Float[Tensor, "n_slots n_classes"]:
+    def score(self, state: State, features: Features, batch: SlotBatch) -> Scores:
         """Scores of the fine head, moved so that coarse classes get the mean of both heads' log-probabilities."""
         heads = ["head"] if batch.hints.coarse is None else ["head", "head.coarse"]
         fine, *rest = self._linear(state, heads, features, batch)

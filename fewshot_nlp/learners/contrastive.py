@@ -42,7 +42,7 @@ from fewshot_nlp.modules.slot_pairs import Draw, draws
 from fewshot_nlp.modules.start import differentiable_copy, examples_of, fast_parameters, towards
 from fewshot_nlp.modules.state import State, fast_weights
 from fewshot_nlp.settings import GradientNorm, LearningRate, Scale, Share, WeightDecay
-from fewshot_nlp.slots import SlotBatch
+from fewshot_nlp.slots import Features, Scores, SlotBatch
 
 TUNED, BEFORE = "tuned.", "before."
 """Begin the keys of a state that belong to the heads after and before tuning."""
@@ -160,9 +160,7 @@ class Contrastive(Learner[ContrastiveConfig], name="contrastive"):
             reached = query.loss(self.query_scores(state, query))
         return towards(reached, self._start(), state)
 
-    def score(
-        self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
-    ) -> Float[Tensor, "n_slots n_classes"]:
+    def score(self, state: State, features: Features, batch: SlotBatch) -> Scores:
         """The mixture of both heads, on tuned features and those before tuning, which are computed here."""
         after: Tensor = self.head.score(_part(TUNED, state), features, batch)
         before = _part(BEFORE, state)

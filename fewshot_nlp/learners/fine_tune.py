@@ -16,9 +16,7 @@ from dataclasses import field
 from typing import Annotated, Any, Literal, Self
 
 import torch
-from jaxtyping import Float
 from pydantic import Field, model_validator
-from torch import Tensor
 
 from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.errors import FewShotError
@@ -31,7 +29,7 @@ from fewshot_nlp.modules.start import examples_of, fast_parameters, prototype_st
 from fewshot_nlp.modules.state import FAST, State, fast_weights
 from fewshot_nlp.modules.weight_interpolation import between, weight_interpolation
 from fewshot_nlp.settings import Count, GradientNorm, LearningRate, Scale, Share, WeightDecay
-from fewshot_nlp.slots import SlotBatch
+from fewshot_nlp.slots import Features, Scores, SlotBatch
 
 WIDTH = 80
 """Slots of a window that are trained on where the task is to find some of them: what is far from them costs time."""
@@ -131,9 +129,7 @@ class FineTune(Learner[FineTuneConfig], name="fine_tune"):
             )
         return self._reached(state, examples, 1.0)
 
-    def score(
-        self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
-    ) -> Float[Tensor, "n_slots n_classes"]:
+    def score(self, state: State, features: Features, batch: SlotBatch) -> Scores:
         """Scores of the head, as the learner that gave the start computes them."""
         if batch.decoder.prior is not None:
             return batch.decoder.prior  # the model's own head, which the fast weights have moved
@@ -157,7 +153,7 @@ class FineTune(Learner[FineTuneConfig], name="fine_tune"):
             return state | self.start.fit(support)
         return state | prototype_start(self, support, self.config.scale)
 
-    def _training_scores(self, state: State, batch: SlotBatch) -> Float[Tensor, "n_slots n_classes"]:
+    def _training_scores(self, state: State, batch: SlotBatch) -> Scores:
         """As `query_scores`, the encoder in bfloat16 where that is asked for."""
         device, wanted = self.encoder.device, self.config.bfloat16
         enabled = fast_bfloat16(device) if wanted is None else wanted

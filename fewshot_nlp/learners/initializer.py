@@ -15,9 +15,8 @@ Choose it over `maml` where tasks differ in the number and kind of their classes
 from typing import Annotated
 
 import torch
-from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.learners.base import Learner, LearnerConfig
@@ -34,7 +33,7 @@ from fewshot_nlp.modules.start import (
 )
 from fewshot_nlp.modules.state import State
 from fewshot_nlp.settings import Scale
-from fewshot_nlp.slots import SlotBatch
+from fewshot_nlp.slots import Features, Scores, SlotBatch
 
 
 class InitializerConfig(LearnerConfig):
@@ -90,9 +89,7 @@ class Initializer(Learner[InitializerConfig], name="initializer"):
                 second_order=second_order,
             )
 
-    def score(
-        self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
-    ) -> Float[Tensor, "n_slots n_classes"]:
+    def score(self, state: State, features: Features, batch: SlotBatch) -> Scores:
         """A linear head on the features, or the model's own head where it has one."""
         return head_scores(state, features, batch, self.config.scale)
 

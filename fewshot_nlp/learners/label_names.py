@@ -12,7 +12,6 @@ untrained, some examples. Choose it with no example at all, or where few example
 from typing import Annotated
 
 import torch
-from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -24,7 +23,7 @@ from fewshot_nlp.learners.ridge import ridge_head
 from fewshot_nlp.modules.start import scaled_normalize
 from fewshot_nlp.modules.state import State
 from fewshot_nlp.settings import Share
-from fewshot_nlp.slots import SlotBatch
+from fewshot_nlp.slots import Features, Scores, SlotBatch
 
 
 class LabelNamesConfig(LearnerConfig):
@@ -104,9 +103,7 @@ class LabelNames(Learner[LabelNamesConfig], name="label_names"):
             "head.bias": self.log_step.exp() * bias,
         }
 
-    def score(
-        self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
-    ) -> Float[Tensor, "n_slots n_classes"]:
+    def score(self, state: State, features: Features, batch: SlotBatch) -> Scores:
         """The names' scores and their correction."""
         read = self.last_layer(features)
         scores = self._by_name(state, read)

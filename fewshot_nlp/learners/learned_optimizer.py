@@ -18,7 +18,6 @@ from collections.abc import Iterator
 from typing import Annotated, Literal
 
 import torch
-from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -41,7 +40,7 @@ from fewshot_nlp.modules.start import (
 )
 from fewshot_nlp.modules.state import FAST, State
 from fewshot_nlp.settings import Scale
-from fewshot_nlp.slots import SlotBatch
+from fewshot_nlp.slots import Features, Scores, SlotBatch
 
 
 class LearnedOptimizerConfig(LearnerConfig):
@@ -100,9 +99,7 @@ class LearnedOptimizer(Learner[LearnedOptimizerConfig], name="learned_optimizer"
         losses = [query.loss(self.query_scores(weights, query)) for weights in others or [start]]
         return torch.stack(losses).mean()
 
-    def score(
-        self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
-    ) -> Float[Tensor, "n_slots n_classes"]:
+    def score(self, state: State, features: Features, batch: SlotBatch) -> Scores:
         """A linear head on the features, or the model's own head where it has one."""
         return head_scores(state, features, batch, self.config.scale)
 

@@ -13,12 +13,11 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor
 
 from fewshot_nlp.learners.base import Learner, LearnerConfig
 from fewshot_nlp.modules.heads import linear_scores
 from fewshot_nlp.modules.state import State, slot_weights
-from fewshot_nlp.slots import SlotBatch
+from fewshot_nlp.slots import Features, Scores, SlotBatch
 
 
 class LinearProbeConfig(LearnerConfig):
@@ -38,20 +37,16 @@ class LinearProbe(Learner[LinearProbeConfig], name="linear_probe"):
         """Weights and biases of the regression on L2-normalised features."""
         return self.solve(self.features(support), support)
 
-    def solve(self, features: Float[Tensor, "n_slots d"], support: SlotBatch) -> State:
+    def solve(self, features: Features, support: SlotBatch) -> State:
         """`fit`, the features of the support set given."""
         return solved_head(features, support, self.config.label_names, self.config.C)
 
-    def score(
-        self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
-    ) -> Float[Tensor, "n_slots n_classes"]:
+    def score(self, state: State, features: Features, batch: SlotBatch) -> Scores:
         """A linear head on L2-normalised features."""
         return linear_scores(state, F.normalize(features, dim=-1))
 
 
-def solved_head(
-    features: Float[Tensor, "n_slots d"], support: SlotBatch, label_names: float, C: float
-) -> State:
+def solved_head(features: Features, support: SlotBatch, label_names: float, C: float) -> State:
     """The head that logistic regression on L2-normalised features gives; a constant, without gradients."""
     features = F.normalize(features.detach(), dim=-1)
     weight = slot_weights(support, label_names, features)

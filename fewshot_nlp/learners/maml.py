@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from typing import Literal
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from fewshot_nlp.backbone import Backbone
@@ -40,7 +39,7 @@ from fewshot_nlp.modules.start import (
 )
 from fewshot_nlp.modules.state import FAST, State
 from fewshot_nlp.settings import Count, Scale, Share
-from fewshot_nlp.slots import SlotBatch
+from fewshot_nlp.slots import Features, Scores, SlotBatch
 
 LEAST = 0.03
 """An earlier step's weight in the multi-step loss falls to this share of its first one, before it is left out."""
@@ -119,9 +118,7 @@ class MAML(Learner[MAMLConfig], name="maml"):
         losses = [query.loss(self.query_scores(weights, query)) for weights in others]
         return torch.stack([w * loss for w, loss in zip(importance, losses, strict=True)]).sum()
 
-    def score(
-        self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
-    ) -> Float[Tensor, "n_slots n_classes"]:
+    def score(self, state: State, features: Features, batch: SlotBatch) -> Scores:
         """A linear head on the features, or the model's own head where it has one."""
         return head_scores(state, features, batch, self.config.scale)
 

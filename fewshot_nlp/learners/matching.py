@@ -36,7 +36,7 @@ from fewshot_nlp.modules.selection import balanced
 from fewshot_nlp.modules.start import seeded
 from fewshot_nlp.modules.state import State, slot_weights
 from fewshot_nlp.settings import Scale, Share
-from fewshot_nlp.slots import SlotBatch
+from fewshot_nlp.slots import Features, Scores, SlotBatch
 
 FLOOR = 1e-30
 CHUNK = 4096
@@ -116,9 +116,7 @@ class Matching(Learner[MatchingConfig], name="matching"):
         values = targets if support.normaliser == "classes" else torch.cat([targets, 1 - targets], dim=1)
         return state | {"values": values if weight is None else values * weight[kept].to(features)[:, None]}
 
-    def score(
-        self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
-    ) -> Float[Tensor, "n_slots n_classes"]:
+    def score(self, state: State, features: Features, batch: SlotBatch) -> Scores:
         """Logarithm of each class's attention (equation 1), or its mixture with the model's own distribution."""
         if batch.decoder.prior is not None:
             distances = 1 - self._cosines(state, features)

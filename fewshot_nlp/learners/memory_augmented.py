@@ -34,7 +34,7 @@ from fewshot_nlp.modules.start import seeded
 from fewshot_nlp.modules.state import State, slot_weights
 from fewshot_nlp.modules.turing import TuringMemory
 from fewshot_nlp.settings import Count, Scale, Share
-from fewshot_nlp.slots import SlotBatch
+from fewshot_nlp.slots import Features, Scores, SlotBatch
 
 FLOOR = 1e-30
 
@@ -115,9 +115,7 @@ class MemoryAugmented(Learner[MemoryAugmentedConfig], name="memory_augmented"):
         state, _ = self.memory.run(slots[order], values[order], codes, n_rows)
         return {"centre": centre} | {f"memory.{name}": value for name, value in state.items()}
 
-    def score(
-        self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
-    ) -> Float[Tensor, "n_slots n_classes"]:
+    def score(self, state: State, features: Features, batch: SlotBatch) -> Scores:
         """Logarithm of each class's share of what is read; yes against no where classes do not exclude each other."""
         slots = F.normalize(features - state["centre"], dim=-1)
         memory = {n.removeprefix("memory."): v for n, v in state.items() if n.startswith("memory.")}

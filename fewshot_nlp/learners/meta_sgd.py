@@ -10,8 +10,6 @@ fine-tuning. Choose it instead of `maml` when one to three steps must do.
 """
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.learners.base import Learner, LearnerConfig
@@ -28,7 +26,7 @@ from fewshot_nlp.modules.start import (
 )
 from fewshot_nlp.modules.state import State
 from fewshot_nlp.settings import Scale
-from fewshot_nlp.slots import SlotBatch
+from fewshot_nlp.slots import Features, Scores, SlotBatch
 
 
 class MetaSGDConfig(LearnerConfig):
@@ -78,8 +76,6 @@ class MetaSGD(Learner[MetaSGDConfig], name="meta_sgd"):
                 second_order=second_order,
             )
 
-    def score(
-        self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
-    ) -> Float[Tensor, "n_slots n_classes"]:
+    def score(self, state: State, features: Features, batch: SlotBatch) -> Scores:
         """A linear head on the features, or the model's own head where it has one."""
         return head_scores(state, features, batch, self.config.scale)

@@ -14,7 +14,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
 from fewshot_nlp.backbone import VocabularyHead
@@ -32,7 +32,7 @@ from fewshot_nlp.modules.interpolation import (
 )
 from fewshot_nlp.modules.state import State
 from fewshot_nlp.settings import Count, Share, Temperature
-from fewshot_nlp.slots import SlotBatch
+from fewshot_nlp.slots import Features, Scores, SlotBatch
 
 FLOOR = 1e-4
 """Probability left to classes that none of the neighbours has."""
@@ -87,9 +87,7 @@ class NearestNeighbour(Learner[NearestNeighbourConfig], name="nearest_neighbour"
         head = self.encoder.vocabulary
         return state if head is None else state | self._mixture(support, features, head)
 
-    def score(
-        self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
-    ) -> Float[Tensor, "n_slots n_classes"]:
+    def score(self, state: State, features: Features, batch: SlotBatch) -> Scores:
         """Log-votes of the neighbours, or the mixture of their votes with the model's own distribution."""
         if batch.decoder.prior is not None:
             distances, classes = self._neighbours(state, features)

@@ -37,7 +37,7 @@ from fewshot_nlp.modules.start import (
 )
 from fewshot_nlp.modules.state import State, fast_weights
 from fewshot_nlp.settings import Count, GradientNorm, LearningRate, Scale, WeightDecay
-from fewshot_nlp.slots import SlotBatch
+from fewshot_nlp.slots import Features, Scores, SlotBatch
 
 _COLUMN = re.compile(r"column\.(\d+)\.")
 
@@ -91,14 +91,12 @@ class Progressive(Learner[ProgressiveConfig], name="progressive"):
         column = self._train(support, earlier, meta)
         return self.chain | {f"column.{len(earlier)}.{key}": value for key, value in column.items()}
 
-    def query_scores(self, state: State, batch: SlotBatch) -> Float[Tensor, "n_slots n_classes"]:
+    def query_scores(self, state: State, batch: SlotBatch) -> Scores:
         """Scores of a batch's slots by the chosen column."""
         column = self._chosen(state)[-1]
         return self.score(state, self.features(batch, fast_weights(column)), batch)
 
-    def score(
-        self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
-    ) -> Float[Tensor, "n_slots n_classes"]:
+    def score(self, state: State, features: Features, batch: SlotBatch) -> Scores:
         """The chosen column's head and lateral connections; ``features`` are those under its fast weights."""
         *earlier, column = self._chosen(state)
         return self._column_scores(column, features, self._lateral_input(batch, earlier))
@@ -125,9 +123,9 @@ class Progressive(Learner[ProgressiveConfig], name="progressive"):
     def _column_scores(
         self,
         column: Mapping[str, Tensor],
-        features: Float[Tensor, "n_slots d"],
+        features: Features,
         lateral: Float[Tensor, "n_earlier n_slots d"] | None,
-    ) -> Float[Tensor, "n_slots n_classes"]:
+    ) -> Scores:
         """Equation 2 at the output: W h + b + U relu(V [a_1 h_1, ..., a_j h_j])."""
         scores = linear_scores(column, scaled_normalize(features, self.config.scale))
         if lateral is None or "lateral.out" not in column:

@@ -25,7 +25,7 @@ from fewshot_nlp.modules.heads import class_means
 from fewshot_nlp.modules.interpolation import by_content, choose_fixed, fixed_mass, mix
 from fewshot_nlp.modules.state import State
 from fewshot_nlp.settings import Share, Temperature
-from fewshot_nlp.slots import SlotBatch
+from fewshot_nlp.slots import Features, Scores, SlotBatch
 
 
 class PrototypicalConfig(LearnerConfig):
@@ -97,9 +97,7 @@ class Prototypical(Learner[PrototypicalConfig], name="prototypical"):
             )
         return state
 
-    def score(
-        self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
-    ) -> Float[Tensor, "n_slots n_classes"]:
+    def score(self, state: State, features: Features, batch: SlotBatch) -> Scores:
         """Minus the distance to each prototype over the temperature (Snell et al., equation 2)."""
         features = self._space(features)
         if batch.decoder.prior is not None:
@@ -169,7 +167,7 @@ class Prototypical(Learner[PrototypicalConfig], name="prototypical"):
         return (squares - 2 * features @ prototypes.T).clamp_min(0)
 
 
-def _means(features: Float[Tensor, "n_slots d"], classes: Int[Tensor, " n_slots"]) -> State:
+def _means(features: Features, classes: Int[Tensor, " n_slots"]) -> State:
     """The mean feature of each class that occurs, and the classes' numbers."""
     seen, place = torch.unique(classes, return_inverse=True)
     total = torch.zeros(len(seen), features.shape[1], device=features.device, dtype=features.dtype)

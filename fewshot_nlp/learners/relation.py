@@ -28,7 +28,7 @@ from fewshot_nlp.modules.heads import UNSEEN, class_means
 from fewshot_nlp.modules.start import seeded
 from fewshot_nlp.modules.state import State
 from fewshot_nlp.settings import Temperature
-from fewshot_nlp.slots import SlotBatch
+from fewshot_nlp.slots import Features, Scores, SlotBatch
 
 CELLS = 2**22
 """Numbers of the hidden layer that are computed at once."""
@@ -64,9 +64,7 @@ class Relation(Learner[RelationConfig], name="relation"):
         means, mass = class_means(features, support, self.config.label_names)
         return {"prototypes": F.normalize(means, dim=-1), "seen": mass > 0}
 
-    def score(
-        self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
-    ) -> Float[Tensor, "n_slots n_classes"]:
+    def score(self, state: State, features: Features, batch: SlotBatch) -> Scores:
         """The relation to each class; less the relation to its opposite, where classes do not exclude each other."""
         queries = F.normalize(features, dim=-1)
         scores, *others = [self._relation(queries, side) for side in state["prototypes"]]

@@ -18,7 +18,6 @@ costs no more than in fine-tuning.
 from collections.abc import Iterator, Sequence
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from fewshot_nlp.backbone import Backbone
@@ -39,7 +38,7 @@ from fewshot_nlp.modules.start import (
 )
 from fewshot_nlp.modules.state import FAST, State
 from fewshot_nlp.settings import Count, Scale
-from fewshot_nlp.slots import SlotBatch
+from fewshot_nlp.slots import Features, Scores, SlotBatch
 
 
 class ReptileConfig(LearnerConfig):
@@ -81,9 +80,7 @@ class Reptile(Learner[ReptileConfig], name="reptile"):
             reached = query.loss(self.query_scores(end, query))
         return towards(reached, fast_parameters(self.encoder), end)
 
-    def score(
-        self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
-    ) -> Float[Tensor, "n_slots n_classes"]:
+    def score(self, state: State, features: Features, batch: SlotBatch) -> Scores:
         """A linear head on the features, or the model's own head where it has one."""
         return head_scores(state, features, batch, self.config.scale)
 

@@ -28,7 +28,7 @@ from fewshot_nlp.modules.heads import UNSEEN, linear_scores
 from fewshot_nlp.modules.start import scaled_normalize
 from fewshot_nlp.modules.state import State, slot_weights
 from fewshot_nlp.settings import Share
-from fewshot_nlp.slots import SlotBatch
+from fewshot_nlp.slots import Features, Scores, SlotBatch
 
 
 class RidgeConfig(LearnerConfig):
@@ -72,9 +72,7 @@ class Ridge(Learner[RidgeConfig], name="ridge"):
         bias = (scale * intercept + self.bias.to(x)).masked_fill(mass == 0, UNSEEN)
         return {"head.weight": scale * coefficients, "head.bias": bias}
 
-    def score(
-        self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
-    ) -> Float[Tensor, "n_slots n_classes"]:
+    def score(self, state: State, features: Features, batch: SlotBatch) -> Scores:
         """The linear head."""
         return linear_scores(state, scaled_normalize(features.to(state["head.weight"]), 1.0))
 

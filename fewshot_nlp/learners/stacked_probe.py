@@ -28,7 +28,7 @@ from fewshot_nlp.modules.linear_models import (
     stratified_folds,
 )
 from fewshot_nlp.modules.state import State
-from fewshot_nlp.slots import SlotBatch
+from fewshot_nlp.slots import Features, Scores, SlotBatch
 
 PRIOR = {"regression": 1.0, "discriminant": 0.01, "names": 1.0}
 """Weights of the heads before any evidence; their scores differ in scale."""
@@ -69,7 +69,7 @@ class StackedProbe(Learner[StackedProbeConfig], name="stacked_probe"):
         """Centre and scale of the features, one linear head, and the label names with their weight."""
         return self.solve(self.features(support), support)
 
-    def solve(self, features: Float[Tensor, "n_slots d"], support: SlotBatch) -> State:
+    def solve(self, features: Features, support: SlotBatch) -> State:
         """`fit`, the features of the support set given."""
         blocks = self._blocks(features)
         label_slots = support.label_slot_mask
@@ -101,9 +101,7 @@ class StackedProbe(Learner[StackedProbeConfig], name="stacked_probe"):
         state["name_weight"] = torch.tensor(float(name_weight)).to(blocks)
         return state
 
-    def score(
-        self, state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch
-    ) -> Float[Tensor, "n_slots n_classes"]:
+    def score(self, state: State, features: Features, batch: SlotBatch) -> Scores:
         """Weighted scores of the linear heads and of the similarity to the label names."""
         rows = self._scaled(state, self._blocks(features))
         scores = F.linear(rows, state["head.weight"], state["head.bias"])

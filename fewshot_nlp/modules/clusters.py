@@ -12,14 +12,14 @@ from torch import Tensor
 from fewshot_nlp.memory.exact import distances
 from fewshot_nlp.modules.order import canonical_order
 from fewshot_nlp.modules.state import slot_weights
-from fewshot_nlp.slots import SlotBatch
+from fewshot_nlp.slots import Features, SlotBatch
 
 STARTS = 4
 ITERATIONS = 50
 
 
 def cluster_means(
-    features: Float[Tensor, "n_slots d"],
+    features: Features,
     support: SlotBatch,
     label_names: float | Tensor,
     most: int,

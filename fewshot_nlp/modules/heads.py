@@ -9,15 +9,13 @@ from torch import Tensor, nn
 
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.modules.state import class_sums, slot_weights
-from fewshot_nlp.slots import SlotBatch
+from fewshot_nlp.slots import Features, Scores, SlotBatch
 
 UNSEEN = -1e4
 """Score of a class that the support set does not show."""
 
 
-def linear_scores(
-    state: Mapping[str, Tensor], features: Float[Tensor, "n_slots d"]
-) -> Float[Tensor, "n_slots n_classes"]:
+def linear_scores(state: Mapping[str, Tensor], features: Features) -> Scores:
     """Scores of the head ``head.weight`` [n_classes, d], ``head.bias`` [n_classes] of a state.
 
     In full precision under autocast too: bfloat16 has 8 bits, too few to tell one token's score from the next one's.
@@ -27,7 +25,7 @@ def linear_scores(
 
 
 def prototype_head(
-    features: Float[Tensor, "n_slots d"], support: SlotBatch, label_names: float
+    features: Features, support: SlotBatch, label_names: float
 ) -> tuple[Float[Tensor, "n_classes d"], Float[Tensor, " n_classes"]]:
     """Weight and bias of the linear head that scores minus half the squared distance to the prototypes.
 

@@ -8,10 +8,10 @@ from collections import deque
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
-from fewshot_nlp.slots import SlotBatch
+from fewshot_nlp.slots import Scores, SlotBatch
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -77,7 +77,7 @@ def _kinds(examples: SlotBatch) -> list[list[int]]:
     return list(kinds.values())
 
 
-def _draw(targets: Float[Tensor, "n_slots n_classes"], slots: Int[Tensor, " n"]) -> Draw:
+def _draw(targets: Scores, slots: Int[Tensor, " n"]) -> Draw:
     rows = targets[slots]
     alike = rows @ rows.T > 0
     some = rows.sum(dim=1) > 0

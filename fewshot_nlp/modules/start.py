@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
@@ -14,7 +13,7 @@ from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.modules.heads import linear_scores, prototype_head
 from fewshot_nlp.modules.inner_loop import Weights
 from fewshot_nlp.modules.state import FAST, State, fast_weights
-from fewshot_nlp.slots import SlotBatch
+from fewshot_nlp.slots import Features, Scores, SlotBatch
 
 if TYPE_CHECKING:
     from fewshot_nlp.learners.base import Learner
@@ -40,7 +39,7 @@ def fast_parameters(encoder: Backbone, scope: str = "adapter") -> Weights:
     return {FAST + name: parameter for name, parameter in chosen.items()}
 
 
-def scaled_normalize(features: Float[Tensor, "n_slots d"], scale: float) -> Float[Tensor, "n_slots d"]:
+def scaled_normalize(features: Features, scale: float) -> Features:
     """Features of one length, so that rates suit every encoder."""
     return F.normalize(features, dim=-1) * scale
 
@@ -56,9 +55,7 @@ def prototype_start(
     return {"head.weight": weight, "head.bias": bias}
 
 
-def head_scores(
-    state: State, features: Float[Tensor, "n_slots d"], batch: SlotBatch, scale: float
-) -> Float[Tensor, "n_slots n_classes"]:
+def head_scores(state: State, features: Features, batch: SlotBatch, scale: float) -> Scores:
     """A linear head on `scaled_normalize` features, or the model's own head where it has one."""
     if batch.decoder.prior is not None:
         return batch.decoder.prior

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fewshot_nlp.slots import SlotBatch
+from fewshot_nlp.slots import Features, Scores, SlotBatch
 
 State = dict[str, Tensor]
 """All that a learner took from a support set; keys that begin with ``fast.`` are the encoder's fast weights."""
@@ -18,7 +18,7 @@ def fast_weights(state: State) -> dict[str, Tensor]:
 
 
 def class_sums(
-    features: Float[Tensor, "n_slots d"], weights: Float[Tensor, "n_slots n_classes"]
+    features: Features, weights: Scores
 ) -> tuple[Float[Tensor, "n_classes d"], Float[Tensor, " n_classes"]]:
     """Weighted sum of the features of each class, and each class's total weight."""
     return weights.T @ features, weights.sum(dim=0)

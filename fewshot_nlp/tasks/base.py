@@ -4,7 +4,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
-from jaxtyping import Float
 from torch import Tensor
 
 from fewshot_nlp.episode import Example, Json, Query, TaskDataset, canonical_json
@@ -20,7 +19,7 @@ from fewshot_nlp.rows import (
     some,
     sorted_labels,
 )
-from fewshot_nlp.slots import SlotBatch
+from fewshot_nlp.slots import Scores, SlotBatch
 from fewshot_nlp.tasks.defaults import Defaults, Usage
 from fewshot_nlp.tokenization.windows import WindowTokenizer
 
@@ -177,7 +176,7 @@ class Task(ABC):
     @abstractmethod
     def decode(
         self,
-        scores: Float[Tensor, "n_slots n_classes"],
+        scores: Scores,
         batch: SlotBatch,
         decoding_parameters: Mapping[str, Tensor] | None = None,
     ) -> list[Prediction]:

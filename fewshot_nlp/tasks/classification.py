@@ -5,7 +5,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from fewshot_nlp.episode import Example, Json, Query
@@ -23,7 +22,7 @@ from fewshot_nlp.rows import (
     shown,
     sorted_labels,
 )
-from fewshot_nlp.slots import Hints, SlotBatch
+from fewshot_nlp.slots import Hints, Scores, SlotBatch
 from fewshot_nlp.tasks.base import Prediction, Row, Task, need_column
 from fewshot_nlp.tasks.defaults import Defaults, Usage
 from fewshot_nlp.tasks.label_words import check_descriptions
@@ -181,7 +180,7 @@ class Classification(Task, name="classification"):
 
     def decode(
         self,
-        scores: Float[Tensor, "n_slots n_classes"],
+        scores: Scores,
         batch: SlotBatch,
         decoding_parameters: Mapping[str, Tensor] | None = None,
     ) -> list[Prediction]:

@@ -13,7 +13,7 @@ from fewshot_nlp.episode import Example, Json, Query
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.metrics.ner import entity_scores
 from fewshot_nlp.rows import Label, as_list, as_name, as_offset, as_text, as_words, shown
-from fewshot_nlp.slots import Hints, SlotBatch
+from fewshot_nlp.slots import Hints, Scores, SlotBatch
 from fewshot_nlp.tasks.base import Prediction, Row, Task, need_column
 from fewshot_nlp.tasks.defaults import Defaults, Usage
 from fewshot_nlp.tasks.label_words import check_descriptions
@@ -253,7 +253,7 @@ class NER(Task, name="ner"):
 
     def decode(
         self,
-        scores: Float[Tensor, "n_slots n_classes"],
+        scores: Scores,
         batch: SlotBatch,
         decoding_parameters: Mapping[str, Tensor] | None = None,
     ) -> list[Prediction]:

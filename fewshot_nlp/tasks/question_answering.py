@@ -12,7 +12,7 @@ from fewshot_nlp.episode import Example, Json, Query
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.metrics.question_answering import span_scores
 from fewshot_nlp.rows import ItemError, Label, as_list, as_offset, as_text, shown
-from fewshot_nlp.slots import Hints, SlotBatch
+from fewshot_nlp.slots import Hints, Scores, SlotBatch
 from fewshot_nlp.tasks.answers import answer_spans, choose_threshold
 from fewshot_nlp.tasks.base import Prediction, Row, Task, need_column
 from fewshot_nlp.tasks.defaults import Usage
@@ -168,7 +168,7 @@ class QuestionAnswering(Task, name="question_answering"):
 
     def decode(
         self,
-        scores: Float[Tensor, "n_slots n_classes"],
+        scores: Scores,
         batch: SlotBatch,
         decoding_parameters: Mapping[str, Tensor] | None = None,
     ) -> list[Prediction]:

@@ -5,14 +5,13 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from fewshot_nlp.episode import Example, Json, Query
 from fewshot_nlp.errors import FewShotError, logger
 from fewshot_nlp.metrics.translation import corpus_scores
 from fewshot_nlp.rows import Label, as_text
-from fewshot_nlp.slots import DecoderInputs, SlotBatch
+from fewshot_nlp.slots import DecoderInputs, Scores, SlotBatch
 from fewshot_nlp.tasks.base import Prediction, Row, Task, need_column
 from fewshot_nlp.tasks.defaults import Defaults, Usage
 from fewshot_nlp.tasks.glossary import checked_glossary, find_terms, with_terms
@@ -213,7 +212,7 @@ class Translation(Task, name="translation"):
 
     def decode(
         self,
-        scores: Float[Tensor, "n_slots n_classes"],
+        scores: Scores,
         batch: SlotBatch,
         decoding_parameters: Mapping[str, Tensor] | None = None,
     ) -> list[Prediction]:

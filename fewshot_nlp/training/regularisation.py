@@ -28,7 +28,7 @@ from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import Learner
 from fewshot_nlp.pipeline import Pipeline
 from fewshot_nlp.settings import Settings, Share
-from fewshot_nlp.slots import OUTSIDE, MetaContext, SlotBatch, Targets
+from fewshot_nlp.slots import OUTSIDE, Features, MetaContext, SlotBatch, Targets
 from fewshot_nlp.tasks import Task
 from fewshot_nlp.training.augmentation import Augmentation, augment, relabelled
 
@@ -130,7 +130,7 @@ class MixedQuery(SlotBatch):
         targets = targets + (1 - shares)[:, None] * self.target_matrix[partners]
         return replace(self, targets=targets, partners=partners, shares=shares)
 
-    def mix(self, features: Float[Tensor, "n_slots d"]) -> Float[Tensor, "n_slots d"]:
+    def mix(self, features: Features) -> Features:
         """Features mixed as the targets are."""
         if self.partners is None or self.shares is None:
             return features
