@@ -85,7 +85,8 @@ def test_selecting_slots_keeps_their_features(tiny_encoder_folder):
     [
         (["O", "I-X", "I-X", "I-Y"], ["O", "B-X", "I-X", "B-Y"]),
         (["B-X", "I-Y"], ["B-X", "B-Y"]),
-        (["S-X", "B-Y", "E-Y", "U-Z", "L-Z"], ["B-X", "B-Y", "I-Y", "B-Z", "I-Z"]),
+        (["S-X", "B-Y", "E-Y", "U-Z", "B-Z", "L-Z"], ["B-X", "B-Y", "I-Y", "B-Z", "B-Z", "I-Z"]),
+        (["U-Z", "L-Z"], ["B-Z", "B-Z"]),
         (["B-a-b", "I-a-b"], ["B-a-b", "I-a-b"]),
     ],
 )
