@@ -2,19 +2,24 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from scipy import stats
+from torch import Tensor, uint8
 from tqdm import tqdm
 
-from fewshot_nlp.episode import Episode, Json, canonical_json
+from fewshot_nlp.backbone.adapters import adapter_to_json
+from fewshot_nlp.episode import Episode, Json, canonical_json, sha256
 from fewshot_nlp.errors import FewShotError, logger
 from fewshot_nlp.persistence.disk import atomic_write, read_records, user_path
 from fewshot_nlp.pipeline import Pipeline
+from fewshot_nlp.sampling.base import TaskSampler
+from fewshot_nlp.sampling.base import episodes as stream
 
 
 class HasPipeline(Protocol):
@@ -38,9 +43,9 @@ class Report:
         pooled: metrics over the queries of all episodes together.
         per_episode: every episode's id and scores.
         n_episodes: number of episodes.
-        seed: the sampler's and the bootstrap's.
+        seed: the sampler's; of a list or a file the one that was given, or None.
         manifest_sha: SHA-256 over the episodes in order: that of the file `write_episodes` makes of them.
-        config: what was run: task, learner, settings, encoder fingerprint.
+        config: what was run: `identity`.
     """
 
     metric: str
@@ -50,7 +55,7 @@ class Report:
     pooled: dict[str, float]
     per_episode: list[dict[str, Json]] = field(repr=False)
     n_episodes: int
-    seed: int
+    seed: int | None
     manifest_sha: str
     config: dict[str, Json]
 
@@ -61,7 +66,8 @@ class Report:
     def __str__(self) -> str:
         half = self.ci95[self.metric]
         spread = "" if half is None else f" ± {half:.4f}"
-        basis = f"95 % interval, {self.n_episodes} episodes, seed {self.seed}"
+        drawn = "" if self.seed is None else f", seed {self.seed}"
+        basis = f"95 % interval, {self.n_episodes} episodes{drawn}"
         return f"{self.metric} {self.mean[self.metric]:.4f}{spread} ({basis})"
 
 
@@ -84,10 +90,10 @@ def bootstrap_interval(values: Sequence[float], seed: int, resamples: int = 2000
 
 def evaluate_episodes(
     model: Pipeline | HasPipeline,
-    episodes: Iterable[Episode],
+    episodes: Iterable[Episode] | TaskSampler,
     *,
     n_episodes: int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     path: str | Path | None = None,
     cache_bytes: int = 512 * 2**20,
     progress: bool = False,
@@ -96,25 +102,22 @@ def evaluate_episodes(
 
     Args:
         model: a pipeline, or a model such as `FewShotNER` (its settings count, not what it is adapted to).
-        episodes: the episodes, e.g. a sampler.
+        episodes: a sampler, what `sampling.episodes` gives, or a list.
         n_episodes: at most so many; None for all.
-        seed: named in the report, and used by the bootstrap.
-        path: JSON lines, one an episode, written as they come; an existing file of the same run is continued.
+        seed: of the bootstrap (None: 0); named in the report where the episodes do not tell their sampler's.
+        path: JSON lines, one an episode, written as they come. An existing file of the same `identity` is continued: a
+            record in it counts for the episode of the same content.
         cache_bytes: bound on the features kept between episodes.
         progress: show a bar if it takes over two seconds.
 
     Raises:
         FewShotError: no episodes, an episode of another task, or a file of another run.
     """
+    if isinstance(episodes, TaskSampler):
+        episodes = stream(episodes)
     pipeline = model if isinstance(model, Pipeline) else model.pipeline
     task, learner = pipeline.task, pipeline.learner
-    config = {
-        "task": task.name,
-        "learner": learner.name,
-        "learner_config": learner.config.to_dict(),
-        "encoder": learner.encoder.fingerprint,
-        "seed": seed,
-    }
+    config = identity(pipeline)
     done = _Journal(path, config)
     digest = hashlib.sha256()
     records: list[dict[str, Json]] = []
@@ -128,12 +131,14 @@ def evaluate_episodes(
                 raise FewShotError(
                     f"Episode {episode.episode_id!r} is of the task {episode.task}, the model of {task.name}."
                 )
-            digest.update((canonical_json(episode.to_json()) + "\n").encode("utf-8", "surrogatepass"))
-            record = done.get(episode.episode_id)
+            content = canonical_json(episode.to_json())
+            digest.update((content + "\n").encode("utf-8", "surrogatepass"))
+            record = done.get(sha256(content))
             if record is None:
                 predicted = [p["target"] for p in pipeline.predict_episode(episode)]
                 record = {
                     "episode_id": episode.episode_id,
+                    "episode_sha": sha256(content),
                     "scores": task.metrics(episode.targets, predicted, episode.label_names),
                     "labels": list(episode.label_names),
                     "gold": list(episode.targets),
@@ -144,11 +149,34 @@ def evaluate_episodes(
             bar.update()
     if not records:
         raise FewShotError("There are no episodes to evaluate.")
-    return _report(task.primary_metric, records, seed, digest.hexdigest(), config, pipeline)
+    report = _report(records, seed or 0, digest.hexdigest(), config, pipeline)
+    return replace(report, seed=getattr(episodes, "seed", seed))
+
+
+def identity(pipeline: Pipeline) -> dict[str, Json]:
+    """All that scores on an episode depend on, as JSON: task, learner, encoder, what was trained of them, version."""
+    task, learner, encoder = pipeline.task, pipeline.learner, pipeline.learner.encoder
+    trained = {**encoder.adapter, **learner.state_dict()}
+    trained |= getattr(encoder.head, "state_dict", dict[str, Tensor])()
+    digest = hashlib.sha256()
+    for name, tensor in sorted(trained.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(uint8).numpy().data)
+    adapter = encoder.adapter_config
+    return {
+        "task": task.name,
+        "task_options": task.options,
+        "learner": learner.name,
+        "learner_config": learner.config.to_dict(),
+        "encoder": encoder.fingerprint,
+        "dtype": str(encoder.model.dtype).removeprefix("torch."),
+        "adapter": None if adapter is None else adapter_to_json(adapter),
+        "trained": digest.hexdigest(),
+        "version": import_module("fewshot_nlp").__version__,
+    }
 
 
 def _report(
-    metric: str,
     records: list[dict[str, Json]],
     seed: int,
     manifest: str,
@@ -164,21 +192,21 @@ def _report(
         sorted({label for r in records for label in r["labels"]}),
     )
     return Report(
-        metric=metric,
+        metric=pipeline.task.primary_metric,
         mean={name: mean for name, (mean, _) in summary.items()},
         ci95={name: half for name, (_, half) in summary.items()},
         bootstrap95={name: bootstrap_interval(values, seed) for name, values in series.items()},
         pooled=pooled,
         per_episode=[{"episode_id": r["episode_id"], **r["scores"]} for r in records],
         n_episodes=len(records),
-        seed=seed,
+        seed=None,
         manifest_sha=manifest,
         config=config,
     )
 
 
 class _Journal:
-    """Records of finished episodes in a JSON-lines file that opens with the run's configuration."""
+    """Records of finished episodes, by their content, in a JSON-lines file that opens with the run's `identity`."""
 
     def __init__(self, path: str | Path | None, config: Mapping[str, Any]) -> None:
         self._path = None if path is None else user_path(path)
@@ -190,17 +218,18 @@ class _Journal:
             found, damaged = read_records(self._path)
             if found and canonical_json(found[0]) != self._header:
                 raise FewShotError(
-                    f"{self._path} holds the results of another run; name another file or remove it."
+                    f"{self._path} holds the results of another run ({_differing(found[0], config)}); name another "
+                    "file or remove it."
                 )
-            self._records = {r["episode_id"]: r for r in found if "episode_id" in r}
+            self._records = {r["episode_sha"]: r for r in found if "episode_sha" in r}
             if damaged or not found:
                 logger.warning("%s: %d damaged lines are left out.", self._path, damaged)
                 with atomic_write(self._path) as part:
                     lines = [self._header, *map(canonical_json, self._records.values())]
                     part.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
-    def get(self, episode_id: str) -> dict[str, Json] | None:
-        return self._records.get(episode_id)
+    def get(self, episode_sha: str) -> dict[str, Json] | None:
+        return self._records.get(episode_sha)
 
     def add(self, record: dict[str, Json]) -> None:
         if self._path is None:
@@ -210,3 +239,12 @@ class _Journal:
             if file.tell() == 0:
                 file.write(self._header + "\n")
             file.write(canonical_json(record) + "\n")
+
+
+def _differing(header: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """Which parts of the `identity` a file names otherwise."""
+    there = header.get("config")
+    if not isinstance(there, dict):
+        return "its first line names no run"
+    names = sorted(n for n in {*there, *config} if there.get(n) != config.get(n))
+    return f"another {', '.join(names)}"

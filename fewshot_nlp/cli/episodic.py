@@ -129,7 +129,7 @@ def evaluate(
         else:
             found, protocol = _from_file(Path(str(episodes_file)), episodes)
             number = episodes or len(found)
-        report = _run(_model(model or encoder, protocol["task"], **own), found, number, seed, out)
+        report = _run(_model(model or encoder, protocol["task"], **own), found, number, out)
     _print_report(report, protocol, time.perf_counter() - begin, json)
 
 
@@ -192,14 +192,12 @@ def _model(name: str | None, task: str | None, **own: Any) -> "FewShotModel":
     return FewShotModel.from_pretrained(name, task=task, **own)
 
 
-def _run(
-    model: "FewShotModel", found: "Iterable[Episode]", number: int, seed: int, out: Path | None
-) -> "Report":
+def _run(model: "FewShotModel", found: "Iterable[Episode]", number: int, out: Path | None) -> "Report":
     from fewshot_nlp.evaluator import evaluate_episodes
 
     was_there = out is not None and out.exists()
     try:
-        return evaluate_episodes(model, found, n_episodes=number, seed=seed, path=out, progress=True)
+        return evaluate_episodes(model, found, n_episodes=number, path=out, progress=True)
     except FewShotError:
         # A run that could not finish one episode leaves nothing; one that could, leaves what can go on.
         if out is not None and not was_there and out.exists() and out.read_text("utf-8").count("\n") < 2:

@@ -109,7 +109,31 @@ def generator(fingerprint: str, config: Mapping[str, Json], seed: int, index: in
     return np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=(index,)))
 
 
-def episodes(sampler: TaskSampler, start: int = 0, stop: int | None = None) -> Iterator[Episode]:
+@dataclass(frozen=True)
+class EpisodeStream:
+    """Episodes made one by one, as often as one goes through them, with the seed that they were drawn by.
+
+    Args:
+        sampler: makes them.
+        indices: which.
+    """
+
+    sampler: TaskSampler
+    indices: range
+
+    @property
+    def seed(self) -> int | None:
+        """The sampler's; None for one that does not tell."""
+        return getattr(getattr(self.sampler, "config", None), "seed", None)
+
+    def __iter__(self) -> Iterator[Episode]:
+        return (self.sampler.episode(index) for index in self.indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+def episodes(sampler: TaskSampler, start: int = 0, stop: int | None = None) -> EpisodeStream:
     """Episodes ``start`` to ``stop`` (exclusive), made one by one.
 
     Args:
@@ -123,4 +147,4 @@ def episodes(sampler: TaskSampler, start: int = 0, stop: int | None = None) -> I
     whole("start", start, 0)
     if stop is not None:
         whole("stop", stop, start)
-    return (sampler.episode(index) for index in range(start, len(sampler) if stop is None else stop))
+    return EpisodeStream(sampler, range(start, len(sampler) if stop is None else stop))

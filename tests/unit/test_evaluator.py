@@ -4,13 +4,17 @@ import json
 
 import numpy as np
 import pytest
+import torch
+from peft import LoraConfig
 from scipy import stats
 
+import fewshot_nlp
 from fewshot_nlp import FewShotError, FewShotNER, evaluate_episodes
 from fewshot_nlp.backbone import Encoder
-from fewshot_nlp.episode import Episode, Example, read_episodes, write_episodes
+from fewshot_nlp.episode import Episode, Example, TaskDataset, read_episodes, write_episodes
 from fewshot_nlp.evaluator import bootstrap_interval, mean_and_interval
 from fewshot_nlp.persistence.storage import new_pipeline
+from fewshot_nlp.sampling import NWayKShot, episodes
 
 
 def example(text, label):
@@ -82,8 +86,76 @@ def test_a_run_is_continued_where_it_was_cut(pipeline, tmp_path):
     assert again.per_episode[0]["accuracy"] == 0.123, "finished episodes are read, not run again"
     assert again.per_episode[1:] == whole.per_episode[1:]
     assert len(path.read_text().splitlines()) == 1 + len(EPISODES)
-    with pytest.raises(FewShotError, match="results of another run"):
-        evaluate_episodes(pipeline, EPISODES, path=path, seed=9)
+
+
+def rows(n):
+    return [
+        example(f"{word} {i} today", label)
+        for label, word in (("card", "cash"), ("law", "judge"))
+        for i in range(n)
+    ]
+
+
+def drawn(n_query=2, split=0, seed=7):
+    """Episodes whose ids say neither the number of queries nor the split."""
+    examples = tuple(rows(20)[split * 4 :])
+    counts = tuple({e.target: 1} for e in examples)
+    data = TaskDataset(name="toy", task="classification", examples=examples, label_counts=counts)
+    return episodes(NWayKShot(data, n_way=2, k_shot=1, n_query=n_query, seed=seed), 0, 3)
+
+
+class TestStoredScores:
+    @pytest.mark.parametrize("other", [{"n_query": 8}, {"split": 1}, {"seed": 8}], ids=str)
+    def test_other_episodes_get_their_own_scores(self, pipeline, tmp_path, other):
+        path = tmp_path / "scores.jsonl"
+        first = evaluate_episodes(pipeline, drawn(), path=path)
+        assert evaluate_episodes(pipeline, drawn(**other), path=path).per_episode == (
+            evaluate_episodes(pipeline, drawn(**other)).per_episode
+        )
+        path.write_text(path.read_text().replace('"accuracy":', '"marked":'))
+        assert "marked" in evaluate_episodes(pipeline, drawn(), path=path).mean, "these are still there"
+        assert first.seed == 7
+        assert "seed 7" in str(first)
+
+    def test_other_models_are_refused(self, pipeline, tiny_encoder_folder, tmp_path, monkeypatch):
+        path = tmp_path / "scores.jsonl"
+        evaluate_episodes(pipeline, drawn(), path=path)
+
+        def made(learner="prototypical", config=None, task_config=None, **options):
+            encoder = Encoder.from_pretrained(tiny_encoder_folder, **options)
+            return new_pipeline("classification", task_config or {}, encoder, learner, config)
+
+        evaluate_episodes(made(), drawn(), path=path)
+        meta_trained, adapted = made(), made()
+        with torch.no_grad():
+            meta_trained.learner.log_temperature += 1.0
+        adapted.learner.encoder.attach(LoraConfig(r=2, target_modules=["query"]))
+        untrained = adapted.learner.encoder
+        for model, part in (
+            (made("ridge"), "learner, learner_config, trained"),
+            (made(config={"temperature": 2.0}), "learner_config, trained"),
+            (made(layers=(1,)), "encoder"),
+            (made(task_config={"multi_label": True}), "task_options"),
+            (meta_trained, "trained"),
+            (adapted, "adapter, trained"),
+        ):
+            with pytest.raises(FewShotError, match=rf"results of another run \(another ({part})\)"):
+                evaluate_episodes(model, drawn(), path=path)
+        evaluate_episodes(adapted, drawn(), path=tmp_path / "adapted.jsonl")
+        with torch.no_grad():
+            next(iter(untrained.adapter.values())).add_(1.0)
+        with pytest.raises(FewShotError, match="another trained"):
+            evaluate_episodes(adapted, drawn(), path=tmp_path / "adapted.jsonl")
+        monkeypatch.setattr(fewshot_nlp, "__version__", "0.0.1")
+        with pytest.raises(FewShotError, match="another version"):
+            evaluate_episodes(pipeline, drawn(), path=path)
+
+    def test_a_sampler_is_a_stream(self, pipeline):
+        sampler = drawn().sampler
+        assert evaluate_episodes(pipeline, sampler, n_episodes=3).per_episode == (
+            evaluate_episodes(pipeline, list(drawn())).per_episode
+        )
+        assert evaluate_episodes(pipeline, list(drawn())).seed is None
 
 
 def test_wrong_episodes_are_refused(pipeline, tiny_encoder_folder):
