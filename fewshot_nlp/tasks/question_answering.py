@@ -21,6 +21,12 @@ from fewshot_nlp.tokenization.windows import Windows, WindowTokenizer, unit_span
 CLASSES = ("start", "end")
 
 
+NEVER = -1e9
+"""Threshold under which nothing is answered."""
+SPARE = 4
+"""Spans looked at for each answer that is shown: some differ by white space alone."""
+
+
 class QuestionAnswering(Task, name="question_answering"):
     """Rows as in SQuAD: ``{"question", "context", "answers": {"text": [str], "answer_start": [int]}}``.
 
@@ -148,12 +154,17 @@ class QuestionAnswering(Task, name="question_answering"):
         )
 
     def calibrate(self, support: SlotBatch, scores: Tensor | None = None) -> dict[str, Tensor]:
-        """The longest answer, and the threshold of "no answer" that serves the support set best, by F1."""
+        """The longest answer, and the threshold of "no answer" that serves the support set best, by F1.
+
+        Where no row of the support set has an answer, none is given.
+        """
         decoding_parameters = {
             "max_answer_tokens": torch.tensor(max(self.max_answer_tokens, _longest_answer(support)))
         }
         if scores is None or not self.calibrates_on_scores(support):
             return decoding_parameters
+        if not any(isinstance(item, Example) and item.target["text"] for item in support.items):
+            return {**decoding_parameters, "null_threshold": torch.tensor(NEVER)}
         never = {**decoding_parameters, "null_threshold": torch.tensor(torch.inf)}
         margins, gains = [], []
         for item, prediction in zip(support.items, self.decode(scores, support, never), strict=True):
@@ -187,12 +198,15 @@ class QuestionAnswering(Task, name="question_answering"):
         predictions = []
         for item, low, high in zip(batch.items, [0, *ends[:-1]], ends, strict=True):
             context = item.inputs["context"]
-            found, null = answer_spans(values[low:high], longest, self.n_best)
-            n_best = []
+            found, null = answer_spans(values[low:high], longest, SPARE * self.n_best)
+            distinct: dict[tuple[int, int], dict[str, Any]] = {}
             for first, last, probability in found:
                 start, end = batch.hints.offsets[low + first, 0], batch.hints.offsets[low + last, 1]
-                n_best.append(_answer(context, int(start), int(end), probability))
-            margin = float(np.log(null) - np.log(found[0][2])) if found else np.inf
+                answer = _answer(context, int(start), int(end), probability)
+                if answer["answer"]:
+                    distinct.setdefault((answer["start"], answer["end"]), answer)
+            n_best = list(distinct.values())[: self.n_best]
+            margin = float(np.log(null) - np.log(n_best[0]["score"])) if n_best else np.inf
             predictions.append(_prediction(n_best, null, margin, margin > threshold or not n_best))
         return predictions
 
@@ -264,6 +278,11 @@ def _targets(
     for index, (item, low, count) in enumerate(zip(items, first_slot, n_slots, strict=True)):
         if not isinstance(item, Example):
             continue
+        if count < 2:
+            raise ItemError(
+                index,
+                f"the tokenizer reads nothing of the context {item.inputs['context'][:40]!a}; leave it out.",
+            )
         if not item.target["text"]:
             targets[low] = 1.0
         for tokens in _tokens_of(item.target, characters[low : low + count]):

@@ -269,6 +269,35 @@ def test_threshold_is_learned_from_unanswerable_support_only(encoder):
     assert "null_threshold" not in TASK.calibrate(answerable, None)
 
 
+@pytest.mark.parametrize("n_rows", [1, 2, 5])
+def test_a_support_set_without_an_answer_teaches_to_give_none(encoder, n_rows):
+    batch = collate(
+        encoder, [row(text=(), start=(), question=q) for q in ("who", "when", "why", "a", "b")[:n_rows]]
+    )
+    scores = torch.randn(batch.n_slots, 2, generator=torch.Generator().manual_seed(n_rows))
+    learned = TASK.calibrate(batch, scores)
+    sure = gold_scores(collate(encoder, [row()]))
+    query = collate(encoder, [row()], with_targets=False)
+    assert TASK.decode(sure, query, learned)[0]["answer"] == ""
+    assert TASK.decode(sure, query)[0]["answer"] == "20 mg"
+
+
+def test_answers_that_differ_by_white_space_alone_are_one(encoder):
+    batch = collate(encoder, [row()], with_targets=False)
+    for seed in range(5):
+        scores = torch.randn(batch.n_slots, 2, generator=torch.Generator().manual_seed(seed))
+        shown = TASK.decode(scores, batch)[0]["n_best"]
+        assert len({(a["start"], a["end"]) for a in shown}) == len(shown) == TASK.n_best
+        assert all(a["answer"].strip() for a in shown)
+        assert [a["score"] for a in shown] == sorted((a["score"] for a in shown), reverse=True)
+
+
+@pytest.mark.parametrize("context", ["\u200b", "\u200b\u200b", "\x01"])
+def test_a_context_that_the_tokenizer_reads_nothing_of_is_refused(encoder, context):
+    with pytest.raises(FewShotError, match="the tokenizer reads nothing of the context"):
+        collate(encoder, [row(), row(context=context, text=(), start=())])
+
+
 def test_longer_answers_in_the_support_set_make_longer_answers_legal(encoder):
     text = " ".join(["court"] * 40)
     long, two_places = row(text, [text], [0]), row(text, ["court", "court"], [0, len(text) - 5])
