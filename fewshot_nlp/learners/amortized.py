@@ -2,16 +2,16 @@
 
 Paper: Gordon, Bronskill, Bauer, Nowozin, Turner 2019, Meta-Learning Probabilistic Inference for Prediction (VERSA).
 The distribution of a class's weights depends on that class's examples only ("context independent"), so any number of
-classes can be met; probabilities, not scores, are averaged over samples of the weights; the meta-loss is minus the
-log of that average (equation 4), with no KL divergence to a prior, in the paper and here.
-Deviations: what the network writes is added to the prototype head, with a small constant deviation, and is zero
-before meta-training; at deviation zero it is the prototype head. Classes that do not exclude each other get the
-difference of what is written for their slots and for the others. While meta-training, samples are drawn anew for each
-episode; in predictions they follow from ``seed``, and which class gets which of them follows from the weights alone,
-not from the class's name or place.
+classes is possible. Probabilities, not scores, are averaged over samples of the weights. The meta-loss is the negative
+log of that average (equation 4), without a KL divergence to a prior, in the paper and here.
+Deviations: the network's output is added to the prototype head. It is zero before meta-training, and the initial
+deviation is a small constant, so that at deviation zero this is the prototype head. Classes that do not exclude each
+other get the output for their slots minus that for all others. In meta-training each episode draws new samples. In
+prediction samples follow from ``seed``; which class gets which sample depends on the weights only, not on the class's
+name or number.
 Data needed: meta-training; without it this is prototypes with a little noise. Choose it when adapting must be one
-forward pass and the confidence of a prediction counts. It refuses translation: the network would have to write a head
-for each token of a vocabulary, most of which the support set never shows.
+forward pass and the confidence of a prediction matters. It refuses translation: the network would have to write a head
+for each token of a vocabulary, most of which are not in the support set.
 """
 
 import math
@@ -36,8 +36,8 @@ class AmortizedConfig(LearnerConfig):
 
     Args:
         label_names: weight of a label's name beside one example; not measured on data sets.
-        n_samples: of the weights, in training and prediction.
-        deviation: standard deviation of each weight before meta-training; a score's is ``scale`` times it.
+        n_samples: samples of the weights, in training and prediction.
+        deviation: standard deviation of each weight before meta-training; that of a score is ``scale`` times it.
         hidden: width of the network.
         scale: features are L2-normalised and multiplied by this before network and head.
     """
@@ -76,7 +76,7 @@ class Amortized(Learner[AmortizedConfig], name="amortized"):
         return state | {"noise": torch.randn(self._shape(mean)).to(mean)} if meta else state
 
     def score(self, state: State, features: Features, batch: SlotBatch) -> Scores:
-        """Log of the probability averaged over samples of the weights; its logit where each class is by itself."""
+        """Log of the probability averaged over samples of the weights; its logit where classes are independent."""
         features = scaled_normalize(features, self.config.scale)
         noise = state["noise"] if "noise" in state else self._noise(state["mean"], batch)
         samples = state["mean"] + state["deviation"] * noise
@@ -94,10 +94,10 @@ class Amortized(Learner[AmortizedConfig], name="amortized"):
     def _noise(
         self, mean: Float[Tensor, "n_classes width"], batch: SlotBatch
     ) -> Float[Tensor, "n_samples n_classes width"]:
-        """Classes take their noise in the order of a projection of their weights, so names and places do not matter.
+        """Noise of each class, dealt in the order of a projection of their weights, whatever their names and numbers.
 
-        Where classes do not exclude each other all have the same: their scores are never compared, and classes that
-        are nearly equal (start and end of answers of one word) have no order.
+        Where classes do not exclude each other all share the same noise: their scores are never compared, and classes
+        that are nearly equal (start and end of answers of one word) have no order.
         """
         generator = torch.Generator().manual_seed(self.config.seed)
         direction = torch.randn(mean.shape[1], generator=generator, dtype=torch.float64)

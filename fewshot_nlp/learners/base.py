@@ -1,8 +1,8 @@
 """What a learner is: two functions.
 
 ``fit`` turns a support batch into a state, a dictionary of tensors; ``score`` turns a state and the slots'
-features into scores. All else follows: an adapted model is a state, saving it is saving tensors, and the
-meta-loss is the query's loss under the state fitted to the support set, differentiated through ``fit``.
+features into scores. The rest follows: an adapted model is a state, saving it means saving tensors, and the
+meta-loss is the query set's loss under the state fitted to the support set, differentiated through ``fit``.
 """
 
 from abc import ABC, abstractmethod
@@ -33,9 +33,9 @@ class LearnerConfig(Settings):
 
     Args:
         label_names: weight of the labels' names (or descriptions) as extra support rows; 0 leaves them out.
-        head_weight: weight of the encoder's own head of label names, where it was trained with one, beside what the
-            support set says: w / sqrt(number of labels) of the log-probability; 0 leaves it out.
-        seed: for whatever the learner draws at random.
+        head_weight: weight w of the encoder's trained head of label names, where it has one. The head's
+            log-probability counts w / sqrt(number of labels), the learner's the rest; 0 leaves the head out.
+        seed: of all random draws of the learner.
     """
 
     label_names: NameWeight = 1.0
@@ -56,7 +56,7 @@ class Learner(nn.Module, ABC, Generic[Config]):
     is then registered.
 
     Args:
-        encoder: the backbone; shared, not owned: its weights are no part of this module's state.
+        encoder: the backbone; shared, so its weights are not part of this module's ``state_dict``.
         config: the learner's settings.
     """
 
@@ -68,10 +68,10 @@ class Learner(nn.Module, ABC, Generic[Config]):
     """Whether ``fit`` can be differentiated, so that the meta-loss trains the encoder through it."""
 
     head_use: ClassVar[HeadUse] = "mixed"
-    """What it does with a head that the backbone brings along."""
+    """How the learner uses the backbone's head, where there is one."""
 
     order_free: ClassVar[bool] = True
-    """Whether the order of the support set leaves the result as it is, up to rounding."""
+    """Whether the result is independent of the order of the support set, up to rounding."""
 
     def __init_subclass__(cls, *, name: str | None = None, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -94,7 +94,7 @@ class Learner(nn.Module, ABC, Generic[Config]):
         """The state adapted to a support set.
 
         Args:
-            support: slots with targets; label_slots among them are the labels' names.
+            support: slots with targets; those that `Hints.label_slots` marks are label names.
             meta: keep the result differentiable in the encoder's parameters and the learner's own.
         """
 
@@ -105,7 +105,7 @@ class Learner(nn.Module, ABC, Generic[Config]):
         Args:
             state: what `fit` returned.
             features: the encoder's vectors of the batch's slots.
-            batch: the slots; its targets, where it has any, must not be looked at.
+            batch: the slots; its targets, where it has any, must not be used.
         """
 
     def adapt(self, support: SlotBatch, names: SlotBatch | None = None) -> "Adapted":
@@ -134,42 +134,42 @@ class Learner(nn.Module, ABC, Generic[Config]):
         return Adapted(self, {key: value.detach() for key, value in state.items()})
 
     def check_state(self, state: State) -> None:
-        """Refuses a state that is not whole, such as one that was loaded."""
+        """Raises `FewShotError` where a state, such as a loaded one, lacks a tensor."""
 
     def grow(self, state: State) -> None:
-        """What `adapt` learns from now on is added to this state, which stays as it is; for learners that can."""
+        """Makes the next `adapt` add to this state instead of replacing it; most learners refuse."""
         raise FewShotError(
             f"{self.name} learns each task alone and cannot grow; take the learner progressive."
         )
 
     def initial_state(self) -> State | None:
-        """The state before any example; None where there is none, because the support set makes the head."""
+        """The state without any example; None where the head comes from the support set only."""
         return {} if self.encoder.vocabulary is not None and self.head_use == "built_on" else None
 
     @property
     def knows_the_rest(self) -> bool:
-        """Whether what was trained tells a class that has neither an example nor a name, such as "no entity"."""
+        """Whether the trained weights can score a class without an example and a name, such as "no entity"."""
         return self.initial_state() is not None
 
     def meta_loss(self, support: SlotBatch, query: SlotBatch, context: MetaContext = OUTSIDE) -> Tensor:
-        """`query_loss` in the context of meta-training.
+        """Meta-loss of one episode: `query_loss`, with a context that both batches carry.
 
         Args:
             support: slots with targets.
             query: slots with targets.
-            context: put into both batches; its label smoothing into the query only.
+            context: of meta-training; its label smoothing applies to the query set only.
         """
         self.check_head()
         plain = replace(context, label_smoothing=0.0)
         return self.query_loss(replace(support, meta=plain), replace(query, meta=context))
 
     def query_loss(self, support: SlotBatch, query: SlotBatch) -> Tensor:
-        """The query's loss under the state fitted to the support set, to be differentiated."""
+        """Loss of the query set under the state fitted to the support set; differentiable."""
         state = self.fit(support, meta=True)
         return query.loss(self.query_scores(state, query))
 
     def query_scores(self, state: State, batch: SlotBatch) -> Scores:
-        """Scores of a batch's slots: features under the state's fast weights, then `scores_of`."""
+        """Scores of a batch's slots: features with the state's fast weights, then `scores_of`."""
         if not split(state)[0]:
             return self.scores_of(state, self.features(batch, fast_weights(state)), batch)
         features, view = self.encoder.views(batch, fast_weights(state))
@@ -182,13 +182,13 @@ class Learner(nn.Module, ABC, Generic[Config]):
         batch: SlotBatch,
         view: Float[Tensor, "n_slots hidden"] | None = None,
     ) -> Scores:
-        """Scores of slots by their features: the learner's, joined with those of the backbone's head, if it was fitted.
+        """Scores of slots from features: the learner's, combined with those of the backbone's head, if it was fitted.
 
         Args:
-            state: what `fit` returned, and the head's part.
-            features: the encoder's vectors of the batch's slots under the state's fast weights.
+            state: what `fit` returned, and what the head's `fit` returned.
+            features: the encoder's vectors of the batch's slots, with the state's fast weights.
             batch: the slots.
-            view: what the head reads; None where that is the features.
+            view: input of the head, from `Backbone.views`; None where it is the features.
         """
         head, (held, own) = self.encoder.head, split(state)
         prior = (
@@ -205,14 +205,14 @@ class Learner(nn.Module, ABC, Generic[Config]):
         batch: SlotBatch,
         prior: Scores,
     ) -> Scores:
-        """The learner's scores and the head's as one; the head's alone where the learner has taken nothing in."""
+        """The learner's scores combined with the head's; the head's alone where the learner's state is empty."""
         head, (held, own) = self.encoder.head, split(state)
         if head is None or not own:
             return prior
         return head.join(prior, lambda b: self.score(own, features, b), batch, held, self.config.head_weight)
 
     def check_head(self) -> None:
-        """Refuses a backbone whose classes are a vocabulary, where the learner knows those of its support set only."""
+        """Raises `FewShotError` for a backbone with a vocabulary head, unless the learner builds on it."""
         if self.encoder.vocabulary is not None and self.head_use != "built_on":
             others = [name for name in LEARNERS.names() if LEARNERS.get(name).head_use == "built_on"]
             raise FewShotError(
@@ -224,11 +224,11 @@ class Learner(nn.Module, ABC, Generic[Config]):
     def features(
         self, batch: SlotBatch, weights: Mapping[str, Tensor] | None = None, **options: Any
     ) -> Tensor:
-        """The encoder's features, checked to be finite, and disturbed where meta-training wants that."""
+        """The encoder's features, checked to be finite, and perturbed by `MetaContext.disturb` in meta-training."""
         return self._sound(self.encoder.features(batch, weights, **options), batch)
 
     def last_layer(self, features: Features) -> Float[Tensor, "n_slots hidden"]:
-        """The part of features that comes from the last of the layers that are read."""
+        """The columns of the features that come from the last of the layers that are read."""
         return features[:, -(features.shape[1] // len(self.encoder.layers)) :]
 
     def _sound(self, features: Tensor, batch: SlotBatch) -> Tensor:
@@ -247,11 +247,11 @@ def learner_config(learner: str, given: Mapping[str, Any] | LearnerConfig, path:
 
     Args:
         learner: its name.
-        given: settings as in YAML; or of the learner's class, which stay as they are.
-        path: where they stand, for messages.
+        given: a mapping as in YAML, or an instance of the learner's settings class, which is returned as it is.
+        path: where the settings stand, for error messages.
 
     Raises:
-        FewShotError: no such learner, settings out of their bounds, or those of another learner.
+        FewShotError: unknown learner, a setting out of its bounds, or the settings of another learner.
     """
     kind = LEARNERS.get(learner).config_class
     if isinstance(given, kind):
@@ -262,7 +262,7 @@ def learner_config(learner: str, given: Mapping[str, Any] | LearnerConfig, path:
 
 
 class Adapted:
-    """A learner with a state: scores slots, and saves as tensors.
+    """A learner with a fitted state.
 
     Args:
         learner: the learner that fitted the state.
@@ -276,11 +276,11 @@ class Adapted:
 
     @torch.no_grad()
     def scores(self, batch: SlotBatch) -> Scores:
-        """Scores of the slots of a batch; a batch's targets, if it has any, are not looked at."""
+        """Scores of the slots of a batch; targets are not used."""
         return self.learner.query_scores(self.state, batch)
 
     def generate(self, batch: SlotBatch, **options: Any) -> list[list[int]]:
-        """Token ids that a sequence-to-sequence model generates for each window, decoded by the learner's scores.
+        """Token ids that a sequence-to-sequence model generates for each window, by the learner's scores at each step.
 
         Args:
             batch: windows with their sources, without slots.
@@ -298,5 +298,5 @@ class Adapted:
 
     @property
     def bytes(self) -> int:
-        """Bytes of the state: what this task costs beside the shared encoder."""
+        """Bytes of the state: the memory of this task without the shared encoder."""
         return sum(value.nbytes for value in self.state.values())

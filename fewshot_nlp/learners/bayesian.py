@@ -8,16 +8,15 @@ A class's code is f + noise; f is a Gaussian process whose constant mean is set 
 With m and v the posterior mean and variance of f less that constant, the score is
 b m / sqrt(1 + pi b^2 v / 8) + log p, or the logit of p where classes do not exclude each other: the probit-moderated
 output of MacKay 1992, The Evidence Framework Applied to Classification Networks, at sharpness b. So a query that
-resembles nothing gets the classes' shares, and certainty grows with the support set. No prior
-knows how far apart a task's classes lie: the moderated mean is multiplied by the factor that gives the least log-loss
-of the support set's texts, each scored by the posterior of the others (Rasmussen & Williams 2006, section 5.3), and is
-drawn towards 1.
+is far from all support slots gets the classes' shares, and certainty grows with the support set. Calibration: the
+moderated mean is multiplied by the factor that minimises the log-loss of the support set's texts, each scored by
+the posterior of the others (leave-one-out, Rasmussen & Williams 2006, section 5.3), with a penalty towards factor 1.
 Deviations: ALPaCA's prior has a learned mean and a full precision, here zero and a multiple of the identity, so that
-any classes can be met; features have norm 1 each (cosine) or on the average (linear, rbf); DKT predicts by the
+any classes are possible; features have norm 1 each (cosine) or on average (linear, rbf); DKT predicts by the
 sigmoid of the mean alone; a label name is a row whose noise is divided by its weight.
-Data needed: one example a class, or a name; better with meta-training, which moves noise, prior and sharpness. Choose
-it when a prediction must say how sure it is. The state holds up to d^2 numbers, with ``rbf`` n^2. It refuses
-translation: most tokens of the vocabulary are in no support set, and a regression knows nothing of those.
+Data needed: one example a class, or a name; better with meta-training, which learns noise, prior and sharpness. Choose
+it when confidence must be calibrated. The state holds up to d^2 numbers, with ``rbf`` n^2. It refuses
+translation: most tokens of the vocabulary are in no support set, and the regression has no data for them.
 """
 
 from typing import Annotated, Literal
@@ -54,16 +53,16 @@ CAUTION = 0.5
 
 
 class BayesianConfig(LearnerConfig):
-    """Settings of `Bayesian`; all numbers but ``label_names`` are start values that meta-training moves.
+    """Settings of `Bayesian`; all numbers but ``label_names`` are initial values that meta-training learns.
 
     Args:
-        kernel: "cosine", "linear", or "rbf" (`length` is its own).
-        noise: variance of a code's noise; codes are -1 and 1.
+        kernel: "cosine", "linear", or "rbf" (only this one uses `length`).
+        noise: variance of the noise on codes of -1 and 1.
         prior: variance of f, at features of norm 1.
         length: length scale of "rbf"; features have a root mean square norm of 1.
-        sharpness: b above; moved by ``objective: scores`` only.
-        calibrate: find the factor of the scores on left-out texts, as above, where a class has two of them; False takes
-            1. Meta-training does without it, which gave the lower meta-validation loss.
+        sharpness: b above; learned with ``objective: scores`` only.
+        calibrate: fit the factor of the scores on left-out texts, as above, where a class has two texts; False takes
+            1. Meta-training always takes 1, which gave the lower meta-validation loss.
         center: subtract the support set's mean from features (as DKT's kernel "bncossim" does).
         objective: meta-loss: "scores" (the task's own loss of the query), "predictive" (Gaussian log-loss of the
             query's codes under the posterior, ALPaCA) or "marginal" (that of all codes under the prior, DKT).
@@ -80,7 +79,7 @@ class BayesianConfig(LearnerConfig):
 
 
 class Bayesian(Learner[BayesianConfig], name="bayesian"):
-    """Regression on labels, with its uncertainty."""
+    """Bayesian regression on class codes."""
 
     def __init__(self, encoder: Backbone, config: BayesianConfig | None = None) -> None:
         super().__init__(encoder, config)
@@ -89,7 +88,7 @@ class Bayesian(Learner[BayesianConfig], name="bayesian"):
         self.log = nn.ParameterDict({name: nn.Parameter(value) for name, value in start.items()})
 
     def fit(self, support: SlotBatch, *, meta: bool = False) -> State:
-        """The posterior, how features are scaled for it, and each class's share of the slots."""
+        """The posterior, centre and scale of the features, and each class's share of the slots."""
         features = self.features(support)
         weight = slot_weights(support, self.config.label_names, features)
         exact = features.double()  # what is left of a row without itself may be little
@@ -100,19 +99,19 @@ class Bayesian(Learner[BayesianConfig], name="bayesian"):
         return {name: value.to(features) for name, value in state.items()}
 
     def score(self, state: State, features: Features, batch: SlotBatch) -> Scores:
-        """Moderated scores (see above); very low for classes that the support set does not show."""
+        """Moderated scores (see above); very low for classes without a support slot."""
         moved, base = self._moderated(state, batch, *self.predictive(state, features))
         scores = state.get("calibration", 1.0) * moved + base
         return scores.masked_fill(state["share"] == 0, UNSEEN)
 
     def predictive(self, state: State, features: Features) -> tuple[Scores, Float[Tensor, " n_slots"]]:
-        """Posterior mean and variance of f, less its constant; the variance is the same for all classes."""
+        """Posterior mean and variance of f minus its constant mean; all classes share the variance."""
         moments = rbf_moments if self.config.kernel == "rbf" else linear_moments
         with torch.autocast(features.device.type, enabled=False):
             return moments(state, self._space(state, features))
 
     def query_loss(self, support: SlotBatch, query: SlotBatch) -> Tensor:
-        """By ``objective``; the Gaussian ones are means over slots and classes."""
+        """The loss that ``objective`` names; the Gaussian losses are means over slots and classes."""
         if self.config.objective == "scores":
             return super().query_loss(support, query)
         features = self.features(support)
@@ -133,7 +132,7 @@ class Bayesian(Learner[BayesianConfig], name="bayesian"):
     def _moderated(
         self, state: State, batch: SlotBatch, mean: Float[Tensor, "n c"], variance: Float[Tensor, " n"]
     ) -> tuple[Float[Tensor, "n c"], Float[Tensor, " c"]]:
-        """The moderated mean at its sharpness, and what the classes' shares add to it."""
+        """The moderated mean, and the term of the classes' shares that is added to it."""
         sharpness = state["sharpness"]
         moderation = (1 + torch.pi / 8 * sharpness.square() * variance).rsqrt()
         share = state["share"].clamp(1e-6, 1 - 1e-6)
@@ -141,7 +140,7 @@ class Bayesian(Learner[BayesianConfig], name="bayesian"):
         return sharpness * moderation[:, None] * mean, base
 
     def _calibration(self, state: State, features: Float[Tensor, "n d"], support: SlotBatch) -> Tensor:
-        """The factor of the scores that suits left-out texts best; 1 where there are not two of them."""
+        """The factor of the scores that minimises the log-loss of left-out texts; 1 where no class has two texts."""
         known = ~support.label_slot_mask
         groups, sizes = torch.unique_consecutive(support.groups[known], return_counts=True)
         if len(groups) < 2:
@@ -173,12 +172,12 @@ class Bayesian(Learner[BayesianConfig], name="bayesian"):
         y: Float[Tensor, "n c"],
         sizes: Int[Tensor, " texts"],
     ) -> tuple[Float[Tensor, "n c"], Float[Tensor, " n"]]:
-        """As `predictive`, at the support set's examples, each by the posterior of the other texts.
+        """Leave-one-text-out `predictive`: each support text under the posterior of the other texts.
 
         Args:
             state: the posterior.
             features: of the examples' slots.
-            y: their codes, less the constants.
+            y: their codes minus the constant means.
             sizes: slots of each text.
         """
         covariance = rbf_covariance if self.config.kernel == "rbf" else linear_covariance
@@ -209,7 +208,7 @@ class Bayesian(Learner[BayesianConfig], name="bayesian"):
     def _marginal(
         self, features: Float[Tensor, "n d"], targets: Float[Tensor, "n c"], weight: Float[Tensor, " n"]
     ) -> Tensor:
-        """Minus the log marginal likelihood of all codes, a slot and class."""
+        """Negative log marginal likelihood of all codes, per slot and class."""
         features, targets, weight = features[weight > 0], targets[weight > 0], weight[weight > 0]
         state = self._scales(features, targets, weight)
         x, y, root = self._space(state, features), 2 * (targets - state["share"]), weight.sqrt()

@@ -1,11 +1,11 @@
-"""Context probe: logistic regression on a slot, its neighbours and its looks, from coarse classes to fine ones.
+"""Context probe: logistic regression on a slot, its neighbours and its word shape, for coarse and fine classes.
 
 Papers: features of several layers as in Tenney, Das, Pavlick 2019, BERT Rediscovers the Classical NLP Pipeline;
-solved as `linear_probe`. Each feature is standardised on the support set; the neighbouring slots' features and
-the task's word_shape features (capitals, digits, ...) join at smaller weights. Where classes have coarser ones (BIO
-tags and their entity types), one regression is fitted for each kind, and the probability of a coarse class is the
-geometric mean of what the two say.
-Deviations: none of the sources does all of this; the parts were chosen by measurement, see docs/learners.md.
+solved as `linear_probe`. Features are standardised on the support set. The features of the neighbouring slots and
+the word shape (capitals, digits, ..., `Hints.word_shape`) are appended with smaller weights. Where classes have
+coarser ones (BIO tags and their entity types), one regression is fitted to the fine and one to the coarse classes,
+and the probability of a coarse class is the geometric mean of both estimates.
+Deviations: no paper combines these parts; they were chosen by measurement, see docs/learners.md.
 Data needed: a few sentences that hold each class. Choose it for NER: it is the default there.
 """
 
@@ -25,7 +25,7 @@ from fewshot_nlp.modules.state import State, slot_weights
 from fewshot_nlp.slots import Features, Scores, SlotBatch
 
 SMALL = 10**7
-"""Rows x columns x classes up to which the regression is solved in float64 and to the end, which takes a blink."""
+"""Rows x columns x classes up to which the regression is solved in float64 and to convergence: well under a second."""
 
 
 class ContextProbeConfig(LearnerConfig):
@@ -34,8 +34,8 @@ class ContextProbeConfig(LearnerConfig):
     Args:
         label_names: weight of the labels' names as extra rows; 0 uses them for labels without examples only.
         C: inverse strength of the regression's penalty.
-        neighbours: weight of the features of the slots before and after, of the same example.
-        word_shape: weight of the word_shape features; the neighbours' count a third of it.
+        neighbours: weight of the features of the slots before and after in the same example.
+        word_shape: weight of the word shape; that of the neighbours' word shape is a third of it.
     """
 
     label_names: NameWeight = 0.0
@@ -45,16 +45,16 @@ class ContextProbeConfig(LearnerConfig):
 
 
 class ContextProbe(Learner[ContextProbeConfig], name="context_probe"):
-    """Regression on slots in their context."""
+    """Logistic regression on slots with their neighbours."""
 
     meta_learns = False
 
     def fit(self, support: SlotBatch, *, meta: bool = False) -> State:
-        """Mean and deviation of the features, and one head, or two where classes have coarser ones."""
+        """Mean and standard deviation of the features, and one linear head, or two where classes have coarser ones."""
         return self.solve(self.features(support), support)
 
     def solve(self, features: Features, support: SlotBatch) -> State:
-        """`fit`, the features of the support set given."""
+        """`fit` with given features of the support set."""
         examples = features if bool(support.label_slot_mask.all()) else features[~support.label_slot_mask]
         state: State = {"mean": examples.mean(dim=0), "scale": examples.std(dim=0, correction=0) + 1e-3}
         weight = slot_weights(support, self.config.label_names, features)
@@ -82,7 +82,7 @@ class ContextProbe(Learner[ContextProbeConfig], name="context_probe"):
         return state
 
     def score(self, state: State, features: Features, batch: SlotBatch) -> Scores:
-        """Scores of the fine head, moved so that coarse classes get the mean of both heads' log-probabilities."""
+        """Scores of the fine head, shifted so that coarse classes get the mean of both heads' log-probabilities."""
         heads = ["head"] if batch.hints.coarse is None else ["head", "head.coarse"]
         fine, *rest = self._linear(state, heads, features, batch)
         if not rest:
@@ -94,7 +94,7 @@ class ContextProbe(Learner[ContextProbeConfig], name="context_probe"):
         return fine + (coarse - mass)[:, index] / 2
 
     def _design(self, state: State, features: Tensor, batch: SlotBatch) -> Float[Tensor, "n_slots wide"]:
-        """What the regression is fitted on: features (norm about 1), then the word_shape, each with its neighbours'."""
+        """Design matrix: features (norm about 1), then word shape, each followed by that of the neighbours."""
         parts = [((features - state["mean"]) / self._spread(state), 1.0, self.config.neighbours)]
         if batch.hints.word_shape is not None:
             parts.append(
@@ -108,7 +108,7 @@ class ContextProbe(Learner[ContextProbeConfig], name="context_probe"):
     def _linear(
         self, state: State, heads: list[str], features: Tensor, batch: SlotBatch
     ) -> list[Float[Tensor, "n_slots classes"]]:
-        """The heads' scores of `_design`, without making it.
+        """Scores of the heads on `_design`, without building the matrix.
 
         One product with the features as they are: standardising is folded into the weights, and neighbours are
         shifted after it, when they are a few classes wide.

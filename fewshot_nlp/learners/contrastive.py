@@ -1,23 +1,24 @@
-"""Contrastive tuning of the encoder's top layers on support slots, then heads before and after, averaged.
+"""Contrastive tuning of the encoder's top layers on support slots; heads before and after tuning are averaged.
 
 Papers: Khosla et al. 2020, Supervised Contrastive Learning (equation 2, loss "supervised"); Tunstall et al. 2022,
 Efficient Few-Shot Learning Without Prompts (SetFit, section 3; loss "cosine" is the squared error of the pairs'
-cosine similarity to 1 and to 0); Wortsman et al. 2022, Robust fine-tuning of zero-shot models (of its two ways to mix
-before and after, that of the outputs).
+cosine similarity to 1 and to 0); Wortsman et al. 2022, Robust fine-tuning of zero-shot models (output-space ensemble
+of the models before and after tuning).
 Deviations: slots instead of sentences, so that it works for words (balanced over classes: O does not swamp entities)
-and for answers (like: starts of different questions' answers; different: starts and other tokens). A step encodes its
-slots once and forms all pairs among them; each label's name, as the encoder reads it before tuning, is one more like
-sample of its class. Like and different pairs count half each by weight in the "cosine" loss. Texts are tuned on by
-their first words. The layers below the adapter give their output once. The head before tuning keeps a share of the
-prediction, so that a bad tuning does half the harm.
-It refuses translation: pairs of like target tokens say nothing of the model's own head, which would no longer fit the
-tuned features. Meta-training is first-order (Finn et al. 2017, section 5.2): the query's loss at the tuned weights
-under the solved heads, both constants of the way that led there, moves the start; or it is Reptile (Nichol et al. 2018,
-algorithm 2) on the support set alone: the start moves towards the tuned weights. With ``start="meta"`` the start is the
-learner's own, and the head before tuning keeps the encoder's features; with ``learned_rates`` each weight matrix has a
-factor of AdamW's rate (after Li et al. 2017, Meta-SGD), and the way that it went counts as proportional to it.
-Data needed: two classes, one of them with two examples; best from 8 a class. Choose it for texts, when seconds to adapt
-are fine.
+and for answers (positive pairs: starts of different questions' answers; negative pairs: starts and other tokens). A
+step encodes its slots once and forms all pairs among them. The name of each label, encoded before tuning, is one more
+positive sample of its class. Positive and negative pairs have equal total weight in the "cosine" loss. Texts are cut
+to their first tokens. The output of the layers below the adapter is computed once. The head before tuning keeps a
+share of the prediction, which bounds the harm of a bad tuning.
+It refuses translation: pairs of target tokens do not train the model's own head, which would no longer fit the
+tuned features. Meta-training is first-order (Finn et al. 2017, section 5.2): the gradient of the query loss at the
+tuned weights, with the fitted heads as constants, is applied to the initial weights. Or it is Reptile (Nichol et al.
+2018, algorithm 2) on the support set alone: the initial weights move towards the tuned ones. With ``start="meta"``
+the learner owns the initial weights, and the head before tuning uses the encoder's features. With ``learned_rates``
+each weight matrix has a learned factor of AdamW's rate (after Li et al. 2017, Meta-SGD); tuned minus initial weights
+are taken as proportional to it.
+Data needed: two classes, one of them with two examples; best from 8 a class. Choose it for texts, when seconds to
+adapt are fine.
 """
 
 from collections.abc import Mapping
@@ -55,28 +56,30 @@ class ContrastiveConfig(LearnerConfig):
     """Settings of `Contrastive`.
 
     Args:
-        label_names: above 0, names are samples of the "supervised" loss and the head's, with the weight that it has
-            for them.
-        steps: of AdamW; 0 tunes nothing. The time to adapt grows with it, after 20 the gain hardly does.
+        label_names: above 0, names are samples of the "supervised" loss and support rows of the head, with the head's
+            own weight for names.
+        steps: of AdamW; 0 tunes nothing. The time to adapt grows with it; beyond 20 steps the gain is small.
         scope: what is tuned: "adapter" or "all" weights of the encoder.
-        top_layers: the last layers that the adapter goes into, where the encoder has none yet.
+        top_layers: number of last layers that get the adapter, where the encoder has none yet.
         loss: "supervised" (Khosla et al. 2020) or "cosine" (SetFit).
-        batch_size: slots that a step encodes, from 4; their pairs are the step's.
-        longest: tokens of a text that are tuned on.
+        batch_size: slots in a step, from 4; the loss is over all pairs of them.
+        longest: tokens of a text that are used in tuning.
         lr: learning rate of AdamW; None takes 1e-3 for an adapter and 2e-5 (SetFit's) for all weights.
         weight_decay: AdamW's.
         max_grad_norm: gradients are scaled down to this norm.
         temperature: divides the similarities in the "supervised" loss.
-        head: learner that gives the heads, one with closed or convex solution.
+        head: learner that fits the heads; one with a closed-form or convex solution.
         head_config: its settings.
         before: share of the head before tuning in the mixture of probabilities, in [0, 1]: a bad tuning adds at most
             -log(before) nats to the loss; at 0 there is none.
         bfloat16: compute the encoder in bfloat16 while tuning; None does so where the processor has instructions for
             it.
-        start: where tuning starts: at the encoder's "adapter" (or all its weights), or at a "meta"-learned one of the
-            learner's own, which leaves the features before tuning as they are (``train: learner``).
-        outer: how meta-training moves the start: by the "first_order" gradient of the query's loss, or by "reptile".
-        learned_rates: meta-learn a factor of the rate for each weight matrix or vector; by "first_order" only.
+        start: initial weights of tuning: the encoder's "adapter" (or all its weights), or "meta": the learner's own
+            meta-learned copy, so that the features before tuning do not change (``train: learner``).
+        outer: how meta-training updates the initial weights: by the "first_order" gradient of the query's loss, or by
+            "reptile".
+        learned_rates: meta-learn a factor of the rate for each weight matrix or vector; with ``outer: first_order``
+            only.
     """
 
     steps: Annotated[int, Field(ge=0, le=10**5)] = 20
@@ -116,7 +119,7 @@ class ContrastiveConfig(LearnerConfig):
 
 
 class Contrastive(Learner[ContrastiveConfig], name="contrastive"):
-    """Like slots drawn together, different ones apart, before a head is solved."""
+    """Contrastive tuning, then a head on the tuned features."""
 
     order_free = False
 
@@ -138,7 +141,7 @@ class Contrastive(Learner[ContrastiveConfig], name="contrastive"):
             self.rates.to(encoder.device)
 
     def fit(self, support: SlotBatch, *, meta: bool = False) -> State:
-        """Tuned fast weights, and the heads on the features before and after."""
+        """Tuned fast weights, and the heads fitted before and after tuning."""
         start, factors = self._start(), self._factors()
         with self._lower_layers_once():
             with torch.no_grad():
@@ -152,7 +155,7 @@ class Contrastive(Learner[ContrastiveConfig], name="contrastive"):
         return (first_order(tuned, start, factors) if meta else tuned) | state
 
     def query_loss(self, support: SlotBatch, query: SlotBatch) -> Tensor:
-        """The query's loss; by Reptile a surrogate with start - end as its gradient in the start."""
+        """Query loss; with Reptile a surrogate whose gradient in the initial weights is initial - tuned."""
         if self.config.outer == "first_order":
             return super().query_loss(support, query)
         state = self.fit(support)
@@ -161,7 +164,7 @@ class Contrastive(Learner[ContrastiveConfig], name="contrastive"):
         return towards(reached, self._start(), state)
 
     def score(self, state: State, features: Features, batch: SlotBatch) -> Scores:
-        """The mixture of both heads, on tuned features and those before tuning, which are computed here."""
+        """The mixture of both heads; features before tuning are computed here."""
         after: Tensor = self.head.score(_part(TUNED, state), features, batch)
         before = _part(BEFORE, state)
         if not before:
@@ -179,14 +182,14 @@ class Contrastive(Learner[ContrastiveConfig], name="contrastive"):
         return torch.logaddexp(after + (1 - share).log(), before + share.log())
 
     def _start(self) -> Weights:
-        """The weights that tuning starts from, as meta-training moves them."""
+        """The initial weights of tuning, which meta-training learns."""
         own = fast_parameters(self.encoder, self.config.scope)
         if self.start is None:
             return own
         return {name: self.start[parameter_name(name)] for name in own}
 
     def _factors(self) -> Weights:
-        """Of the rates, by weight; empty where they are not learned."""
+        """Learned factors of the rates, by weight; empty where they are not learned."""
         if self.rates is None:
             return {}
         return {name: self.rates(name).clamp_min(LEAST_FACTOR) for name in self.rates.start}
@@ -229,8 +232,8 @@ class Contrastive(Learner[ContrastiveConfig], name="contrastive"):
 
         Args:
             examples: slots with targets.
-            draw: some of them, and their pairs.
-            weights: fast weights to encode them under.
+            draw: indices of the step's slots, and their pairs.
+            weights: fast weights that the slots are encoded with.
             names: features of label names, and their targets: samples of their classes.
         """
         chosen = torch.zeros(examples.n_slots, dtype=torch.bool)
@@ -267,7 +270,7 @@ def _part(prefix: str, state: State) -> State:
 def _with_names(
     features: Tensor, draw: Draw, targets: Tensor, names: Tensor, name_targets: Tensor
 ) -> tuple[Tensor, Draw]:
-    """Names of the classes that a draw has join it: like the slots of their class, different from all others."""
+    """Adds the names of the classes in a draw: positive for slots of their class, negative for all others."""
     present = (name_targets * targets.amax(dim=0)).sum(dim=1) > 0
     rows = torch.cat([targets, name_targets[present]])
     alike = rows @ rows.T > 0
@@ -282,7 +285,7 @@ def _with_names(
 
 
 def cosine_loss(features: Float[Tensor, "n d"], draw: Draw) -> Tensor:
-    """Squared error of the pairs' cosine similarity to 1 or 0; like and different pairs count half each."""
+    """Squared error of the pairs' cosine similarity to 1 or 0; positive and negative pairs have equal total weight."""
     unit = F.normalize(features, dim=-1)
     cosine = unit @ unit.T
     parts = []
@@ -293,7 +296,7 @@ def cosine_loss(features: Float[Tensor, "n d"], draw: Draw) -> Tensor:
 
 
 def supervised_loss(features: Float[Tensor, "n d"], draw: Draw, temperature: float) -> Tensor:
-    """Minus the log-probability of a slot's like ones among all its pairs (Khosla et al., equation 2), averaged."""
+    """Mean negative log-probability of a slot's positives among all its pairs (Khosla et al., equation 2)."""
     unit = F.normalize(features, dim=-1)
     alike = draw.alike.to(unit.device)
     among = alike | draw.different.to(unit.device)

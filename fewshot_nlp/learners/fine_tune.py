@@ -1,14 +1,14 @@
 """Fine-tuning on the support set: an adapter, the whole model, or only a head, by AdamW.
 
 Papers: Hu et al. 2021, LoRA (``scope="adapter"``); Kumar et al. 2022, Fine-Tuning can Distort Pretrained Features
-(LP-FT: the head is first solved on frozen features, then everything moves); Prechelt 1998, Early Stopping. Off by
-default: Howard & Ruder 2018, Universal Language Model Fine-tuning (``layer_decay``, ``unfreeze``); Xuhong, Grandvalet,
-Davoine 2018, Explicit Inductive Bias for Transfer Learning (``l2_sp``); Wortsman et al. 2022 (``folds``).
-Deviations: any learner whose state has a head (``head.weight``, ...) may give the start, ``start="prototypes"`` gives
-label names their say; layers unfreeze by shares of the steps, not by epochs; no dropout; a model with a head of its
-own (a translation model) keeps it, and only the adapter or all weights move. Data needed: from about 8 examples a
-class. Choose it when the features of the frozen encoder do not separate the classes, and seconds to minutes of
-adapting are affordable.
+(LP-FT: the head is first fitted on frozen features, then all weights are trained); Prechelt 1998, Early Stopping. Off
+by default: Howard & Ruder 2018, Universal Language Model Fine-tuning (``layer_decay``, ``unfreeze``); Xuhong,
+Grandvalet, Davoine 2018, Explicit Inductive Bias for Transfer Learning (``l2_sp``); Wortsman et al. 2022 (``folds``).
+Deviations: the initial head may come from any learner whose state has one (``head.weight``, ...);
+``start="prototypes"`` includes label names. Layers unfreeze by shares of the steps, not by epochs. No dropout. A model
+with a head of its own (a translation model) keeps it; only the adapter or all weights are trained. Data needed: from
+about 8 examples a class. Choose it when the features of the frozen encoder do not separate the classes, and seconds
+to minutes of adapting are affordable.
 """
 
 from collections.abc import Mapping
@@ -39,31 +39,32 @@ class FineTuneConfig(LearnerConfig):
     """Settings of `FineTune`.
 
     Args:
-        scope: what moves beside the head: "adapter", "all" weights of the encoder, or "head" (nothing else).
+        scope: what is trained with the head: the "adapter", "all" weights of the encoder, or "head" (nothing else).
         steps: optimizer steps at most.
         epochs: passes over the examples at most; None for any number.
         lr: learning rate of adapter or encoder; None takes 1e-3 for an adapter and 1e-4 for all weights.
         head_lr: learning rate of the head.
-        start: learner whose head is the start: "prototypes" (class means, label names among them), the name of
-            a learner that solves a head, e.g. "linear_probe" or "context_probe", or "meta" (learned by meta-training,
-            for tasks whose classes are always the same; such a model predicts before any example).
-        start_config: that learner's settings.
+        start: initial head: "prototypes" (class means, label names included), the name of a learner that fits a
+            head, e.g. "linear_probe" or "context_probe", or "meta" (learned by meta-training, for tasks whose
+            classes are always the same; such a model predicts before any example).
+        start_config: settings of that learner.
         n_classes: with "meta", the number of classes: 2 for question answering.
         weight_decay: AdamW's, on everything.
-        batch_size: examples in a step; the whole support set when it has no more.
-        early_stopping: share of the examples held out; training goes back to the step with the least loss on
-            them. 0 trains all steps on everything. It takes effect from 20 examples.
+        batch_size: examples in a step; at most the whole support set.
+        early_stopping: share of the examples held out; the weights of the step with the least loss on them are kept.
+            0 trains all steps on everything. It takes effect from 20 examples.
         scale: with "prototypes" and "meta", features are L2-normalised and multiplied by this before the head.
         max_grad_norm: gradients of adapter or encoder are scaled down to this norm.
         label_smoothing: share of the probability spread over all classes.
-        layer_decay: the rate of each layer of the encoder is this times that of the layer above; the paper has 1 / 2.6.
-        unfreeze: share of the steps in which the layers begin to move one by one, from the top; 0 for all at once.
-        l2_sp: weight of half the squared distance of adapter or encoder to their start, instead of their weight decay.
-        folds: from 2 on, the weights go only part of the way from the start to where training led, perhaps none of
-            it: as far as lowers the loss of held-out examples in so many folds surely (by a standard error; Wortsman
-            et al. 2022, Robust fine-tuning of zero-shot models). It doubles the time; 0 goes all the way.
-        max_interpolation: the largest share of the way from the start to where training led, in [0, 1]: less forgets
-            less.
+        layer_decay: the rate of each layer of the encoder is this times that of the layer above; the paper has 1 /
+            2.6.
+        unfreeze: share of the steps over which layers are unfrozen one by one, from the top; 0 trains all at once.
+        l2_sp: weight of half the squared distance of adapter or encoder to their initial values; replaces their decay.
+        folds: from 2, the result is an interpolation of initial and trained weights (Wortsman et al. 2022, Robust
+            fine-tuning of zero-shot models). Its coefficient is chosen by cross-validation over so many folds, and is
+            0 unless the held-out loss falls by more than a standard error. It doubles the time; 0 takes the trained
+            weights.
+        max_interpolation: the largest coefficient of the trained weights, in [0, 1]; a smaller one forgets less.
         bfloat16: compute the encoder in bfloat16 while training, which some processors do twice as fast; None does so
             where the processor has instructions for it.
     """
@@ -130,7 +131,7 @@ class FineTune(Learner[FineTuneConfig], name="fine_tune"):
         return self._reached(state, examples, 1.0)
 
     def score(self, state: State, features: Features, batch: SlotBatch) -> Scores:
-        """Scores of the head, as the learner that gave the start computes them."""
+        """Scores of the head, computed as by the learner that gave the initial head."""
         if batch.decoder.prior is not None:
             return batch.decoder.prior  # the model's own head, which the fast weights have moved
         if self.start is not None:
@@ -138,7 +139,7 @@ class FineTune(Learner[FineTuneConfig], name="fine_tune"):
         return linear_scores(state, scaled_normalize(features, self.config.scale))
 
     def initial_state(self) -> State | None:
-        """With ``start="meta"`` the encoder's weights as they are and the meta-learned head."""
+        """With ``start="meta"`` the encoder's current weights and the meta-learned head."""
         if self.head is None:
             return super().initial_state()
         return {**fast_parameters(self.encoder, self.config.scope), **self.head.state()}
@@ -154,7 +155,7 @@ class FineTune(Learner[FineTuneConfig], name="fine_tune"):
         return state | prototype_start(self, support, self.config.scale)
 
     def _training_scores(self, state: State, batch: SlotBatch) -> Scores:
-        """As `query_scores`, the encoder in bfloat16 where that is asked for."""
+        """`query_scores`, with the encoder in bfloat16 where the settings say so."""
         device, wanted = self.encoder.device, self.config.bfloat16
         enabled = fast_bfloat16(device) if wanted is None else wanted
         with torch.autocast(device.type, torch.bfloat16, enabled=enabled):
@@ -162,7 +163,7 @@ class FineTune(Learner[FineTuneConfig], name="fine_tune"):
         return self.scores_of(state, features, batch)
 
     def _reached(self, start: State, examples: SlotBatch, share: float) -> State:
-        """Where training with a share of the steps led, as far as it may go."""
+        """The state after a share of the steps, interpolated with the initial one by `max_interpolation`."""
         return between(start, self._train(start, examples, share), self.config.max_interpolation)
 
     @torch.enable_grad()

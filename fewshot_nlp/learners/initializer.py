@@ -1,14 +1,14 @@
-"""Learning to initialise: a network reads the support set and writes the head that gradient steps start from.
+"""Learning to initialise: a network writes the initial head from the support set, then a few gradient steps.
 
 Paper: Bansal, Jha, McCallum 2020, Learning to Few-Shot Learn Across Diverse Natural Language Classification Tasks
 (LEOPARD): the mean of a network over a class's examples is that class's weight and bias; then gradient steps on head
 and task-specific layers, with a learned rate for each layer.
-Deviations: what the network writes is added to the prototype head, and is zero before meta-training; the
-task-specific layers are a PEFT adapter and the shared ones the frozen model, instead of upper and lower layers of
-BERT; head and steps read the whole support set, not a batch each. Classes that do not exclude each other get what the
-network writes for their slots less what it writes for the others. A model with a head of its own (a translation
-model) keeps it: nothing is written, and what is left is MAML with learned rates.
-Data needed: meta-training on tasks with different classes, which is what it is for; without it this is Proto-MAML.
+Deviations: the network's output is added to the prototype head and is zero before meta-training. The
+task-specific layers are a PEFT adapter, the shared ones the frozen model, instead of upper and lower layers of
+BERT. Head and steps use the whole support set, not a batch each. Classes that do not exclude each other get the
+output for their slots minus that for all others. A model with a head of its own (a translation model) keeps it, and
+the learner is MAML with learned rates.
+Data needed: meta-training on tasks with different classes; without it this is Proto-MAML.
 Choose it over `maml` where tasks differ in the number and kind of their classes and few steps must do.
 """
 
@@ -40,11 +40,11 @@ class InitializerConfig(LearnerConfig):
     """Settings of `Initializer`.
 
     Args:
-        inner_steps: gradient steps on the support set; 0 takes the head as it was written.
-        inner_lr: the rate that each of the adapter's weight matrices starts from; None takes 0.1, or 0.01 where
+        inner_steps: gradient steps on the support set; 0 takes the head that the network writes.
+        inner_lr: initial rate of each of the adapter's weight matrices; None takes 0.1, or 0.01 where
             the model has a head of its own.
-        head_lr: the rate that the head starts from.
-        first_order: leave second derivatives out, as the paper does: less time and memory.
+        head_lr: initial rate of the head.
+        first_order: no second derivatives, as in the paper: less time and memory.
         hidden: width of the network that writes the head.
         scale: features are L2-normalised and multiplied by this before network and head.
     """

@@ -1,12 +1,13 @@
-"""Label names: slots are scored by what their classes are called, and examples correct what the names get wrong.
+"""Label names: slots are scored by the names of their classes, and examples correct these scores.
 
 Papers: Ma et al. 2022, Label Semantics for Few Shot Named Entity Recognition (a head made of names); Friedman 2001,
-Greedy Function Approximation (a learner fitted to what the loss's gradient leaves); Bertinetto et al. 2019,
-Meta-Learning with Differentiable Closed-Form Solvers (which here is a ridge regression).
-Deviations: one step of boosting instead of many, so that the whole is in closed form and can be differentiated; the
-head of names is trained over many sources at once (recipes/train_label_names.py) or by episodes, and an encoder that
-was trained with one lends it. It refuses tasks without labels. Data needed: none, if the names say what they mean;
-untrained, some examples. Choose it with no example at all, or where few examples meet telling names.
+Greedy Function Approximation (gradient boosting: a model fitted to the negative gradient of the loss); Bertinetto et
+al. 2019, Meta-Learning with Differentiable Closed-Form Solvers (here: ridge regression).
+Deviations: one step of boosting instead of many, so that ``fit`` is in closed form and differentiable. The
+head of names is trained on many sources at once (recipes/train_label_names.py) or by episodes; if the encoder has
+a trained one, it is used. It refuses tasks without labels. Data needed: none, with descriptive names and a trained
+head; some examples with an untrained one. Choose it with no example at all, or with few examples and descriptive
+names.
 """
 
 from typing import Annotated
@@ -30,10 +31,10 @@ class LabelNamesConfig(LearnerConfig):
     """Settings of `LabelNames`.
 
     Args:
-        head_weight: of the encoder's own head beside this learner, which is that head already.
-        width: length of the vectors in which slots and names are compared; the encoder's own head has its own.
-        penalty: of the ridge regression that corrects the names' scores; start value of a learned one.
-        step: what the correction is multiplied by; start value of a learned one.
+        head_weight: 0, since this learner is the encoder's head already.
+        width: dimension in which slots and names are compared; not used where the encoder has a head.
+        penalty: of the ridge regression that corrects the names' scores; initial value, learned in meta-training.
+        step: factor of the correction; initial value, learned in meta-training.
     """
 
     head_weight: Share = 0.0
@@ -43,7 +44,7 @@ class LabelNamesConfig(LearnerConfig):
 
 
 class LabelNames(Learner[LabelNamesConfig], name="label_names"):
-    """A head made of names, and one step of boosting on the examples."""
+    """A head of label names, and one boosting step on the examples."""
 
     head_use = "own"
 
@@ -62,7 +63,7 @@ class LabelNames(Learner[LabelNamesConfig], name="label_names"):
 
     @property
     def knows_the_rest(self) -> bool:
-        """Whether its head, or the encoder's, is trained: differs from what the seed gives."""
+        """Whether the encoder has a head, or the learner's own differs from its seeded initial values (is trained)."""
         head = self.names
         if self.encoder.head is not None:
             return True
@@ -78,7 +79,7 @@ class LabelNames(Learner[LabelNamesConfig], name="label_names"):
         )
 
     def fit(self, support: SlotBatch, *, meta: bool = False) -> State:
-        """The head of names, and the coefficients that correct it; none without an example."""
+        """The head of names, and the coefficients of the correction, which is left out without an example."""
         label_slots = support.label_slot_mask
         if support.normaliser == "positions":
             raise FewShotError(
@@ -104,7 +105,7 @@ class LabelNames(Learner[LabelNamesConfig], name="label_names"):
         }
 
     def score(self, state: State, features: Features, batch: SlotBatch) -> Scores:
-        """The names' scores and their correction."""
+        """Scores by the names plus the correction."""
         read = self.last_layer(features)
         scores = self._by_name(state, read)
         if "head.weight" in state:
@@ -112,7 +113,7 @@ class LabelNames(Learner[LabelNamesConfig], name="label_names"):
         return scores
 
     def _by_name(self, state: State, read: Tensor) -> Tensor:
-        """Scores by the names, or one zero where names are left out."""
+        """Scores by the names; a single zero where names are left out."""
         if "names.bias" not in state:
             return read.new_zeros(1)
         return self.names.linear_scores(

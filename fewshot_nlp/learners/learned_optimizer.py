@@ -1,17 +1,17 @@
-"""A learned optimizer: an LSTM that reads gradients on the support set moves adapter and head.
+"""A learned optimizer: an LSTM turns gradients on the support set into updates of adapter and head.
 
 Papers: Andrychowicz et al. 2016, Learning to learn by gradient descent by gradient descent (``form="residual"``);
 Ravi, Larochelle 2017, Optimization as a Model for Few-Shot Learning (``form="gates"``); the formulas are in
-`lstm_optimizer`. The meta-loss is the mean of the query's losses after each step (Andrychowicz et al., equation 3 with
+`lstm_optimizer`. The meta-loss is the mean of the query losses after each step (Andrychowicz et al., equation 3 with
 equal weights; the mean, so that its size does not depend on the number of steps). It is differentiated through the
-optimizer, ``truncation`` steps back, but not through the gradients that it reads. It is on the query, as in Ravi and
-Larochelle, because what counts here is to generalise; the former paper has one loss for both. One network serves all
-coordinates of the adapter, another one those of the head, as the former paper has one for each of two kinds of layers.
-Deviations: what moves is a PEFT adapter and a head that starts at the prototypes, so that any number of classes in any
-order can be met; before meta-training it is plain gradient descent; the start is meta-learned with the optimizer where
-the adapter is trained (``train: learner`` trains the optimizer alone); a model with a head of its own (a translation
-model) keeps it. Data needed: meta-training; the memory of a step in it is some hundred numbers for each weight of the
-adapter. Choose it to adapt in a fixed number of steps, where tuning of rates has found its limit.
+optimizer, ``truncation`` steps back, but not through the gradients that are its input. It is computed on the query
+set, as in Ravi and Larochelle; Andrychowicz et al. use one loss for training and meta-training. One network serves all
+coordinates of the adapter, a second one those of the head.
+Deviations: a PEFT adapter and a head are trained; the head starts at the prototypes, so that number and order of
+classes are free. Before meta-training it is plain gradient descent. The adapter's initial values are meta-learned
+with the optimizer (``train: learner`` trains the optimizer alone). A model with a head of its own (a translation
+model) keeps it. Data needed: meta-training; a step stores some hundred numbers for each weight of the
+adapter. Choose it for a fixed number of steps, where tuning the rates no longer helps.
 """
 
 from collections.abc import Iterator
@@ -47,12 +47,12 @@ class LearnedOptimizerConfig(LearnerConfig):
     """Settings of `LearnedOptimizer`.
 
     Args:
-        inner_steps: steps on the support set, from 1; as many as in meta-training is safe.
+        inner_steps: steps on the support set, from 1; take as many as in meta-training.
         truncation: steps through which the meta-loss is differentiated.
         form: "residual": the network's output is added to a gradient step; "gates": it says how much of the weights
             to keep and of the gradient to admit.
-        hidden: numbers that each layer of the network remembers for a weight.
-        inner_lr: rate of the gradient descent that it starts as, for the adapter; None takes 0.1, or 0.01 where
+        hidden: hidden size of each LSTM layer.
+        inner_lr: rate of the initial gradient descent, for the adapter; None takes 0.1, or 0.01 where
             the model has a head of its own.
         head_lr: the same for the head.
         scale: features are L2-normalised and multiplied by this before the head.
@@ -68,7 +68,7 @@ class LearnedOptimizerConfig(LearnerConfig):
 
 
 class LearnedOptimizer(Learner[LearnedOptimizerConfig], name="learned_optimizer"):
-    """Steps on fast weights by an LSTM that was learned."""
+    """Updates of fast weights by a meta-learned LSTM."""
 
     head_use = "built_on"
 
@@ -94,7 +94,7 @@ class LearnedOptimizer(Learner[LearnedOptimizerConfig], name="learned_optimizer"
         return last
 
     def query_loss(self, support: SlotBatch, query: SlotBatch) -> Tensor:
-        """The mean of the query's losses after each step; at the start, where there are label names only."""
+        """Mean of the query losses after each step; at the start for a support set of label names only."""
         start, *others = self._path(support, meta=True)
         losses = [query.loss(self.query_scores(weights, query)) for weights in others or [start]]
         return torch.stack(losses).mean()

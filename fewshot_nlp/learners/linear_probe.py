@@ -38,7 +38,7 @@ class LinearProbe(Learner[LinearProbeConfig], name="linear_probe"):
         return self.solve(self.features(support), support)
 
     def solve(self, features: Features, support: SlotBatch) -> State:
-        """`fit`, the features of the support set given."""
+        """`fit` with given features of the support set."""
         return solved_head(features, support, self.config.label_names, self.config.C)
 
     def score(self, state: State, features: Features, batch: SlotBatch) -> Scores:
@@ -47,7 +47,7 @@ class LinearProbe(Learner[LinearProbeConfig], name="linear_probe"):
 
 
 def solved_head(features: Features, support: SlotBatch, label_names: float, C: float) -> State:
-    """The head that logistic regression on L2-normalised features gives; a constant, without gradients."""
+    """Head of the logistic regression on L2-normalised features; a constant, without gradients."""
     features = F.normalize(features.detach(), dim=-1)
     weight = slot_weights(support, label_names, features)
     x, w = features.cpu().double().numpy(), weight.cpu().double().numpy()
@@ -65,7 +65,7 @@ def logistic_regression(
     C: float,
     exclusive: bool,
 ) -> Float[np.ndarray, "c d1"]:
-    """Coefficients and, in the last column, intercepts; classes that never occur get a very low intercept.
+    """Coefficients, with intercepts in the last column; classes that never occur get a very low intercept.
 
     Args:
         x: features.

@@ -1,16 +1,16 @@
-"""MAML: meta-learn weights from which a few gradient steps on a support set suffice.
+"""MAML: meta-learned initial weights, adapted by a few gradient steps on the support set.
 
 Papers: Finn, Abbeel, Levine 2017, Model-Agnostic Meta-Learning (equation 1 and algorithm 2; ``first_order=True``
 is its first-order variant, FOMAML); Raghu et al. 2020, Rapid Learning or Feature Reuse (``scope="head"`` is ANIL);
 Triantafillou et al. 2020, Meta-Dataset, section 3 (``head="prototypes"`` is Proto-MAML);
 Antoniou, Edwards, Storkey 2019, How to Train Your MAML (MAML++): ``multi_step_until``, ``first_order_until`` and
-``learned_rates`` are its multi-step loss, derivative-order annealing and learned rate of every layer and step; of its
-other three points, a cosine schedule is a setting of the outer loop, and two concern batch normalisation.
-Deviations: the inner parameters are a PEFT adapter's, not the whole model's; the head starts at zero or at the
-prototypes, so that any number of classes in any order can be met, unless ``head="meta"`` is asked for; a model with a
-head of its own (a translation model) keeps it; MAML++'s schedules go by outer steps instead of epochs.
+``learned_rates`` are its multi-step loss, derivative-order annealing and learned rates of every layer and step. Of the
+paper's other three points, a cosine schedule is a setting of the outer loop, and two concern batch normalisation.
+Deviations: the inner loop trains a PEFT adapter, not the whole model. The head starts at zero or at the
+prototypes, so that number and order of classes are free (except with ``head="meta"``). A model with a
+head of its own (a translation model) keeps it. MAML++'s schedules count outer steps instead of epochs.
 Data needed: meta-training; without it this is few-step fine-tuning. Choose it when many source tasks resemble
-the target and the features themselves must move.
+the target and a new head on frozen features is not enough.
 """
 
 from collections.abc import Iterator
@@ -42,7 +42,7 @@ from fewshot_nlp.settings import Count, Scale, Share
 from fewshot_nlp.slots import Features, Scores, SlotBatch
 
 LEAST = 0.03
-"""An earlier step's weight in the multi-step loss falls to this share of its first one, before it is left out."""
+"""The weight of earlier steps in the multi-step loss falls to this share of its initial value, then to 0."""
 
 
 class MAMLConfig(LearnerConfig):
@@ -53,15 +53,16 @@ class MAMLConfig(LearnerConfig):
         inner_lr: their learning rate for the adapter; None takes 0.1, or 0.01 where
             the model has a head of its own.
         head_lr: their learning rate for the head.
-        first_order: leave second derivatives out (FOMAML): less time and memory.
-        scope: "adapter" moves adapter and head, "head" only the head (ANIL).
-        head: where the head starts: "zeros", "prototypes" (Proto-MAML), or "meta": learned by meta-training as in
+        first_order: no second derivatives (FOMAML): less time and memory.
+        scope: what the inner loop trains: "adapter" (and head), or "head" alone (ANIL).
+        head: initial head: "zeros", "prototypes" (Proto-MAML), or "meta": learned by meta-training as in
             the paper, for tasks whose classes are always the same; such a model predicts before any example.
         n_classes: with "meta", the number of classes: 2 for question answering.
         scale: features are L2-normalised and multiplied by this before the head.
-        multi_step_until: share of meta-training, from its beginning, in which the query's loss after every step counts,
-            the earlier ones less and less; MAML++ has about 0.1. 0 takes the loss after the last step only.
-        first_order_until: share of meta-training, from its beginning, without second derivatives; MAML++ has a third.
+        multi_step_until: first share of meta-training, in which the meta-loss is a weighted sum of the query losses
+            after every step, with falling weights of the earlier ones; MAML++ has about 0.1. 0: always the last
+            step's loss.
+        first_order_until: first share of meta-training, without second derivatives; MAML++ has a third.
         learned_rates: meta-learn a rate for each weight matrix or vector and each step, from the rates above.
     """
 
@@ -79,7 +80,7 @@ class MAMLConfig(LearnerConfig):
 
 
 class MAML(Learner[MAMLConfig], name="maml"):
-    """Gradient steps on fast weights, differentiated through."""
+    """Gradient steps on fast weights; the meta-gradient runs through the steps."""
 
     head_use = "built_on"
 
@@ -106,7 +107,7 @@ class MAML(Learner[MAMLConfig], name="maml"):
         return last
 
     def query_loss(self, support: SlotBatch, query: SlotBatch) -> Tensor:
-        """The query's loss after the last step; early in meta-training after each step (MAML++'s multi-step loss)."""
+        """Query loss after the last step; early in meta-training MAML++'s multi-step loss."""
         importance = step_importance(
             self.config.inner_steps, support.meta.progress, self.config.multi_step_until
         )
@@ -123,13 +124,13 @@ class MAML(Learner[MAMLConfig], name="maml"):
         return head_scores(state, features, batch, self.config.scale)
 
     def initial_state(self) -> State | None:
-        """With ``head="meta"`` the adapter as it is and the meta-learned head."""
+        """With ``head="meta"`` the current adapter and the meta-learned head."""
         if self.head is None:
             return super().initial_state()
         return {**fast_parameters(self.encoder, self.config.scope), **self.head.state()}
 
     def _path(self, support: SlotBatch, meta: bool) -> Iterator[Weights]:
-        """The weights at the start and after each step; to be run through with gradients enabled."""
+        """The weights at the start and after each step; a generator, to be consumed with gradients enabled."""
         second_order = (
             meta and not self.config.first_order and support.meta.progress >= self.config.first_order_until
         )
@@ -166,7 +167,7 @@ class MAML(Learner[MAMLConfig], name="maml"):
 
 
 def step_importance(steps: int, progress: float, until: float) -> list[float]:
-    """Weight of the query's loss after each step: equal at first, then more and more the last one's alone.
+    """Weight of the query loss after each inner step: equal at first, in the end 1 for the last step.
 
     The schedule of MAML++'s authors: linear, with a least weight of the earlier steps, which is 0 from ``until`` on.
 

@@ -1,20 +1,19 @@
-"""Matching networks: a query attends to the support slots, and each class gets the attention of its slots.
+"""Matching networks: attention of a query slot to the support slots, summed for each class.
 
 Paper: Vinyals, Blundell, Lillicrap, Kavukcuoglu, Wierstra 2016, Matching Networks for One Shot Learning (equation 1;
 section 2.1.1: attention by a softmax of cosines; ``context=True`` is section 2.1.2 with appendix A: the support set
-is read by an LSTM in both directions, and queries by an LSTM that attends to the support set, so a slot's vector
-depends on all).
+is encoded by a bidirectional LSTM, and queries by an LSTM that attends to the support set).
 Deviations: features are centred on the support set; cosines are multiplied by a learned sharpness (1 in the paper);
-``balance`` frees a class of its number of slots, which the paper's episodes have all alike; what the two LSTMs add is
-brought to the features' size by maps that are zero before meta-training, so both settings start as the same learner.
-Slots are read in the order of their token ids, so the support set's order does not matter, nor the classes' names;
-words of one sentence are read one after the other. Of more support slots than the limit, a balanced sample is used (a
-message in the log says so). Classes that do not exclude each other: odds of attention to slots of the class against
-all others. With a model's own head (translation) the attention, over slots of tokens, is mixed with the model's
-distribution as in `nearest_neighbour`; share and temperature are chosen on the support set, so translation has no
-sharpness and balance.
-Data needed: one example a class; meta-training for ``context=True``. Choose it where a class has several unlike
-meanings, and one nearest neighbour is too rough.
+``balance`` corrects for unequal numbers of slots a class, which the paper's episodes do not have. The outputs of the
+two LSTMs are projected to the features' size by maps that are zero before meta-training, so both settings start as
+the same learner. The LSTM reads slots in the order of their token ids, words of one sentence one after the other, so
+neither the support set's order nor class names matter. Above the limit of support slots a balanced sample is used,
+and the log says so. Classes that do not exclude each other get the odds of attention to slots of the class against
+all others. With a model's own head (translation) the attention is mixed with the model's
+distribution as in `nearest_neighbour`; share and temperature are chosen on the support set, so sharpness and balance
+are not used.
+Data needed: one example a class; meta-training for ``context=True``. Choose it where a class has several
+clusters, and a single nearest neighbour is too noisy.
 """
 
 from typing import Annotated
@@ -49,16 +48,16 @@ class MatchingConfig(LearnerConfig):
     """Settings of `Matching`.
 
     Args:
-        context: full-context embeddings.
-        processing_steps: of the LSTM that reads a query (the paper's K), with ``context``.
+        context: use full-context embeddings.
+        processing_steps: steps of the query's LSTM (the paper's K), with ``context``.
         hidden: units of the LSTMs, with ``context``.
-        sharpness: cosines are multiplied by this before the softmax; start value of a learned one. The paper has 1.
-        balance: share of its slots' number that a class's attention is freed of, in [0, 1]: 0 is the paper's sum, 1
-            the mean. Start value of a learned one.
-        max_slots: support slots that are attended to; of more, as many of each class as of any other, where there are.
-        context_slots: the same limit with ``context``, which reads them one after the other.
-        interpolation: share of the attention where a model's own distribution is mixed with, in [0, 1]; None
-            chooses it.
+        sharpness: factor of the cosines before the softmax; initial value, learned in meta-training. The paper has 1.
+        balance: a class's attention is divided by its number of slots to this power, in [0, 1]: 0 is the paper's
+            sum, 1 the mean. Initial value, learned in meta-training.
+        max_slots: support slots that are attended to; above it a sample, balanced over classes.
+        context_slots: the same limit with ``context``, whose LSTM reads slots one after the other.
+        interpolation: share of the attention in the mixture with a model's own distribution, in [0, 1]; None
+            chooses it on the support set.
     """
 
     context: bool = False
@@ -141,7 +140,7 @@ class Matching(Learner[MatchingConfig], name="matching"):
         return (self._cosines(state, features) * self.log_sharpness.exp()).softmax(dim=-1)
 
     def _kept(self, support: SlotBatch, weight: Tensor | None) -> Int[Tensor, " n_kept"]:
-        """Numbers of the slots that are used, in canonical order."""
+        """Indices of the slots that are used, in canonical order."""
         order = canonical_order(support)
         if weight is not None:
             order = order[weight[order] > 0]
@@ -160,7 +159,7 @@ class Matching(Learner[MatchingConfig], name="matching"):
     def _mixture(
         self, support: SlotBatch, kept: Tensor, features: Tensor, state: State, head: VocabularyHead
     ) -> State:
-        """The keys' tokens, and share and temperature by slots that see the slots of the other examples only."""
+        """The keys' tokens; share and temperature, chosen on slots that attend to the other examples only."""
         gold, groups = support.gold[kept], support.groups[kept]
         classes = gold.to(features.device)
         given = self.config.interpolation

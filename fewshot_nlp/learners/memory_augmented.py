@@ -1,19 +1,20 @@
-"""Memory-augmented networks: an outer memory is filled with the support slots and read by learned addressing.
+"""Memory-augmented networks: an external memory holds the support slots and is read by learned addressing.
 
-``kind="neural_turing"``: a controller is shown the support slots one after the other, each with the label of the one
+``kind="neural_turing"``: a controller reads the support slots one after the other, each with the label of the one
 before (x_t, y_{t-1}), and writes to the least recently used rows of a memory that it reads by content. Papers: Santoro
 et al. 2016, Meta-Learning with Memory-Augmented Neural Networks (equations 2 to 8); Graves et al. 2014, Neural Turing
 Machines (equations 5 and 6). ``kind="key_value"``: Miller et al. 2016, Key-Value Memory Networks (section 3.1).
-Deviations: a row keeps the label as a value beside its key, so what is read are shares of the labels, whatever their
-number (the papers read a vector, and classify it by a layer as wide as the labels are many); which label goes with
-which slot is therefore wired, not learned. The controller is told labels by random orthogonal codes, given in the
-order in which labels come, so renaming them changes nothing. Rows never written are not read; one read head. Keys are
-the slots' own features, centred on the support set, plus what is learned, at first nothing: untrained it is a soft
-nearest neighbour. Shares can be divided by how often memory holds a label. Slots of the query never write.
-Translation is refused: a row for each token of each pair would be thousands of steps long for the one, and a value
-for each word of the vocabulary for both; the memory for it is kNN-MT, which is `nearest_neighbour`.
-Data needed: meta-training on many tasks. Choose it where tasks repeat and how to compare examples must be learned;
-the order of the support set matters to "neural_turing" (a seeded shuffle), not to "key_value", which is also faster.
+Deviations: a row stores the label as a value beside its key, so a read gives shares of the labels, for any number of
+them (the papers read a vector and classify it by a layer of fixed width). Which label belongs to
+which slot is therefore given, not learned. The controller gets labels as random orthogonal codes, assigned in the
+order in which labels appear, so renaming them changes nothing. Unwritten rows are not read; there is one read head.
+Keys are the slots' features, centred on the support set, plus a learned term that is zero before training: untrained
+it is a soft nearest neighbour. Shares can be corrected for the frequency of a label in memory. Query slots never
+write. Translation is refused: "neural_turing" would take thousands of steps, one for each target token, and both
+kinds a value for each token of the vocabulary. kNN-MT (`nearest_neighbour`) is the memory for translation.
+Data needed: meta-training on many tasks. Choose it where many related source tasks exist and the comparison must be
+learned. The order of the support set matters to "neural_turing" (a seeded shuffle), not to "key_value", which is
+faster.
 """
 
 from typing import Annotated, Literal
@@ -44,16 +45,17 @@ class MemoryAugmentedConfig(LearnerConfig):
 
     Args:
         kind: "neural_turing" or "key_value".
-        max_slots: support slots that are stored; of more, as many of each class as of any other where there are enough,
-            drawn at random (one of each class at least). Bounds time: "neural_turing" takes a step for each.
-        rows: of the memory of "neural_turing"; with fewer than slots, the least recently used are overwritten.
+        max_slots: support slots that are stored; above it a random sample, balanced over classes, with at least one of
+            each class. It bounds time: "neural_turing" takes a step for each slot.
+        rows: rows of the memory of "neural_turing"; with fewer rows than slots, the least recently used are
+            overwritten.
         controller: of "neural_turing": "lstm" or "feed_forward".
         hidden: units of the controller.
-        code: dimension of the codes by which it is told labels; up to as many labels have orthogonal ones.
-        usage_decay: of a row's usage in one step (the paper's gamma), in [0, 1].
-        hops: of "key_value": how often the memory is read, from 1.
-        sharpness: cosine similarities are multiplied by this before the softmax; its start value, then learned.
-        balance: share of a class's frequency in the memory that its score is freed of, in [0, 1]: 0 as in the papers,
+        code: dimension of the label codes; so many labels have orthogonal codes.
+        usage_decay: factor of a row's usage in each step (the paper's gamma), in [0, 1].
+        hops: reads of the memory, from 1; with "key_value".
+        sharpness: factor of the cosines before the softmax; initial value, learned in meta-training.
+        balance: a class's share is divided by its frequency in memory to this power, in [0, 1]: 0 as in the papers,
             where a class with twice the slots counts twice; 1 the mean instead of the sum.
     """
 
@@ -116,7 +118,7 @@ class MemoryAugmented(Learner[MemoryAugmentedConfig], name="memory_augmented"):
         return {"centre": centre} | {f"memory.{name}": value for name, value in state.items()}
 
     def score(self, state: State, features: Features, batch: SlotBatch) -> Scores:
-        """Logarithm of each class's share of what is read; yes against no where classes do not exclude each other."""
+        """Logarithm of each class's share of the read values; log-odds where classes do not exclude each other."""
         slots = F.normalize(features - state["centre"], dim=-1)
         memory = {n.removeprefix("memory."): v for n, v in state.items() if n.startswith("memory.")}
         if isinstance(self.memory, KeyValueReader):
@@ -135,13 +137,13 @@ class MemoryAugmented(Learner[MemoryAugmentedConfig], name="memory_augmented"):
 def label_codes(
     targets: Float[Tensor, "n n_classes"], dimension: int, seed: int
 ) -> Float[Tensor, "n dimension"]:
-    """Code of each slot's label, or the sum of its labels' codes: random, orthogonal in blocks of ``dimension``.
+    """Code of each slot's label (the sum for several labels): random, orthogonal in blocks of ``dimension``.
 
-    The class that comes first has the first code, and so on; which class that is does not depend on its number.
+    Codes are assigned in the order in which classes appear, whatever their numbers.
 
     Args:
         targets: 0/1 rows, in the order of presentation.
-        dimension: of a code.
+        dimension: length of a code.
         seed: for the codes.
     """
     columns = targets.detach().T.cpu().numpy() > 0

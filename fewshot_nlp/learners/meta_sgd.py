@@ -1,12 +1,12 @@
-"""Meta-SGD: meta-learn the start, and for every weight the rate and the direction of its steps.
+"""Meta-SGD: meta-learned initial weights, and for every weight a meta-learned rate and sign of its steps.
 
 Paper: Li, Zhou, Chen, Li 2017, Meta-SGD: Learning to Learn Quickly for Few-Shot Learning (equation 5, algorithm 1).
-Deviations: the inner weights are a PEFT adapter's and a head's, not the whole model's; the head starts at the
-prototypes, and has one rate for each feature, shared by all classes, so that any number of them can be met; three steps
-are the default where the paper takes one (``inner_steps: 1`` is its method); rates are learned as a factor of a start
-value. At rates that are all the same it is MAML, exactly. A model with a head of its own (for translation) keeps it.
-Data needed: meta-training, as many parameters again as the adapter has are learned; without it this is few-step
-fine-tuning. Choose it instead of `maml` when one to three steps must do.
+Deviations: the inner loop trains a PEFT adapter and a head, not the whole model. The head starts at the
+prototypes and has one rate for each feature, shared by all classes, so that their number is free. Three steps
+are the default; the paper takes one (``inner_steps: 1``). Rates are learned as a factor of an initial
+value. With equal rates it is exactly MAML. A model with a head of its own (for translation) keeps it.
+Data needed: meta-training, which learns twice as many parameters as the adapter has; without it this is few-step
+fine-tuning. Choose it instead of `maml` when one to three steps must suffice.
 """
 
 import torch
@@ -34,10 +34,10 @@ class MetaSGDConfig(LearnerConfig):
 
     Args:
         inner_steps: gradient steps on the support set, from 1.
-        inner_lr: the rate that every weight of the adapter starts from; None takes 0.1, or 0.01 where
+        inner_lr: initial rate of every weight of the adapter; None takes 0.1, or 0.01 where
             the model has a head of its own.
-        head_lr: the rate that the head starts from.
-        first_order: leave second derivatives out: less time and memory; the rates are learned even so.
+        head_lr: initial rate of the head.
+        first_order: no second derivatives: less time and memory; the rates are still learned.
         scale: features are L2-normalised and multiplied by this before the head.
     """
 
@@ -49,7 +49,7 @@ class MetaSGDConfig(LearnerConfig):
 
 
 class MetaSGD(Learner[MetaSGDConfig], name="meta_sgd"):
-    """Gradient steps whose rates are as many as there are weights, and meta-learned."""
+    """Gradient steps with one meta-learned rate for each weight."""
 
     head_use = "built_on"
 

@@ -1,4 +1,4 @@
-"""Nearest neighbours: a memory of support slots, looked up by nearness.
+"""Nearest neighbours: support slots as keys and values.
 
 Papers: NNShot and StructShot, Yang & Katiyar 2020, Simple and Effective Few-Shot Named Entity Recognition
 (section 4); soft votes as in kNN-LM, Khandelwal et al. 2020 (equation 2). For a model with a head of its own (a
@@ -6,8 +6,8 @@ translation model) this is kNN-MT, Khandelwal et al. 2021 (equations 2 and 3), a
 al. 2021. ``vote="per_class"`` with k=1 is NNShot; with the NER task's ``transitions="support"`` it is StructShot.
 Deviations: features are L2-normalised for the cosine metric; k > 1 takes the mean of the k nearest distances of
 a class; in kNN-MT the keys are the decoder's last hidden states, and interpolation and temperature are chosen on the
-support set, each slot looking at the other examples only. Data needed: one example a class. Choose it where a class has
-several unlike meanings, or where single examples must be added and removed at any time.
+support set, each slot searched among the other examples only. Data needed: one example a class. Choose it where a
+class has several clusters, or where single examples must be added and removed at any time.
 """
 
 from typing import Literal
@@ -45,15 +45,15 @@ class NearestNeighbourConfig(LearnerConfig):
 
     Args:
         k: number of neighbours, from 1.
-        vote: "per_class" scores each class by its own k nearest slots; "top_k" lets the k nearest of all vote.
+        vote: "per_class" scores each class by its own k nearest slots; "top_k" takes votes of the k nearest of all.
         metric: "euclidean" (squared distance) or "cosine".
-        temperature: scores are minus the distance over this; None chooses it on the support set, where a model's own
-            distribution is mixed with.
+        temperature: scores are the negative distance divided by this; None chooses it on the support set, in a mixture
+            with a model's own distribution.
         interpolation: share of the memory in that mixture, in [0, 1]; None chooses it on the support set.
-        mixing: "fixed" for one interpolation, or "adaptive": a small network, trained on the support set, looks at the
-            distances and says how many neighbours to use.
-        search: "exact", or "faiss", which is faster from some ten thousand slots on and misses a few neighbours.
-        half: keep the keys as float16.
+        mixing: "fixed" for one interpolation, or "adaptive": a small network, trained on the support set, computes
+            from the distances how many neighbours to use.
+        search: "exact", or "faiss", which is faster from some ten thousand slots and misses a few neighbours.
+        half: store the keys as float16.
     """
 
     k: Count = 1
@@ -118,7 +118,7 @@ class NearestNeighbour(Learner[NearestNeighbourConfig], name="nearest_neighbour"
         return distances, state["values"][numbers]
 
     def kept(self, support: SlotBatch) -> Bool[Tensor, " n_slots"]:
-        """Which slots become keys: all; without label names, label_slots only of classes that have no example."""
+        """Which slots become keys: all; with ``label_names: 0``, label slots of classes without an example only."""
         if self.config.label_names > 0 or support.hints.label_slots is None:
             return torch.ones(support.n_slots, dtype=torch.bool)
         targets = support.target_matrix
@@ -126,7 +126,7 @@ class NearestNeighbour(Learner[NearestNeighbourConfig], name="nearest_neighbour"
         return ~support.hints.label_slots | (targets[:, ~seen].sum(dim=1) > 0)
 
     def _mixture(self, support: SlotBatch, features: Tensor, head: VocabularyHead) -> State:
-        """How much the memory counts, by slots of the support set that see the other examples' slots only."""
+        """Interpolation and temperature, chosen on support slots that are searched among the other examples only."""
         given, temperature = self.config.interpolation, self.config.temperature
         if given is not None and temperature is not None and self.config.mixing == "fixed":
             return {

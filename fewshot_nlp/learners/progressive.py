@@ -1,15 +1,15 @@
-"""Progressive networks: each task gets a column of its own, which reads what the frozen earlier columns see.
+"""Progressive networks: each task adds a column, with lateral connections from the frozen earlier columns.
 
 Paper: Rusu et al. 2016, Progressive Neural Networks (equation 2: a new column's layer adds U relu(V [a_j h_j]), where
 h_j are the earlier columns' features, a_j learned scalars, and V reduces their dimension). A column here is an
-adapter's fast weights and a head; `grow` makes the next `adapt` append one to a chain, and nothing of the chain changes
-any more, so backward transfer is zero by construction: an earlier task's predictions stay bit-identical.
-Deviations: lateral connections enter at the encoder's output, where the head reads, instead of at every layer; U starts
-at zero, so that a column starts as it would alone, and a_j at 1; the head starts at the prototypes; AdamW. It refuses
-translation: there the head is the model's own and lateral connections would have to enter thousands of tokens' scores;
-without them a column is what `fine_tune` gives. Meta-training is first-order (as in FOMAML) and of single columns. Data
-needed: as for `fine_tune`, from about 8 examples a class. Choose it when tasks come one after the other, none may get
-worse, and each may cost an adapter's bytes and one encoder pass per earlier column.
+adapter's fast weights and a head. `grow` makes the next `adapt` append a column; earlier columns do not change,
+so backward transfer is zero by construction: an earlier task's predictions stay bit-identical.
+Deviations: lateral connections enter at the encoder's output, the head's input, instead of at every layer. U starts
+at zero, so that a column starts as it would alone, and a_j at 1. The head starts at the prototypes. Steps are
+AdamW's. It refuses translation: the head is the model's own there, and lateral connections would enter thousands of
+tokens' scores; without them a column is `fine_tune`. Meta-training is first-order (as in FOMAML), for single columns.
+Data needed: as for `fine_tune`, from about 8 examples a class. Choose it when tasks come one after the other, none
+may get worse, and each may cost an adapter's bytes and one encoder pass for each earlier column.
 """
 
 import re
@@ -49,7 +49,7 @@ class ProgressiveConfig(LearnerConfig):
         steps: AdamW's steps on a new column, from 1.
         lr: learning rate of the column's adapter.
         head_lr: learning rate of its head and lateral connections.
-        lateral_size: dimension that the earlier columns' features are reduced to; 0 leaves lateral connections out.
+        lateral_size: dimension of the projected features of earlier columns; 0 leaves lateral connections out.
         batch_size: examples in a step.
         weight_decay: AdamW's.
         max_grad_norm: the adapter's gradients are scaled down to this norm.
@@ -69,7 +69,7 @@ class ProgressiveConfig(LearnerConfig):
 
 
 class Progressive(Learner[ProgressiveConfig], name="progressive"):
-    """A chain of columns, of which the last one learns."""
+    """A chain of columns; only the newest is trained."""
 
     def __init__(self, encoder: Backbone, config: ProgressiveConfig | None = None) -> None:
         super().__init__(encoder, config)
@@ -81,12 +81,12 @@ class Progressive(Learner[ProgressiveConfig], name="progressive"):
         columns_of(state)
 
     def grow(self, state: State) -> None:
-        """What `adapt` learns from now on is a further column of this state's chain; the others stay as they are."""
+        """Makes the next `adapt` append a column to this state's chain; the other columns stay unchanged."""
         columns_of(state)
         self.chain = {key: value.detach().clone() for key, value in state.items()}
 
     def fit(self, support: SlotBatch, *, meta: bool = False) -> State:
-        """The chain with one more column, trained on the support set."""
+        """The chain with a new column, trained on the support set."""
         earlier = columns_of(self.chain) if self.chain else []
         column = self._train(support, earlier, meta)
         return self.chain | {f"column.{len(earlier)}.{key}": value for key, value in column.items()}
@@ -97,12 +97,12 @@ class Progressive(Learner[ProgressiveConfig], name="progressive"):
         return self.score(state, self.features(batch, fast_weights(column)), batch)
 
     def score(self, state: State, features: Features, batch: SlotBatch) -> Scores:
-        """The chosen column's head and lateral connections; ``features`` are those under its fast weights."""
+        """The chosen column's head and lateral connections; ``features`` are computed with its fast weights."""
         *earlier, column = self._chosen(state)
         return self._column_scores(column, features, self._lateral_input(batch, earlier))
 
     def _chosen(self, state: Mapping[str, Tensor]) -> list[State]:
-        """The columns up to the one that predicts."""
+        """The columns up to and including the one that predicts."""
         columns, chosen = columns_of(state), self.config.task_id
         if chosen is not None and chosen >= len(columns):
             raise FewShotError(
@@ -113,7 +113,7 @@ class Progressive(Learner[ProgressiveConfig], name="progressive"):
     def _lateral_input(
         self, batch: SlotBatch, earlier: list[State]
     ) -> Float[Tensor, "n_earlier n_slots d"] | None:
-        """The frozen columns' features, each under its own fast weights."""
+        """Features of the frozen columns, each with its own fast weights."""
         if not earlier or not self.config.lateral_size:
             return None
         with torch.no_grad():
@@ -167,7 +167,7 @@ class Progressive(Learner[ProgressiveConfig], name="progressive"):
             descent.step(batch.loss(self._column_scores(weights, features, inputs[id(batch)])))
 
     def _lateral_start(self, n_earlier: int, n_classes: int) -> State:
-        """V at random, U zero, so that the column starts as it would alone."""
+        """Initial lateral weights: V random, U zero, so that the column starts as it would alone."""
         size, d = self.config.lateral_size, self.encoder.dimension
         if not n_earlier or not size:
             return {}

@@ -2,11 +2,11 @@
 
 Paper: Snell, Swersky, Zemel 2017, Prototypical Networks for Few-shot Learning (equations 1 and 2).
 Deviations: a learned temperature scales the distances (as in TADAM, Oreshkin et al. 2018); label names may
-count as extra support rows, with a fixed or a learned weight; classes that do not exclude each other have a prototype
-for yes and one for no; with ``n_prototypes`` a class that is a mixture, such as the words outside of all entities, has
-several, by k-means (the nearest counts, as in Allen et al. 2019, Infinite Mixture Prototypes).
+count as extra support rows, with a fixed or a learned weight. Classes that do not exclude each other have two
+prototypes: of their slots, and of all others. With ``n_prototypes`` a large class, such as the words outside of all
+entities, has several, by k-means (a distance is to the nearest, as in Allen et al. 2019, Infinite Mixture Prototypes).
 Data needed: one example a class, or a label's name. Choose it for many classes with very few examples each,
-when adapting must cost nothing, or as the learner to meta-train with the least memory.
+when adapting must be cheap, or to meta-train with the least memory.
 """
 
 from typing import Annotated, Literal, Self
@@ -33,13 +33,14 @@ class PrototypicalConfig(LearnerConfig):
 
     Args:
         metric: "euclidean" (squared distance) or "cosine".
-        temperature: scores are minus the distance over this; the start value when it is meta-learned. None
+        temperature: scores are the negative distance divided by this; the initial value in meta-training. None
             takes 0.1 for cosine and the mean distance between slots and prototypes for Euclidean.
-        interpolation: share of the prototypes where a model's own distribution is mixed with, in [0, 1]; None chooses
+        interpolation: share of the prototypes in the mixture with a model's own distribution, in [0, 1]; None chooses
             it, and the temperature, on halves of the support set.
-        n_prototypes: most prototypes of a class, by k-means; 1 is the mean.
-        slots_per_prototype: a class has one prototype for each so many of its slots: only large ones have several.
-        several: a class with several is as near as the "nearest" of them, or their "mixture", weighted by their slots.
+        n_prototypes: largest number of prototypes of a class, by k-means; 1 is the mean.
+        slots_per_prototype: slots of a class for each of its prototypes, so that only large classes have several.
+        several: distance to a class with several prototypes: to the "nearest", or of their "mixture", weighted by
+            slots.
         learn_label_names: meta-learn the weight of the labels' names, from ``label_names``.
     """
 
@@ -98,7 +99,7 @@ class Prototypical(Learner[PrototypicalConfig], name="prototypical"):
         return state
 
     def score(self, state: State, features: Features, batch: SlotBatch) -> Scores:
-        """Minus the distance to each prototype over the temperature (Snell et al., equation 2)."""
+        """Negative distance to each prototype, divided by the temperature (Snell et al., equation 2)."""
         features = self._space(features)
         if batch.decoder.prior is not None:
             return self._mixed(state, features, batch.decoder.prior)
@@ -122,15 +123,15 @@ class Prototypical(Learner[PrototypicalConfig], name="prototypical"):
         return -temperature * (log_share - distance / temperature).logsumexp(dim=2)
 
     def _name_weight(self, like: Tensor) -> float | Tensor:
-        """Weight of the labels' names; a learned one on the CPU, where weights of slots are put together."""
+        """Weight of the labels' names; a learned one is moved to the CPU, where slot weights are computed."""
         if self.log_label_names is None:
             return self.config.label_names
         return self.log_label_names.exp().to("cpu", like.dtype)
 
     def _mixture(self, support: SlotBatch, head: VocabularyHead) -> State:
-        """One prototype for each class that the support set shows, and how much they count.
+        """One prototype for each class with a support slot, and interpolation and temperature.
 
-        That is chosen by slots of one half of the examples, scored by the prototypes of the other half.
+        Both are chosen on slots of one half of the examples, scored by the prototypes of the other half.
         """
         features = self._space(self.features(support))
         gold = support.gold.to(features.device)

@@ -1,17 +1,18 @@
-"""Relation networks: a small network, not a fixed distance, says how well a slot fits a class.
+"""Relation networks: a small network, not a fixed distance, compares a slot with a class.
 
 Paper: Sung, Yang, Zhang, Xiang, Torr, Hospedales 2018, Learning to Compare: Relation Network for Few-Shot Learning
 (equation 1: the relation score of a class and a query, whose features are combined and given to a network).
 Deviations: the score is the cosine to the class's prototype over a temperature, plus the network's output, which is
-zero before meta-training, so an untrained learner is `prototypical`; the network is given the features' product
-beside their concatenation; a class of several examples is their mean (the paper has the sum); the loss is the task's
-own (the paper has squared errors of scores in [0, 1], and says that they are a choice). Classes that do not exclude
-each other are related twice, as yes and as no. Pairs are never built: the first layer is a sum over the two sides and
-their product, computed in blocks, so memory grows with slots x classes x hidden, not with the features.
-It refuses translation: each step of decoding would relate its vector to a class for every token of the vocabulary,
+zero before meta-training, so an untrained learner is `prototypical`. The network's input is the concatenation of both
+vectors and their product. A class of several examples is their mean (the paper has the sum). The loss is the task's
+own (the paper has squared errors of scores in [0, 1], and calls that a choice). Classes that do not exclude
+each other have two relation scores: for the class and against it. Pairs are never materialised: the first layer is a
+sum over the two vectors and their product, computed in blocks, so memory grows with slots x classes x hidden, not
+with the feature size.
+It refuses translation: each decoding step would compare its vector with a class for every token of the vocabulary,
 nearly all of them without an example.
-Data needed: meta-training on many tasks. Choose it where comparing must be learned and the encoder must stay as it is
-(``train: learner``): the network serves every later task.
+Data needed: meta-training on many tasks. Choose it where the comparison must be learned and the encoder must stay
+frozen (``train: learner``).
 """
 
 from typing import Annotated
@@ -41,7 +42,7 @@ class RelationConfig(LearnerConfig):
 
     Args:
         hidden: units of the network's hidden layer.
-        temperature: the cosine is divided by this; start value of a learned one.
+        temperature: the cosine is divided by this; initial value, learned in meta-training.
     """
 
     hidden: Annotated[int, Field(ge=1, le=8192)] = 64
@@ -49,7 +50,7 @@ class RelationConfig(LearnerConfig):
 
 
 class Relation(Learner[RelationConfig], name="relation"):
-    """Prototypes that are compared by a network."""
+    """Prototypes and a network that compares slots with them."""
 
     def __init__(self, encoder: Backbone, config: RelationConfig | None = None) -> None:
         super().__init__(encoder, config)
@@ -65,7 +66,7 @@ class Relation(Learner[RelationConfig], name="relation"):
         return {"prototypes": F.normalize(means, dim=-1), "seen": mass > 0}
 
     def score(self, state: State, features: Features, batch: SlotBatch) -> Scores:
-        """The relation to each class; less the relation to its opposite, where classes do not exclude each other."""
+        """Relation score of each class, minus that of "not this class" where classes do not exclude each other."""
         queries = F.normalize(features, dim=-1)
         scores, *others = [self._relation(queries, side) for side in state["prototypes"]]
         for other in others:
@@ -81,7 +82,7 @@ class RelationNetwork(nn.Module):
     """Two layers over (class, slot, their product); zero before meta-training.
 
     Args:
-        dimension: of a vector; vectors have length 1.
+        dimension: length of a vector; vectors have norm 1.
         hidden: units.
     """
 

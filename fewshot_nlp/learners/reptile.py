@@ -1,18 +1,18 @@
-"""Reptile: move the start a little towards where training on each task ends.
+"""Reptile: an outer step moves the initial weights towards the trained weights of each task.
 
-Paper: Nichol, Achiam, Schulman 2018, On First-Order Meta-Learning Algorithms (algorithm 1 serial, algorithm 2 batched).
-The outer step is theta <- theta + epsilon * mean over tasks of (theta_k - theta), theta_k the weights after k steps.
-The one outer loop differentiates a loss, so the meta-loss here is a surrogate: its gradient in the adapter is
-theta - theta_k exactly, by sum(theta * (theta - theta_k)) with the difference held constant, and its value is the
-query's loss at theta_k, which has no gradient and is there for the log. Nothing is differentiated through the steps.
+Paper: Nichol, Achiam, Schulman 2018, On First-Order Meta-Learning Algorithms (algorithm 1 serial, algorithm 2
+batched). The outer step is theta <- theta + epsilon * mean over tasks of (theta_k - theta), theta_k the weights after
+k steps. The outer loop differentiates a loss, so the meta-loss here is a surrogate. Its gradient in the adapter is
+exactly theta - theta_k, by sum(theta * (theta - theta_k)) with the difference held constant. Its value is the query
+loss at theta_k, without a gradient, for the log. Nothing is differentiated through the steps.
 Settings of the outer loop: ``meta_batch: 1`` is the serial version, more the batched one; the paper's plain update is
 ``optimizer: sgd`` (its momentum of 0.9 is an addition) with ``outer_lr`` as epsilon, ``schedule: linear``,
 ``warmup: 0``, ``max_grad_norm: null`` and ``weight_decay: 0``; AdamW on the same gradient often goes faster.
-Deviations: theta is a PEFT adapter, the head starts anew at each task's prototypes; inner steps are plain gradient
-descent, not Adam; a model with a head of its own (a translation model) keeps it. As in the paper, meta-training takes
-all of a task's examples, support and query, in turns; adapting takes the support set. Data needed: meta-training;
-without it this is few-step fine-tuning. Choose it for many inner steps, where second derivatives are too dear: a step
-costs no more than in fine-tuning.
+Deviations: theta is a PEFT adapter; the head starts at the prototypes of each task. Inner steps are plain gradient
+descent, not Adam. A model with a head of its own (a translation model) keeps it. As in the paper, meta-training
+trains on all of a task's examples, alternating between support and query; adapting uses the support set. Data needed:
+meta-training; without it this is few-step fine-tuning. Choose it for many inner steps, where second derivatives are
+too expensive: a step costs no more than in fine-tuning.
 """
 
 from collections.abc import Iterator, Sequence
@@ -45,11 +45,11 @@ class ReptileConfig(LearnerConfig):
     """Settings of `Reptile`.
 
     Args:
-        inner_steps: gradient steps on a task, k in the paper, from 1; at 1 it learns what joint training would.
+        inner_steps: gradient steps on a task, k in the paper, from 1; with 1 it is joint training on all tasks.
         inner_lr: their learning rate for the adapter; None takes 0.1, or 0.01 where
             the model has a head of its own.
         head_lr: their learning rate for the head.
-        batch_size: examples in a step, drawn in an order that depends on that of the support set; None for all.
+        batch_size: examples in a step; None for all. Their order depends on that of the support set.
         scale: features are L2-normalised and multiplied by this before the head.
     """
 
@@ -61,7 +61,7 @@ class ReptileConfig(LearnerConfig):
 
 
 class Reptile(Learner[ReptileConfig], name="reptile"):
-    """Gradient steps on a task, and an outer step towards where they led."""
+    """Gradient steps on a task, and an outer step towards their result."""
 
     head_use = "built_on"
 
@@ -70,11 +70,11 @@ class Reptile(Learner[ReptileConfig], name="reptile"):
         need_adapter(encoder, self.config.seed)
 
     def fit(self, support: SlotBatch, *, meta: bool = False) -> State:
-        """Fast weights of adapter and head after the inner steps; constants, see `query_loss`."""
+        """Fast weights of adapter and head after the inner steps; without gradients, see `query_loss`."""
         return self._descend(support, [examples_of(support)])
 
     def query_loss(self, support: SlotBatch, query: SlotBatch) -> Tensor:
-        """A surrogate: the query's loss after the steps, with theta - theta_k as its gradient (see above)."""
+        """Surrogate with the value of the query loss after the steps and the gradient theta - theta_k (see above)."""
         end = self._descend(support, [examples_of(support), query])
         with torch.no_grad():
             reached = query.loss(self.query_scores(end, query))
@@ -85,7 +85,7 @@ class Reptile(Learner[ReptileConfig], name="reptile"):
         return head_scores(state, features, batch, self.config.scale)
 
     def _descend(self, support: SlotBatch, parts: Sequence[SlotBatch]) -> State:
-        """The weights after the steps, of which each takes the next of the parts' mini-batches."""
+        """The weights after the steps; each step takes a mini-batch from the next part in turn."""
         with torch.no_grad():
             head = prototype_start(self, support, self.config.scale)
         parts = [part for part in parts if part.n_slots]
@@ -109,7 +109,7 @@ class Reptile(Learner[ReptileConfig], name="reptile"):
         return {name: weight.detach() for name, weight in end.items()}
 
     def _batches(self, parts: Sequence[SlotBatch]) -> Iterator[SlotBatch]:
-        """Mini-batches of each part's examples, again and again."""
+        """Endless mini-batches of each part's examples."""
         size, generator = self.config.batch_size, torch.Generator().manual_seed(self.config.seed)
         while True:
             for part in parts:

@@ -1,18 +1,17 @@
-"""Ridge regression on the labels as head, in closed form and differentiated through.
+"""Ridge regression on class targets as head: closed form, differentiable.
 
 Paper: Bertinetto, Henriques, Torr, Vedaldi 2019, Meta-learning with Differentiable Closed-form Solvers: R2-D2
 (section 3.2: the ridge solution W = (X'X + lambda I)^-1 X'Y; by the Woodbury identity W = X'(XX' + lambda I)^-1 Y, a
-system of the support set's size; a learned scale and bias make logits of it, alpha X W + beta). The smaller of the
-two systems is solved, so thousands of slots cost one system of the features' size.
-Deviations: features have length 1; the intercept is not penalised (the paper appends a feature of ones); where
-classes exclude each other, slots of frequent classes weigh less (`balance`), or else the many words outside of
-entities would decide the fit; the encoder that meta-training moves is an adapter. Label names are rows with their
+system of the support set's size; logits are alpha X W + beta, with learned scale and bias). The smaller of the
+two systems is solved, so thousands of slots cost one system of the feature size.
+Deviations: features have norm 1. The intercept is not penalised (the paper appends a feature of ones). Where
+classes exclude each other, slots of frequent classes have a lower weight (`balance`); otherwise the many words
+outside of entities would dominate the fit. Meta-training trains an adapter of the encoder. Label names are rows with a
 weight.
-It refuses translation: the targets would be columns for a vocabulary of thousands, nearly all of them zero
-everywhere, and what a regression gives for a token is no probability that could be mixed with the model's own.
+It refuses translation: there would be a target column for each token of the vocabulary, nearly all of them zero, and
+regression outputs are not probabilities that could be mixed with the model's own.
 Data needed: one example a class, or a name; better with meta-training, which learns features, penalty, scale and
-bias. Choose it for a head as quick as prototypes that takes the features' covariance into account: from about five
-examples.
+bias. Choose it for a head as fast as prototypes that uses the features' covariance, from about five examples.
 """
 
 from typing import Annotated
@@ -35,11 +34,12 @@ class RidgeConfig(LearnerConfig):
     """Settings of `Ridge`.
 
     Args:
-        penalty: on the squared weights (the paper's lambda), at features of length 1; start value of a learned one.
-        scale: outputs are multiplied by this (the paper's alpha); start value. The bias starts where an output of
-            a half gives a probability of a half.
-        balance: slots of a class weigh as one over this power of their number, in [0, 1]: 0 all the same, as in the
-            paper, 1 all classes the same. Only where classes exclude each other.
+        penalty: on the squared weights (the paper's lambda); features have norm 1. Initial value, learned in
+            meta-training.
+        scale: factor of the outputs (the paper's alpha); initial value, learned in meta-training. The initial bias
+            maps an output of 0.5 to a probability of 0.5.
+        balance: a slot's weight is its class's number of slots to minus this power, in [0, 1]: with 0 all slots have
+            equal weight, as in the paper, with 1 all classes. Only where classes exclude each other.
     """
 
     penalty: Annotated[float, Field(ge=1e-4, le=1e6)] = 1.0
@@ -58,7 +58,7 @@ class Ridge(Learner[RidgeConfig], name="ridge"):
         self.to(encoder.device)
 
     def fit(self, support: SlotBatch, *, meta: bool = False) -> State:
-        """The head of the regression on 0/1 targets, scale and bias included."""
+        """Linear head of the regression on 0/1 targets, with scale and bias."""
         features = self.features(support)
         x = scaled_normalize(features.to(torch.promote_types(features.dtype, torch.float32)), 1.0)
         y = support.target_matrix.to(x)
@@ -78,11 +78,11 @@ class Ridge(Learner[RidgeConfig], name="ridge"):
 
 
 def balanced_weights(mass: Float[Tensor, " n_classes"], balance: float) -> Float[Tensor, " n_classes"]:
-    """Weight of a slot of each class; the slots' total weight stays as it is.
+    """Weight of a slot of each class; the total weight of all slots does not change.
 
     Args:
         mass: weight of each class's slots so far.
-        balance: 0 leaves all as they are, 1 gives all classes the same.
+        balance: 0 gives all slots equal weight, 1 all classes.
     """
     weight = torch.where(mass > 0, mass.clamp_min(1e-12) ** -balance, 0.0)
     return weight * mass.sum() / (weight * mass).sum().clamp_min(1e-12)

@@ -1,11 +1,11 @@
-"""Stacked probe: logistic regression, shrunk discriminant analysis and label names, weighed by cross-validation.
+"""Stacked probe: logistic regression, shrunk discriminant analysis and label names, weighted by cross-validation.
 
 Papers: Wolpert 1992, Stacked Generalization (weights by out-of-fold log-loss, which calibrates as well); Friedman
 1989, Regularized Discriminant Analysis. Features of the last and of other layers are L2-normalised one by one,
-centred on the support set and brought to unit mean square, the other layers at a smaller weight.
-Deviations: label names join as extra rows only where their similarity alone says something about the labels.
-Data needed: from one example a class (then names weigh most). Choose it for classification: it is the default
-there, see docs/learners.md for the measurement.
+centred on the support set and scaled to unit mean square, the other layers with a smaller weight.
+Deviations: label names are extra rows only where their similarity to texts predicts the labels better than chance.
+Data needed: from one example a class (then names have the largest weight). Choose it for classification: it is the
+default there, see docs/learners.md for the measurement.
 """
 
 from typing import Annotated
@@ -47,9 +47,10 @@ class StackedProbeConfig(LearnerConfig):
     Args:
         label_names: weight of a label name's row in the regression; 0 leaves names out altogether.
         C: inverse strength of the regression's penalty.
-        shrinkage: of the discriminant's covariance towards the identity, in (0, 1].
+        shrinkage: of the discriminant analysis's covariance towards the identity, in (0, 1].
         other_layers: weight of all layers but the last.
-        name_evidence: nats a row that the names' similarity must tell about the labels for names to be used.
+        name_evidence: information in nats a row that the names' similarity must give about the labels for names to be
+            used.
     """
 
     label_names: NameWeight = 4.0
@@ -60,7 +61,7 @@ class StackedProbeConfig(LearnerConfig):
 
 
 class StackedProbe(Learner[StackedProbeConfig], name="stacked_probe"):
-    """The best blend of three closed or convex heads."""
+    """Weighted sum of three heads with a closed-form or convex solution."""
 
     meta_learns = False
     order_free = False
@@ -70,7 +71,7 @@ class StackedProbe(Learner[StackedProbeConfig], name="stacked_probe"):
         return self.solve(self.features(support), support)
 
     def solve(self, features: Features, support: SlotBatch) -> State:
-        """`fit`, the features of the support set given."""
+        """`fit` with given features of the support set."""
         blocks = self._blocks(features)
         label_slots = support.label_slot_mask
         examples = blocks[~label_slots] if bool((~label_slots).any()) else blocks
@@ -130,7 +131,7 @@ class StackedProbe(Learner[StackedProbeConfig], name="stacked_probe"):
     def _names(
         self, state: State, blocks: Tensor, support: SlotBatch
     ) -> tuple[Float[np.ndarray, "m d"], Float[np.ndarray, "m c"]]:
-        """Label names as rows: moved from the names' mean to the mean of the class means, last layer only."""
+        """Label names as rows: shifted from the names' mean to the mean of the class means, last layer only."""
         label_slots = support.label_slot_mask
         targets = support.target_matrix.to(blocks)
         if self.config.label_names == 0 or not bool(label_slots.any()):
@@ -213,7 +214,7 @@ def _unit(rows: np.ndarray) -> np.ndarray:
 
 
 def _evidence(similarity: Float[np.ndarray, "n c"], y: Int[np.ndarray, " n"]) -> float:
-    """Nats a row that similarities alone tell about the labels: log C minus the least log-loss over temperatures."""
+    """Information of similarities about labels, in nats a row: log C minus the least log-loss over temperatures."""
     index = np.arange(len(y))
     scales = np.r_[0.0, np.geomspace(0.5, 64, 15)]
     best = max(float(log_softmax(t * similarity)[index, y].mean()) for t in scales)
@@ -221,7 +222,7 @@ def _evidence(similarity: Float[np.ndarray, "n c"], y: Int[np.ndarray, " n"]) ->
 
 
 def _mask_unknown(head: np.ndarray, count: np.ndarray, name_classes: np.ndarray) -> np.ndarray:
-    """Classes with neither a row nor a name are never predicted."""
+    """Masks classes with neither a row nor a name, so that they are never predicted."""
     unknown = count == 0
     unknown[name_classes] = False
     head[unknown] = 0.0
