@@ -118,9 +118,18 @@ def run(options: argparse.Namespace) -> None:
             print(name, seed, flush=True)
 
 
-def table(path: Path) -> str:
-    """Means over sets; differences to the fresh start are paired by episode, with their 95 % interval."""
+def tables(path: Path) -> str:
+    """One table for each number of slots in a step and of tokens in a text."""
     records = read_records(path)
+    lines = []
+    for size, longest in dict.fromkeys((r["batch_size"], r["longest"]) for r in records):
+        mine = [r for r in records if (r["batch_size"], r["longest"]) == (size, longest)]
+        lines += [f"{size} slots a step, texts of {longest} tokens", "", table(mine), ""]
+    return "\n".join(lines)
+
+
+def table(records: list[dict[str, Any]]) -> str:
+    """Means over a row's own episodes; differences to the fresh start are paired, with their 95 % interval."""
     found: dict[tuple[str, int], dict[tuple[str, int], dict[str, Any]]] = defaultdict(dict)
     for r in records:
         found[r["start"], r["steps"]][r["data"], r["seed"]] = r
@@ -132,6 +141,8 @@ def table(path: Path) -> str:
     for (start, steps), mine in found.items():
         base = found[FRESH]
         shared = sorted(set(mine) & set(base))
+        if {e[0] for e in shared} != set(sets):
+            continue  # too few to say anything yet
 
         def of(key: str, data: str, some: Any = mine, shared: Any = shared) -> float:
             return float(np.mean([some[e][key] for e in shared if e[0] == data]))
@@ -163,7 +174,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("evaluation/results/tuning_start.jsonl"))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    print(table(options.out)) if options.what == "table" else run(options)
+    print(tables(options.out)) if options.what == "table" else run(options)
 
 
 if __name__ == "__main__":
