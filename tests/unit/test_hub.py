@@ -405,7 +405,7 @@ def test_card_says_what_the_model_is(tiny_encoder_folder: Path) -> None:
         "tags": ["few-shot", "classification", "maml", "lora"],
     }
     for told in (
-        "MAML: meta-learn weights from which a few gradient steps on a support set suffice.",
+        "MAML: meta-learned initial weights, adapted by a few gradient steps on the support set.",
         "| Adapter | LORA (PEFT) in the last 1 layers, 128 parameters |",
         "| Support set | 3 examples |",
         "| `card` | a bank card |",
