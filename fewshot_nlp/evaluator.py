@@ -1,4 +1,4 @@
-"""Episodes to scores: per episode, their mean with a 95 % interval, and over all queries together."""
+"""Evaluation over episodes: metrics of each, their mean with a 95 % interval, and metrics pooled over all queries."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -43,9 +43,9 @@ class Report:
         pooled: metrics over the queries of all episodes together.
         per_episode: every episode's id and scores.
         n_episodes: number of episodes.
-        seed: the sampler's; of a list or a file the one that was given, or None.
-        manifest_sha: SHA-256 over the episodes in order: that of the file `write_episodes` makes of them.
-        config: what was run: `identity`.
+        seed: the sampler's; for a list or a file the argument ``seed``, or None.
+        manifest_sha: SHA-256 of the episodes in order; equal to that of a file by `write_episodes`.
+        config: what the scores depend on, by `identity`.
     """
 
     metric: str
@@ -101,17 +101,17 @@ def evaluate_episodes(
     """Adapts to each episode's support set, predicts its queries, and scores them.
 
     Args:
-        model: a pipeline, or a model such as `FewShotNER` (its settings count, not what it is adapted to).
-        episodes: a sampler, what `sampling.episodes` gives, or a list.
-        n_episodes: at most so many; None for all.
-        seed: of the bootstrap (None: 0); named in the report where the episodes do not tell their sampler's.
-        path: JSON lines, one an episode, written as they come. An existing file of the same `identity` is continued: a
-            record in it counts for the episode of the same content.
-        cache_bytes: bound on the features kept between episodes.
+        model: a pipeline, or a model such as `FewShotNER`, whose settings are used, but not its adapted state.
+        episodes: a sampler, the result of `sampling.episodes`, or a list.
+        n_episodes: maximum number of episodes; None for all.
+        seed: of the bootstrap (None: 0); reported where the episodes have no sampler's seed.
+        path: a JSON-lines file to which each finished episode is appended. An existing file of the same `identity` is
+            continued: its records are reused for episodes with the same content.
+        cache_bytes: bound on the features cached between episodes.
         progress: show a bar if it takes over two seconds.
 
     Raises:
-        FewShotError: no episodes, an episode of another task, or a file of another run.
+        FewShotError: there are no episodes, one is of another task, or the file is of another run.
     """
     if isinstance(episodes, TaskSampler):
         episodes = stream(episodes)
@@ -154,7 +154,7 @@ def evaluate_episodes(
 
 
 def identity(pipeline: Pipeline) -> dict[str, Json]:
-    """All that scores on an episode depend on, as JSON: task, learner, encoder, what was trained of them, version."""
+    """All that scores depend on, as JSON: task, learner, encoder, digest of the trained weights, version."""
     task, learner, encoder = pipeline.task, pipeline.learner, pipeline.learner.encoder
     trained = {**encoder.adapter, **learner.state_dict()}
     trained |= getattr(encoder.head, "state_dict", dict[str, Tensor])()
@@ -242,7 +242,7 @@ class _Journal:
 
 
 def _differing(header: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-    """Which parts of the `identity` a file names otherwise."""
+    """Keys of the `identity` that differ from those of a file."""
     there = header.get("config")
     if not isinstance(there, dict):
         return "its first line names no run"

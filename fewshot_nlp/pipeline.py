@@ -1,4 +1,4 @@
-"""A task and a learner together: examples in, predictions out."""
+"""A task and a learner: from examples to predictions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from fewshot_nlp.tasks.base import Prediction
 from fewshot_nlp.tasks.label_words import readable, says_nothing
 
 CHUNK = 2048
-"""Items that are tokenised and scored at once."""
+"""Items tokenised and scored in one batch."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,12 +32,12 @@ class Pipeline:
         labels: Sequence[Label],
         descriptions: Mapping[Label, str] | None = None,
     ) -> SlotBatch:
-        """The support batch: the examples' slots, and one anchor or more for each label.
+        """The support batch: slots of the examples, and one or more label slots for each label.
 
         Args:
-            examples: the support set; may be empty where labels are.
+            examples: the support set; may be empty if labels are given.
             labels: sorted label names.
-            descriptions: words for some labels; the others are described by their names.
+            descriptions: descriptions of some labels; the names of the others are used.
         """
         words: dict[Label, str] = {label: readable(label) for label in labels} | dict(descriptions or {})
         if self.learner.config.label_names == 0:
@@ -50,8 +50,8 @@ class Pipeline:
     def _names(self, labels: Sequence[Label], descriptions: Mapping[Label, str] | None) -> SlotBatch | None:
         """Slots of the labels' names for the backbone's head.
 
-        None where it has none, or it is not to be mixed in, and where a label has neither a name that says something
-        nor a description.
+        None where the backbone has no head, its weight is 0, or a label has neither a description nor a name with a
+        meaning.
         """
         if self.learner.encoder.head is None or self.learner.config.head_weight == 0 or not labels:
             return None
@@ -63,7 +63,7 @@ class Pipeline:
         return batch if batch.normaliser == "classes" and batch.hints.label_slots is not None else None
 
     def queries(self, items: Sequence[Query], labels: Sequence[Label]) -> SlotBatch:
-        """The batch of items to predict, without targets."""
+        """The batch of query items, without targets."""
         return self.task.collate(items, labels, self.learner.encoder.tokenizer, with_targets=False)
 
     def adapt(
@@ -75,7 +75,7 @@ class Pipeline:
         """The model adapted to a support set; arguments as for `support`.
 
         Raises:
-            FewShotError: no example, and nothing that was trained says what has none of the labels.
+            FewShotError: there is no example, and no trained weights score the class of none of the labels.
         """
         unadapted = self.unadapted() if not examples else None
         if unadapted is not None:
@@ -90,7 +90,7 @@ class Pipeline:
         return TaskModel(self, tuple(labels), adapted, self.task.calibrate(support, scores))
 
     def _need_all_named(self, support: SlotBatch, words: Mapping[Label, str]) -> None:
-        """Refuses labels without examples where a class, such as "no entity", has no name either."""
+        """Raises `FewShotError` where a class, such as "no entity", has neither an example nor a name."""
         unnamed = support.target_matrix.sum(dim=0) == 0
         if support.normaliser != "classes" or not bool(unnamed.any()):
             return
@@ -107,7 +107,7 @@ class Pipeline:
         )
 
     def unadapted(self) -> "TaskModel | None":
-        """The model before any example, where a task without labels meets a learner that has a state without any."""
+        """The model without any example, for tasks without labels and learners with an initial state; else None."""
         state = None if self.task.has_labels else self.learner.initial_state()
         if state is None:
             return None
@@ -116,7 +116,7 @@ class Pipeline:
         )
 
     def predict_episode(self, episode: Episode) -> list[Prediction]:
-        """Adapts to an episode's support set and predicts its queries, never seeing their targets."""
+        """Adapts to an episode's support set and predicts its queries, without their targets."""
         return self.adapt(episode.support, episode.label_names).predict(episode.queries)
 
 
@@ -128,7 +128,7 @@ class TaskModel:
         pipeline: task and learner.
         labels: sorted label names.
         adapted: the learner's result.
-        decoding_parameters: the task's: what of the decoding was learned from the support set.
+        decoding_parameters: of `Task.calibrate`: parameters of decoding, estimated on the support set.
     """
 
     pipeline: Pipeline
@@ -137,14 +137,14 @@ class TaskModel:
     decoding_parameters: Mapping[str, Tensor]
 
     def predict(self, queries: Sequence[Query | None], progress: bool = False) -> list[Prediction]:
-        """One prediction a query.
+        """Predicts each query.
 
         Args:
-            queries: what to predict; None for an empty input, for which the task abstains.
+            queries: inputs; None for an empty one, for which the task abstains.
             progress: show a bar if it takes over two seconds.
 
         Raises:
-            FewShotError: an input that the tokenizer cannot take, with its number.
+            FewShotError: the tokenizer refuses an input; the message has its number.
         """
         if not self.labels and self.pipeline.task.has_labels:
             raise FewShotError("There are no labels to predict; adapt the model first.")
@@ -165,7 +165,7 @@ class TaskModel:
         return result
 
     def measure(self, examples: Sequence[Example]) -> tuple[float, list[Prediction]]:
-        """The loss of labelled examples, and their predictions; where slots are decoded, both from the same scores."""
+        """Mean loss of labelled examples, and their predictions, from the same scores unless generated."""
         task, tokenizer = self.pipeline.task, self.pipeline.learner.encoder.tokenizer
         batch = task.collate(examples, self.labels, tokenizer, with_targets=True)
         scores = self.adapted.scores(batch)

@@ -33,21 +33,21 @@ Scores = Float[Tensor, "n_slots n_classes"]
 """Unnormalised log-probabilities of the classes, one row a slot."""
 
 KEY_BASE = 6364136223846793005
-"""An odd number."""
+"""Base of the polynomial hash in `SlotBatch.token_keys`; odd, so that it has an inverse modulo 2 to the 64."""
 
 Targets = Int[Tensor, " n_slots"] | Scores
-"""Class numbers where classes exclude each other, else a 0/1 matrix; shares of classes where examples are mixed."""
+"""Class indices where classes exclude each other, else a 0/1 matrix; class shares in [0, 1] after mixup."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MetaContext:
-    """What meta-training wants of a meta-loss; the defaults are what holds outside of it.
+    """What meta-training passes to a meta-loss; the defaults hold outside of meta-training.
 
     Args:
-        progress: share of meta-training that is over, in [0, 1]. A meta-loss can change its form on the way. It is a
+        progress: share of outer steps done, in [0, 1], for meta-losses with a schedule. It is a
             function of the outer step alone, so that resuming stays exact.
-        label_smoothing: share of the probability of the query's targets that is spread over all classes, in [0, 1).
-        disturb: what regularisation does to the features of a batch, [n_slots, d] to [n_slots, d].
+        label_smoothing: share of the target probability of query slots that is spread over all classes, in [0, 1).
+        disturb: regularisation of the features of a batch (noise, mixing), [n_slots, d] to [n_slots, d].
     """
 
     progress: float = 1.0
@@ -56,20 +56,19 @@ class MetaContext:
 
 
 OUTSIDE = MetaContext()
-"""Outside of meta-training."""
+"""The context outside of meta-training."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Hints:
-    """What a task knows beside windows and targets, and a learner may use; each is None where there is nothing to know.
+    """Further information from the task that a learner may use; each field may be None.
 
     Args:
-        label_slots: True for slots that come from a label's name or description, not from an example. They have
-            targets; their group number is past the last item.
-        word_shape: what a slot looks like, apart from the encoder (capitals, digits, ...), in [0, 1].
-        offsets: characters of the item's text that each slot stands for (start, end); (0, 0) for slots that stand
-            for none.
-        coarse: for each class the number of the coarser class it belongs to (the entity type of a BIO tag).
+        label_slots: True for slots made from a label's name or description, not from an example. They have
+            targets; their group numbers are past the last item.
+        word_shape: surface features of a slot that do not depend on the encoder (capitals, digits, ...), in [0, 1].
+        offsets: start and end character of each slot in the item's text; (0, 0) for slots without characters.
+        coarse: for each class the index of its coarser class (the entity type of a BIO tag).
     """
 
     label_slots: Bool[Tensor, " n_slots"] | None = None
@@ -89,11 +88,11 @@ class Hints:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DecoderInputs:
-    """What only sequence-to-sequence models need, whose decoder reads a batch's windows.
+    """Inputs of sequence-to-sequence models, whose decoder reads a batch's windows.
 
     Args:
-        sources: the token ids that the encoder reads beside every window.
-        prior: log-probabilities of the classes by the model's own head, where learners build on it.
+        sources: token ids of the encoder's input for every window.
+        prior: log-probabilities of the classes from the model's own head, for learners that build on it.
     """
 
     sources: Sequence[Sequence[int]] | None = None
@@ -116,15 +115,15 @@ class SlotBatch:
         windows: token ids of every window, special tokens included; long inputs have several, overlapping.
         types: token type ids of every window, or None.
         spans: rows (slot, window, first token, token after the last), sorted by window; a slot with several
-            rows is the token-weighted mean of them.
-        groups: which item each slot belongs to; ascending.
-        classes: names of the classes that scores are given for.
+            rows is their token-weighted mean.
+        groups: index of each slot's item; ascending.
+        classes: names of the classes that are scored.
         pooling: how tokens of a slot become one vector.
         normaliser: what scores are normalised over.
         targets: gold classes of the slots; None for queries.
-        hints: what else the task knows.
-        decoder: what else a sequence-to-sequence model needs.
-        meta: what meta-training wants of the batch's features and loss.
+        hints: further information from the task.
+        decoder: inputs of sequence-to-sequence models.
+        meta: the context of meta-training.
     """
 
     items: tuple[Query, ...]
@@ -147,49 +146,49 @@ class SlotBatch:
 
     @property
     def n_classes(self) -> int:
-        """Number of classes that scores are given for."""
+        """Number of classes that are scored."""
         return len(self.classes)
 
     @property
     def label_slot_mask(self) -> Bool[Tensor, " n_slots"]:
-        """The hint ``label_slots``, all False where there are none."""
+        """`Hints.label_slots`; all False where the hint is None."""
         if self.hints.label_slots is None:
             return torch.zeros(self.n_slots, dtype=torch.bool)
         return self.hints.label_slots
 
     @property
     def sources(self) -> Sequence[Sequence[int]]:
-        """What the encoder of a sequence-to-sequence model reads, of a batch that must have it."""
+        """`DecoderInputs.sources`; a TypeError where the batch has none."""
         if self.decoder.sources is None:
             raise TypeError("a sequence-to-sequence model needs a batch with sources")
         return self.decoder.sources
 
     @property
     def gold(self) -> Targets:
-        """``targets`` of a batch that must have them."""
+        """``targets``; a TypeError where the batch has none."""
         if self.targets is None:
             raise TypeError("this batch holds queries: it has no targets")
         return self.targets
 
     @property
     def target_matrix(self) -> Scores:
-        """Targets as a 0/1 matrix, whichever form they have."""
+        """Targets as a 0/1 matrix [n_slots, n_classes], whatever their form."""
         if self.gold.dim() == 2:
             return self.gold.float()
         return F.one_hot(self.gold, self.n_classes).float()
 
     @property
     def has_place(self) -> Bool[Tensor, " n_slots"]:
-        """True for slots that stand for a stretch of the item's text; all, without the hint ``offsets``."""
+        """True for slots with characters in the item's text; all True where `Hints.offsets` is None."""
         if self.hints.offsets is None:
             return torch.ones(self.n_slots, dtype=torch.bool)
         return torch.from_numpy(self.hints.offsets[:, 1] > 0)
 
     @property
     def token_keys(self) -> Int[np.ndarray, " n_slots"]:
-        """A number for the token ids of each slot: equal for slots of the same tokens, and hardly ever for others.
+        """Hash of the token ids of each slot; different tokens rarely share one.
 
-        It is the polynomial of the ids in `KEY_BASE`, modulo 2 to the 64.
+        A polynomial of the ids in `KEY_BASE`, modulo 2 to the 64.
         """
         ids = np.fromiter((t + 1 for w in self.windows for t in w), np.uint64)
         lengths = np.array([len(w) for w in self.windows], np.int64)
@@ -206,9 +205,9 @@ class SlotBatch:
         return keys.view(np.int64)
 
     def select(self, keep: Bool[Tensor, " n_slots"]) -> "SlotBatch":
-        """The batch of some slots only; windows that no kept slot needs are dropped.
+        """The batch of some slots; windows without a kept slot are dropped.
 
-        Group numbers and items stay as they are, so that results can be put back.
+        Group numbers and items do not change, so that results can be mapped back.
         """
         chosen = keep.cpu().numpy()
         spans = self.spans[chosen[self.spans[:, 0]]]
@@ -227,10 +226,10 @@ class SlotBatch:
         )
 
     def beginnings(self, length: int) -> "SlotBatch":
-        """The batch with whole texts cut to the first tokens of their first window; other slots stay as they are.
+        """The batch with each pooled text truncated to the first tokens of its first window; other poolings unchanged.
 
         Args:
-            length: tokens that a text keeps, special ones included.
+            length: tokens that a text keeps, special tokens included.
         """
         if self.pooling != "text" or all(len(w) <= length for w in self.windows):
             return self
@@ -252,15 +251,15 @@ class SlotBatch:
         )
 
     def crop_to_targets(self, width: int | None = None, seed: int = 0) -> "SlotBatch":
-        """The batch without windows that hold no target of their item: what is needed to learn to find targets.
+        """The batch without windows that contain no target of their item, to make training on long texts cheaper.
 
-        An item whose targets are slots of several windows, or that has none, keeps all of its windows. Slots without a
-        place are left out where none is a target: that something can be found at all is then nothing to learn.
+        An item whose targets are slots of several windows, or that has none, keeps all of its windows. Slots without
+        characters ("no answer") are left out unless one of them is a target.
 
         Args:
-            width: slots of a window that stay, in a stretch at random about its targets; the tokens of the others are
-                cut out of the window. None keeps all.
-            seed: for where the stretches begin.
+            width: slots of a window that stay: a random contiguous range that contains its targets. The tokens of the
+                other slots are removed. None keeps all.
+            seed: of the ranges' positions.
         """
         if self.gold.dim() == 1:
             return self  # every slot is of some class
@@ -281,7 +280,7 @@ class SlotBatch:
         return near if width is None else near._stretches(width, np.random.default_rng(seed))
 
     def _stretches(self, width: int, random: np.random.Generator) -> "SlotBatch":
-        """Each window cut to a stretch of slots about its targets; windows without a target stay whole."""
+        """Crops each window to a range of slots around its targets; windows without a target stay whole."""
         wanted = (self.target_matrix.sum(dim=1) > 0).numpy() & self.has_place.numpy()
         movable = self.has_place.numpy()
         ends = np.searchsorted(self.spans[:, 1], np.arange(len(self.windows) + 1))
@@ -312,11 +311,12 @@ class SlotBatch:
         return cut.select(present)
 
     def loss(self, scores: Scores, label_smoothing: float = 0.0) -> Tensor:
-        """Mean loss of scores against the targets: the negative log-likelihood under the normaliser.
+        """Mean negative log-likelihood of the targets under the normaliser.
 
         Args:
             scores: unnormalised log-probabilities, one row a slot.
-            label_smoothing: share of the probability spread evenly over the classes, in [0, 1); at least ``meta``'s.
+            label_smoothing: share of the probability spread evenly over the classes, in [0, 1); at least that of
+                ``meta``.
         """
         label_smoothing = max(label_smoothing, self.meta.label_smoothing)
         gold = self.gold.to(scores.device)
@@ -335,7 +335,7 @@ class SlotBatch:
         return -mass[wanted].clamp_min(1e-30).log().sum() / wanted.sum().clamp_min(1)
 
     def log_probabilities(self, scores: Scores) -> Scores:
-        """Scores normalised as the task wants: log-softmax over classes or positions, or log-sigmoid."""
+        """Scores under the normaliser: log-softmax over classes or positions, or log-sigmoid."""
         if self.normaliser == "classes":
             return F.log_softmax(scores, dim=-1)
         if self.normaliser == "independent":

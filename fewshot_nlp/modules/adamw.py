@@ -1,4 +1,4 @@
-"""AdamW on fast weights and a head, not differentiated through: what fine-tuning and its kin share.
+"""AdamW on fast weights and a head, without a meta-gradient through the steps.
 
 Papers: Howard & Ruder 2018, Universal Language Model Fine-tuning (``layer_decay`` is their discriminative fine-tuning,
 ``unfreeze`` their gradual unfreezing); Xuhong, Grandvalet, Davoine 2018, Explicit Inductive Bias for Transfer Learning
@@ -18,20 +18,20 @@ from fewshot_nlp.slots import SlotBatch
 
 
 class Descent:
-    """Steps of AdamW: the rate rises over the first tenth of them and falls linearly to 0.
+    """AdamW with a rate that rises over the first tenth of the steps and then falls linearly to 0.
 
     Args:
-        weights: start values, leaves that require gradients; they are changed in place.
-        lr: rate of fast weights of the top layer.
-        head_lr: rate of all others.
-        steps: how many there will be.
-        weight_decay: AdamW's; with ``l2_sp`` of the others only, which have no start point worth keeping.
+        weights: initial values, leaves that require gradients; updated in place.
+        lr: rate of the fast weights in the top layer.
+        head_lr: rate of all other weights.
+        steps: total number of steps, for the schedule.
+        weight_decay: AdamW's; with ``l2_sp`` only of weights other than fast weights.
         max_grad_norm: gradients of fast weights are scaled down to this norm.
-        depths: of fast weights, by name, as `layer_depths` gives them; one layer without it.
+        depths: layer index of each fast weight, by `layer_depths`; None treats all as one layer.
         layer_decay: the rate of a layer is this times that of the layer above it.
-        unfreeze: share of the steps in which layers begin to move one by one, from the top; 0 for all at once.
+        unfreeze: share of the steps over which layers are unfrozen one by one, from the top; 0 trains all at once.
         l2_sp: alpha of the penalty alpha / 2 |w - start|^2 on fast weights.
-        factors: of fast weights' rates, by name.
+        factors: of the rates of fast weights, by name.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Descent:
         self.taken = 0
 
     def step(self, loss: Tensor) -> None:
-        """One step down a loss of the weights; a layer whose turn has not come keeps its values, bit by bit."""
+        """One optimizer step on a loss; layers that are still frozen stay bit-identical."""
         live = {n: w for n, w in self.weights.items() if self.begins.get(n, 0) <= self.taken}
         for name, grad in gradients(loss, live).items():
             pull = self.l2_sp * (live[name].detach() - self.start[name]) if name in self.start else None
@@ -82,9 +82,9 @@ class Descent:
 
 
 def layer_depths(encoder: Backbone) -> dict[str, int]:
-    """The layer of each of the encoder's weights, from 0: what stands before the first layer is of the lowest one.
+    """Layer index of each of the encoder's weights, from 0. Embeddings count as the lowest layer.
 
-    A decoder's layers are above its encoder's; what follows a layer without being in one (a norm, a pooler) is of it.
+    A decoder's layers are above its encoder's; a module after a layer (a norm, a pooler) counts as that layer.
     """
     layers: list[str] = []
     depths = {}
@@ -98,19 +98,19 @@ def layer_depths(encoder: Backbone) -> dict[str, int]:
 
 
 def layer_rates(depths: Mapping[str, int], lr: float, layer_decay: float) -> dict[str, float]:
-    """Rates that fall from the top layer down by a factor each (Howard & Ruder, section 3.2: the factor is 1 / 2.6)."""
+    """Rates that fall by a factor from each layer to the next lower one (Howard & Ruder, section 3.2: 1 / 2.6)."""
     top = max(depths.values(), default=0)
     return {name: lr * layer_decay ** (top - depth) for name, depth in depths.items()}
 
 
 def layer_begins(depths: Mapping[str, int], steps: int) -> dict[str, int]:
-    """The step at which each weight begins to move: the top layer first, one more after each equal share of steps."""
+    """First step in which each weight is trained: the top layer first, the next after equal numbers of steps."""
     order = sorted(set(depths.values()), reverse=True)
     return {name: order.index(depth) * steps // len(order) for name, depth in depths.items()}
 
 
 def mini_batches(examples: SlotBatch, size: int, seed: int) -> Iterator[SlotBatch]:
-    """Batches of so many examples, all of them in each pass, again and again in another order."""
+    """Endless mini-batches; each pass over the examples has a new order."""
     groups = torch.unique(examples.groups)
     generator = torch.Generator().manual_seed(seed)
     if len(groups) <= size:
@@ -124,10 +124,10 @@ def mini_batches(examples: SlotBatch, size: int, seed: int) -> Iterator[SlotBatc
 def first_order(
     end: Mapping[str, Tensor], start: Mapping[str, Tensor], rates: Mapping[str, Tensor] | None = None
 ) -> Weights:
-    """The values of the end with the gradient of the start: a meta-gradient that leaves the way between them out.
+    """The values of ``end``, with the identity as their Jacobian in ``start``: a first-order meta-gradient.
 
-    As in first-order MAML (Finn et al. 2017, section 5.2). The way counts as proportional to its rate, where that is
-    learned, so that d end / d rate = (end - start) / rate.
+    As in first-order MAML (Finn et al. 2017, section 5.2). With a learned rate, end - start is taken as proportional
+    to it, so that d end / d rate = (end - start) / rate.
     """
     found = {name: value.detach() + (start[name] - start[name].detach()) for name, value in end.items()}
     for name, rate in (rates or {}).items():

@@ -1,6 +1,6 @@
-"""k-means, seeded, and prototypes of the clusters of each class.
+"""Seeded k-means, and several prototypes for each class.
 
-Lloyd's iterations from the start of Arthur & Vassilvitskii 2007, k-means++: The Advantages of Careful Seeding (section
+Lloyd's algorithm, initialised by Arthur & Vassilvitskii 2007, k-means++: The Advantages of Careful Seeding (section
 2.2).
 """
 
@@ -26,17 +26,17 @@ def cluster_means(
     slots_each: int,
     seed: int,
 ) -> tuple[Float[Tensor, "n_kinds n_classes most d"], Float[Tensor, "n_kinds n_classes most"]]:
-    """Means of the clusters of each class's slots, and their shares of its weight; as `class_means` for one cluster.
+    """Cluster means of each class's slots, and shares of the class's weight; `class_means` for one cluster.
 
-    Clusters are found along `canonical_order`. The means can be differentiated, the clusters count as given. A share
-    is 0 where there is no cluster; a class without a slot has one at zero.
+    Slots are clustered in `canonical_order`. Means are differentiable, with the assignment held constant. The share
+    of an unused cluster is 0; a class without a slot has one cluster at zero.
 
     Args:
         features: of the slots.
         support: the slots.
         label_names: weight of label_slots.
-        most: clusters of a class, from 1.
-        slots_each: a class has one cluster for each so many of its slots, within 1 and ``most``.
+        most: largest number of clusters of a class, from 1.
+        slots_each: slots of a class for each of its clusters, whose number is between 1 and ``most``.
         seed: for the starts.
     """
     targets = support.target_matrix.to(features)
@@ -58,12 +58,12 @@ def cluster_means(
 
 @torch.no_grad()
 def kmeans(x: Float[Tensor, "n d"], weight: Float[Tensor, " n"], k: int, seed: int = 0) -> Int[Tensor, " n"]:
-    """Each row's cluster; the best of several starts by the weighted sum of squared distances.
+    """Cluster index of each row: of several random starts the one with the least weighted sum of squared distances.
 
     Args:
-        x: rows; the draws of the starts go along their order.
+        x: rows; random draws depend on their order.
         weight: of each row, above 0.
-        k: clusters; there are fewer where there are fewer different rows.
+        k: clusters; fewer where there are fewer distinct rows.
         seed: for the starts.
     """
     best, least = torch.zeros(len(x), dtype=torch.long, device=x.device), torch.inf
@@ -78,7 +78,7 @@ def kmeans(x: Float[Tensor, "n d"], weight: Float[Tensor, " n"], k: int, seed: i
 
 
 def _start(x: Tensor, weight: Tensor, k: int, generator: torch.Generator) -> Float[Tensor, "k d"]:
-    """k-means++: each centre is a row, drawn by weight times squared distance to the nearest centre so far."""
+    """k-means++: centres are rows, drawn by weight times squared distance to the nearest earlier centre."""
     chance = weight
     centres = x[:0]
     for _ in range(k):
@@ -91,7 +91,7 @@ def _start(x: Tensor, weight: Tensor, k: int, generator: torch.Generator) -> Flo
 
 
 def _lloyd(x: Tensor, weight: Tensor, centres: Tensor) -> tuple[Int[Tensor, " n"], float]:
-    """Clusters that no further step changes (or after a bounded number), and their loss."""
+    """Lloyd's algorithm until convergence or a step limit: cluster indices and loss."""
     cluster = torch.full((len(x),), -1, device=x.device)
     for _ in range(ITERATIONS):
         near = distances(x, centres, "euclidean").min(dim=1)

@@ -2,8 +2,8 @@
 
 Paper: Vinyals et al. 2016, Matching Networks for One Shot Learning, section 2.1.2 and appendix A: the support slot's
 vector plus the hidden states of an LSTM in both directions; the query's vector plus the hidden state of an LSTM that
-takes K steps over it, reading the support set by attention at each. Here the hidden states have a size of their own
-and are added through maps that are zero before meta-training.
+takes K steps over it, with attention to the support set in each. Here the hidden states have a size of their own
+and are added through projections that are zero before meta-training.
 """
 
 import torch
@@ -15,10 +15,10 @@ class ContextEmbedding(nn.Module):
     """The paper's g (`support`) and f (`query`).
 
     Args:
-        dimension: of a slot's vector; vectors have length 1.
+        dimension: length of a slot's vector; vectors have norm 1.
         hidden: units of the LSTMs.
-        steps: over a query, from 1.
-        sharpness: of its attention: dot products are multiplied by this; start value of a learned one.
+        steps: of the query's LSTM, from 1.
+        sharpness: factor of the dot products in its attention; initial value, learned in meta-training.
     """
 
     def __init__(self, dimension: int, hidden: int, steps: int, sharpness: float) -> None:
@@ -33,13 +33,13 @@ class ContextEmbedding(nn.Module):
             nn.init.zeros_(layer.weight)
 
     def support(self, slots: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-        """g: each slot plus what was read before and after it, in the order given."""
+        """g: each slot plus the hidden states of both directions, in the given order."""
         states = self.reader(slots * self.input_scale)[0].view(len(slots), 2, self.hidden).sum(dim=1)
         result: Tensor = slots + self.read(states)
         return result
 
     def query(self, slots: Float[Tensor, "n d"], support: Float[Tensor, "m d"]) -> Float[Tensor, "n d"]:
-        """f: each slot after the steps; none knows of the others.
+        """f: each query slot after K steps; query slots do not depend on each other.
 
         Args:
             slots: of the query.

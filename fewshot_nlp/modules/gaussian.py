@@ -1,8 +1,8 @@
 """Gaussian posteriors in closed form: Bayesian linear regression and Gaussian processes.
 
 Rasmussen & Williams 2006, Gaussian Processes for Machine Learning: equations 2.11 and 2.12 (weights), 2.25 and 2.26
-(functions), 2.30 (marginal likelihood), 5.12 (leaving one out). Several outputs share inputs, so they share one
-variance. All is computed in float64, since squares of features that are alike are nearly singular.
+(functions), 2.30 (marginal likelihood), 5.12 (leave-one-out). All outputs share their inputs, so they share one
+variance. Everything is in float64, since Gram matrices of similar features are nearly singular.
 
 A row of weight w has noise of variance ``noise / w``; callers multiply its input and output by the root of w.
 """
@@ -19,7 +19,7 @@ Posterior = dict[str, Tensor]
 def linear_posterior(
     x: Float[Tensor, "n d"], y: Float[Tensor, "n c"], noise: Tensor, prior: Tensor
 ) -> Posterior:
-    """Posterior of weights with prior N(0, prior I), solved in whichever of n and d dimensions is less.
+    """Posterior of weights with prior N(0, prior I), solved in the smaller of n and d dimensions.
 
     Returns:
         ``weight`` [c, d], the mean, and the covariance C as ``factor`` [k, d] and ``ceiling``: with fewer rows than
@@ -68,10 +68,11 @@ def rbf_posterior(
     prior: Tensor,
     length: Tensor,
 ) -> Posterior:
-    """Posterior of functions; ``x`` and ``y`` as they are, not multiplied by the roots of their weights.
+    """Posterior of a Gaussian process; ``x`` and ``y`` are not multiplied by the roots of their weights.
 
     Returns:
-        ``rows`` [n, d], ``factor`` [n, n] and ``weight`` [c, n] for `rbf_moments`, with ``ceiling`` the prior variance.
+        ``rows`` [n, d], ``factor`` [n, n] and ``weight`` [c, n] for `rbf_moments`, with ``ceiling`` the prior
+        variance.
     """
     x, y, w = x.double(), y.double(), root_weight.double()[:, None]
     root = torch.linalg.cholesky(_weighted_rbf(x, w, noise, prior, length))
@@ -108,13 +109,13 @@ def left_out(
     y: Float[Tensor, "*groups m c"],
     noise: Tensor,
 ) -> tuple[Float[Tensor, "*groups m c"], Float[Tensor, "*groups m"]]:
-    """Mean and variance at rows of weight 1 by the posterior of all others: equation 5.12 for one or more rows.
+    """Mean and variance at a group of rows of weight 1 under the posterior of all others (equation 5.12).
 
     Args:
-        mean: of the outputs at the group's rows, by the posterior of all.
-        covariance: of the same, noise left out.
-        y: the outputs that were observed there.
-        noise: their noise's variance.
+        mean: of the outputs at the group's rows, under the posterior of all rows.
+        covariance: of the same outputs, without noise.
+        y: the observed outputs.
+        noise: variance of their noise.
     """
     share = covariance / noise
     solved = torch.linalg.solve(
@@ -127,7 +128,7 @@ def left_out(
 def log_marginal_linear(
     x: Float[Tensor, "n d"], y: Float[Tensor, "n c"], noise: Tensor, prior: Tensor
 ) -> Float[Tensor, " c"]:
-    """Log density of each output's column under prior x x' + noise I (with more rows than d, of d dimensions)."""
+    """Log density of each output's column under N(0, prior x x' + noise I); solved in d dimensions if d < n."""
     x, y, noise, prior = x.double(), y.double(), noise.double(), prior.double()
     n, d = x.shape
     if n < d:
@@ -148,7 +149,7 @@ def log_marginal_rbf(
     prior: Tensor,
     length: Tensor,
 ) -> Float[Tensor, " c"]:
-    """Log density of each output's column times the roots of its weights; arguments as for `rbf_posterior`."""
+    """Log density of each output's column, multiplied by the roots of its weights; arguments as for `rbf_posterior`."""
     w = root_weight.double()[:, None]
     return log_density(_weighted_rbf(x.double(), w, noise, prior, length), w * y.double())
 

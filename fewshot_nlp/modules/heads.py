@@ -1,4 +1,4 @@
-"""Linear heads: scoring, starting from prototypes, and starting from what meta-training learned."""
+"""Linear heads: scores, initialisation from prototypes, and meta-learned heads."""
 
 from collections.abc import Mapping
 
@@ -18,7 +18,7 @@ UNSEEN = -1e4
 def linear_scores(state: Mapping[str, Tensor], features: Features) -> Scores:
     """Scores of the head ``head.weight`` [n_classes, d], ``head.bias`` [n_classes] of a state.
 
-    In full precision under autocast too: bfloat16 has 8 bits, too few to tell one token's score from the next one's.
+    In full precision under autocast too: the 8 significant bits of bfloat16 cannot separate close scores.
     """
     with torch.autocast(features.device.type, enabled=False):
         return F.linear(features, state["head.weight"], state["head.bias"])
@@ -30,7 +30,7 @@ def prototype_head(
     """Weight and bias of the linear head that scores minus half the squared distance to the prototypes.
 
     Triantafillou et al. 2020, section 3: W = 2 c, b = -|c|^2, here halved. Classes that do not exclude each other
-    take the difference of the prototypes for yes and for no; classes without a slot take zero weights.
+    get the difference between the heads of "this class" and "not this class"; classes without a slot get zero weights.
     """
     means, mass = class_means(features, support, label_names)
     bias = -means.square().sum(dim=2) / 2
@@ -44,8 +44,8 @@ def class_means(
 ) -> tuple[Float[Tensor, "n_kinds n_classes width"], Float[Tensor, " n_classes"]]:
     """Weighted mean of the values of each class's slots, and the weight of those slots.
 
-    Classes that do not exclude each other have a second mean: of the slots that are not of the class. A mean over
-    no slot is zero.
+    Classes that do not exclude each other have a second mean, over the slots that are not of the class. The mean
+    over no slot is zero.
     """
     targets = support.target_matrix.to(values)
     weight = slot_weights(support, label_names, values)[:, None]
@@ -56,7 +56,7 @@ def class_means(
 
 
 def residual_network(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    """Two layers whose result is zero before meta-training; first values from torch's global generator."""
+    """Two layers whose output is zero before meta-training; initial values come from torch's global generator."""
     last = nn.Linear(hidden, outputs)
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
@@ -64,7 +64,7 @@ def residual_network(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
 
 
 class LearnedHead(nn.Module):
-    """A head of meta-parameters, for tasks whose classes are always the same; zero before meta-training.
+    """A meta-learned head, for tasks whose classes are always the same; zero before meta-training.
 
     Args:
         n_classes: classes of the task, from 1.
@@ -77,7 +77,7 @@ class LearnedHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(n_classes))
 
     def state(self, n_classes: int | None = None) -> dict[str, Tensor]:
-        """The head as part of a state; ``n_classes``, where it is given, must be the head's own number."""
+        """The head as part of a state; a given ``n_classes`` must equal the head's."""
         if n_classes is not None and n_classes != len(self.bias):
             raise FewShotError(
                 f"The meta-learned head has {len(self.bias)} classes, but the support set has {n_classes}; set "

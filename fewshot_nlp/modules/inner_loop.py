@@ -1,4 +1,4 @@
-"""Gradient steps on fast weights: the loop that MAML, fine-tuning and their kin share."""
+"""Gradient steps on fast weights: the inner loop of MAML and related learners."""
 
 from collections.abc import Callable, Iterator, Mapping
 
@@ -19,7 +19,7 @@ def need_adapter(encoder: Backbone, seed: int) -> None:
 
 
 def gradients(loss: Tensor, weights: Mapping[str, Tensor], *, create_graph: bool = False) -> Weights:
-    """Gradients of a loss by name; zero where a weight has no influence.
+    """Gradients of a loss, by name; zero for weights that the loss does not depend on.
 
     Raises:
         ScienceError: naming the first weight whose gradient is not finite.
@@ -46,11 +46,11 @@ def sgd_path(
     """The weights after each step of plain gradient descent (Finn et al. 2017, equation 1, repeated).
 
     Args:
-        weights: start values.
-        loss: of some weights.
-        steps: how many.
+        weights: initial values.
+        loss: a function of the weights.
+        steps: number of steps.
         rate: learning rate of a weight (by name) at a step.
-        second_order: keep the gradients' own graph, so that the result can be differentiated exactly.
+        second_order: create a graph of the gradients, so that the result has exact second derivatives.
     """
     for step in range(steps):
         grads = gradients(loss(weights), weights, create_graph=second_order)
@@ -66,7 +66,7 @@ def sgd_steps(
     rate: Callable[[str, int], float | Tensor],
     second_order: bool,
 ) -> Weights:
-    """The last of `sgd_path`; the start values, if there is no step."""
+    """Weights after the last step of `sgd_path`; the initial values for 0 steps."""
     path = sgd_path(weights, loss, steps=steps, rate=rate, second_order=second_order)
     for after in path:
         weights = after

@@ -1,8 +1,8 @@
-"""Mixing what a memory says with a model's own distribution: p = lambda p_memory + (1 - lambda) p_model.
+"""Interpolation of a memory's distribution with the model's own: p = lambda p_memory + (1 - lambda) p_model.
 
 Papers: Khandelwal et al. 2021, Nearest Neighbor Machine Translation (equations 2 and 3); Zheng et al. 2021, Adaptive
-Nearest Neighbor Machine Translation (equations 4 to 6), whose network chooses by the distances, and by how many
-different values they have, how many neighbours to use, none among the choices.
+Nearest Neighbor Machine Translation (equations 4 to 6): a network predicts the number of neighbours to use, 0
+included, from the distances and the number of distinct values.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ FAR = 1e3
 
 
 def by_content(support: SlotBatch) -> Int[Tensor, " n_slots"]:
-    """Slot numbers, sorted by what their examples say: for choices that must not depend on the examples' order."""
+    """Slot indices, sorted by the content of their examples, so that results do not depend on the examples' order."""
     keys = [canonical_json([item.inputs, getattr(item, "target", None)]) for item in support.items]
     place = torch.empty(len(keys), dtype=torch.long)
     place[sorted(range(len(keys)), key=keys.__getitem__)] = torch.arange(len(keys))
@@ -40,15 +40,15 @@ def mix(
 
     Args:
         prior: the model's log-probabilities.
-        classes: classes of the neighbours; one may come several times.
-        mass: probability that each neighbour adds to its class; what is left to 1 is the model's share.
+        classes: classes of the neighbours, possibly repeated.
+        mass: probability that each neighbour adds to its class; the model gets the rest to 1.
     """
     rest = (1 - mass.sum(dim=1, keepdim=True)).clamp_min(0)
     return (prior.exp() * rest).scatter_add(1, classes, mass).clamp_min(FLOOR).log()
 
 
 def fixed_mass(distances: Float[Tensor, "n k"], share: Tensor, temperature: Tensor) -> Float[Tensor, "n k"]:
-    """Softmax of minus the distances over the temperature, times the interpolation."""
+    """Softmax of the negative distances divided by the temperature, times the interpolation."""
     return share * torch.softmax(-distances / temperature, dim=1).nan_to_num(0.0)  # where none was found
 
 
@@ -58,10 +58,10 @@ def choose_fixed(
     prior: Float[Tensor, " n"],
     temperature: float | None = None,
 ) -> dict[str, Tensor]:
-    """Interpolation and temperature under which held-out slots are likeliest.
+    """Interpolation and temperature that maximise the likelihood of held-out slots.
 
     Args:
-        distances: of each slot's neighbours, none of them from its own example.
+        distances: to each slot's neighbours, none of them from its own example.
         hit: 1 where a neighbour has the slot's gold class.
         prior: the model's log-probability of the gold class.
         temperature: None chooses it too.
@@ -82,7 +82,7 @@ def choose_fixed(
 def adaptive_mass(
     network: Mapping[str, Tensor], distances: Float[Tensor, "n k"], classes: Int[Tensor, "n k"]
 ) -> Float[Tensor, "n k"]:
-    """Mass of each neighbour by the network of `train_adaptive`."""
+    """Mass of each neighbour, from the network of `train_adaptive`."""
     distances = torch.where(distances.isfinite(), distances, FAR * network["mix.scale"])
     shape = (distances / network["mix.scale"]).clamp_max(10.0)
     inputs = torch.cat([shape, _distinct(classes).to(distances)], dim=1)
@@ -102,7 +102,7 @@ def train_adaptive(
     prior: Float[Tensor, " n"],
     seed: int = 0,
 ) -> dict[str, Tensor]:
-    """The network that says how many of the neighbours to use; arguments as for `choose_fixed`, by which it starts."""
+    """The network that predicts how many neighbours to use; arguments as for `choose_fixed`, which initialises it."""
     k = distances.shape[1]
     fixed = choose_fixed(distances, hit, prior)
     generator = torch.Generator().manual_seed(seed)
@@ -136,7 +136,7 @@ def _choices(k: int) -> list[int]:
 
 
 def _distinct(classes: Int[Tensor, "n k"]) -> Float[Tensor, "n k"]:
-    """Share of different classes among the first i neighbours, for each i."""
+    """Share of distinct classes among the first i neighbours, for each i."""
     same = classes[:, :, None] == classes[:, None, :]
     new = ~torch.tril(same, diagonal=-1).any(dim=2)
     count = torch.arange(1, classes.shape[1] + 1, device=classes.device)

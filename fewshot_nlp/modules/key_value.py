@@ -1,7 +1,8 @@
-"""A key-value memory that is read by attention, several times over.
+"""A key-value memory that is read by attention, in one or more hops.
 
-Paper: Miller et al. 2016, Key-Value Memory Networks for Directly Reading Documents (section 3.1). The query of a hop is
-the one before plus a learned map of what was read; the maps are zero before training, and all hops then read the same.
+Paper: Miller et al. 2016, Key-Value Memory Networks for Directly Reading Documents (section 3.1). The query of a hop
+is that of the hop before plus a learned map of the read vector. The maps are zero before training, so that all hops
+are equal.
 """
 
 import torch
@@ -17,8 +18,8 @@ class KeyValueReader(nn.Module):
 
     Args:
         dimension: of keys and queries.
-        hops: how often the memory is read, from 1.
-        sharpness: of the attention, at the start.
+        hops: number of reads, from 1.
+        sharpness: of the attention; initial value.
     """
 
     def __init__(self, dimension: int, hops: int, sharpness: float = 20.0) -> None:
@@ -28,11 +29,11 @@ class KeyValueReader(nn.Module):
         self.log_sharpness = nn.Parameter(torch.tensor(float(sharpness)).log())
 
     def keys(self, slots: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-        """Keys, or queries, of slots: their vectors under a learned metric, of length 1."""
+        """Keys, or queries, of slots: vectors under a learned metric, with norm 1."""
         return F.normalize(slots + self.metric(slots), dim=-1)
 
     def forward(self, queries: Float[Tensor, "n d"], keys: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
-        """Weights of the keys at the last hop."""
+        """Attention weights of the keys in the last hop."""
         queries = self.keys(queries)
         weights = self._attention(queries, keys)
         for hop in self.hops:

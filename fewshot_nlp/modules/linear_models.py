@@ -1,4 +1,4 @@
-"""Linear classifiers for a handful of rows in many dimensions: fast, since cross-validation fits them often.
+"""Linear classifiers for few rows in many dimensions; fast enough for cross-validation.
 
 All take float arrays: ``x`` [n, d], ``y`` [n] class numbers, and return coefficients [n_classes, d + 1] whose last
 column is the intercept.
@@ -31,12 +31,12 @@ class PreconditionedRegression:
     """Multinomial logistic regression with an L2 penalty, in coordinates where it converges in a few steps.
 
     Rows are written in the eigenvectors of their Gram matrix, each scaled by the inverse square root of an
-    approximate Hessian, eigenvalue x (C - 1) / C^2 + penalty. This changes the speed, not the optimum, and the
-    coordinates serve every subset of the rows, so that all folds of a cross-validation share them. Beyond
-    ``DECOMPOSED`` rows and dimensions the eigenvectors would cost more than they save, and rows stay as they are.
+    approximate Hessian, eigenvalue x (C - 1) / C^2 + penalty. This changes the speed, not the optimum. The same
+    coordinates serve every subset of the rows, so all folds of a cross-validation share them. Beyond
+    ``DECOMPOSED`` rows and dimensions the eigenvectors would cost more than they save, and rows are not transformed.
 
     Args:
-        x: all rows that will ever be fitted on.
+        x: all rows that any fit will use.
         n_classes: number of classes.
         C: inverse strength of the penalty on the coefficients (not on the intercept), as in scikit-learn.
         dtype: of the arithmetic; float32 is faster, float64 converges further.
@@ -78,10 +78,10 @@ class PreconditionedRegression:
         """Coefficients fitted on some of the rows.
 
         Args:
-            rows: their numbers.
+            rows: their indices.
             y: their classes.
             weight: their weights in the loss.
-            n_classes: number of classes, if not the one that was given before.
+            n_classes: number of classes; None takes that of the constructor.
             tolerance: relative change of the loss at which to stop.
         """
         z, n = self.rows[rows], len(rows)
@@ -129,9 +129,9 @@ def shrunk_lda(
     Args:
         x: rows.
         y: their classes.
-        n_classes: number of classes; one without rows and names sits at the mean of the others.
+        n_classes: number of classes; one without rows and names gets the mean of the others.
         shrinkage: a, in (0, 1].
-        names: more rows, which move the class means but not the covariance.
+        names: further rows, which enter the class means but not the covariance.
         name_classes: their classes.
     """
     d = x.shape[1]
@@ -165,9 +165,9 @@ def shrunk_lda(
 def stack_weights(
     scores: Float[Array, "k n c"], y: Int[Array, " n"], prior: Float[Array, " k"], strength: float
 ) -> Float[Array, " k"]:
-    """Positive weights a that minimise the log-loss of softmax(sum_k a_k scores_k), drawn towards a prior.
+    """Positive weights a that minimise the log-loss of softmax(sum_k a_k scores_k) plus a penalty towards a prior.
 
-    Adds ``strength`` x sum_k log(a_k / prior_k)^2. Wolpert 1992, Stacked Generalization.
+    The penalty is ``strength`` x sum_k log(a_k / prior_k)^2. Wolpert 1992, Stacked Generalization.
     """
     scores = scores.astype(np.float64)
     index = np.arange(len(y))
@@ -188,7 +188,7 @@ def stack_weights(
 
 
 def stratified_folds(y: Int[Array, " n"], k: int) -> Int[Array, " n"]:
-    """Fold of each row: the rows of a class go round the folds; -1 (never held out) for a class's only row."""
+    """Fold of each row: rows of a class are dealt to the folds in turn; -1 (never held out) for a class's only row."""
     fold = np.full(len(y), -1)
     for c in np.unique(y):
         rows = np.flatnonzero(y == c)

@@ -1,8 +1,8 @@
-"""An optimizer that is a small LSTM, the same for every coordinate of the weights, each of which has its own memory.
+"""A small LSTM as optimizer: all coordinates of the weights share its parameters, each has its own hidden state.
 
-Papers: Andrychowicz et al. 2016, Learning to learn by gradient descent by gradient descent (section 2.1 and appendix A;
-form "residual"); Ravi, Larochelle 2017, Optimization as a Model for Few-Shot Learning (section 3; form "gates").
-Both start as plain gradient descent: the paper's update is added to it (residual), or is it to begin with (gates).
+Papers: Andrychowicz et al. 2016, Learning to learn by gradient descent by gradient descent (section 2.1 and appendix
+A; form "residual"); Ravi, Larochelle 2017, Optimization as a Model for Few-Shot Learning (section 3; form "gates").
+Before training both are plain gradient descent: the residual is zero, or the gates are at their neutral values.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ Memory = tuple[Tensor, ...]
 
 
 def preprocess(gradient: Float[Tensor, " n"]) -> Float[Tensor, "n 2"]:
-    """Size and direction of each gradient on scales that suit a network (Andrychowicz et al. 2016, appendix A)."""
+    """Log magnitude and sign of each gradient as network inputs (Andrychowicz et al. 2016, appendix A)."""
     size = gradient.abs()
     large = torch.stack([size.clamp_min(exp(-P)).log() / P, gradient.sign()], dim=-1)
     small = torch.stack([torch.full_like(gradient, -1.0), gradient * exp(P)], dim=-1)
@@ -32,14 +32,14 @@ def preprocess(gradient: Float[Tensor, " n"]) -> Float[Tensor, "n 2"]:
 
 
 class LSTMOptimizer(nn.Module):
-    """Moves weights by their gradients.
+    """Updates weights from their gradients.
 
     Args:
-        rate: of the gradient descent that it is before any training, and the unit of what it adds.
+        rate: of the gradient descent before training; also the scale of the learned update.
         form: "residual": theta + rate * (output - gradient), with two layers that read the gradient; or "gates":
             keep * theta - 2 * rate * input * gradient, both gates in (0, 1), with one layer that reads gradient and
             loss, and gates that also see theta and their last values.
-        hidden: numbers that a layer remembers for each coordinate.
+        hidden: hidden size of a layer.
     """
 
     def __init__(self, rate: float, form: str = "residual", hidden: int = 20) -> None:
@@ -55,7 +55,7 @@ class LSTMOptimizer(nn.Module):
             nn.init.constant_(layer.bias, start)  # type: ignore[arg-type]
 
     def memory(self, weight: Tensor) -> Memory:
-        """The memory before the first step."""
+        """Hidden states before the first step."""
         like: Tensor = self.out[0].weight  # type: ignore[assignment]
         zeros = like.new_zeros(weight.numel(), like.shape[1] - 2 * self.gated)
         gates = [zeros.new_full((len(zeros), 1), v).sigmoid() for v in (0.0, KEEP)] if self.gated else []
@@ -64,13 +64,13 @@ class LSTMOptimizer(nn.Module):
     def forward(
         self, weight: Tensor, gradient: Tensor, loss: Tensor, memory: Memory
     ) -> tuple[Tensor, Memory]:
-        """The weight after one step, and the memory.
+        """The weight after one step, and the hidden states.
 
         Args:
             weight: of any shape.
-            gradient: of the loss in it.
-            loss: at the weight.
-            memory: after the step before.
+            gradient: of the loss in the weight.
+            loss: value at the weight.
+            memory: hidden states after the step before.
         """
         with torch.autocast(weight.device.type, enabled=False):
             theta, slope = (t.flatten().to(memory[0]) for t in (weight, gradient))
@@ -105,16 +105,16 @@ def learned_path(
 ) -> Iterator[Weights]:
     """The weights after each step of learned optimizers.
 
-    The loss and its gradients count as constants (the dashed edges of figure 2 of Andrychowicz et al.), so no second
-    derivatives are needed. Every ``truncation`` steps the way back to earlier steps is cut, for weights and memory; the
-    start values stay what all weights are relative to, so these are learned from every step.
+    The loss and its gradients are constants (the dashed edges of figure 2 of Andrychowicz et al.), so no second
+    derivatives are needed. Backpropagation through time is truncated after ``truncation`` steps, for weights and
+    hidden states. The gradient in the initial values is that of every step, without truncation.
 
     Args:
-        weights: start values.
-        loss: of some weights.
+        weights: initial values.
+        loss: a function of the weights.
         optimizer: the optimizer of a weight, by name.
-        steps: how many.
-        truncation: steps through which is differentiated.
+        steps: number of steps.
+        truncation: steps through which the result is differentiated.
     """
     start, memory = weights, {name: optimizer(name).memory(w) for name, w in weights.items()}
     for step in range(steps):

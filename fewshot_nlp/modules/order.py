@@ -1,4 +1,4 @@
-"""An order of support slots that neither the support set's own order nor the labels' names decide."""
+"""An order of support slots that depends neither on the support set's order nor on label names."""
 
 import numpy as np
 import torch
@@ -9,9 +9,9 @@ from fewshot_nlp.slots import SlotBatch
 
 
 def canonical_order(support: SlotBatch) -> Int[Tensor, " n_slots"]:
-    """Numbers of the slots by the token ids of their windows, then by their place; slots of one text stay together.
+    """Indices of the slots, sorted by the token ids of their windows, then by position; slots of a text stay together.
 
-    What is drawn at random or read in sequence along this order is the same for every order of the support set.
+    Random draws and recurrent networks that follow this order give the same result for every order of the support set.
     """
     slots, first = np.unique(support.spans[:, 0], return_index=True)
     place = dict(zip(slots.tolist(), support.spans[first, 1:].tolist(), strict=True))

@@ -1,8 +1,8 @@
-"""Learning rates that are meta-parameters: one a weight, one a layer, or one a layer and step.
+"""Meta-learned rates: one for each weight, each layer, or each layer and step.
 
-A rate is its start value times (1 + change), and meta-training moves the change from zero. So the outer loop's rate is
-relative, whatever the rate's size; its weight decay pulls towards the start value instead of towards rates of zero;
-and a change below -1 turns a step's direction round.
+A rate is its initial value times (1 + change); meta-training learns the change, which starts at zero. So the outer
+learning rate is relative to the rate's size, weight decay pulls towards the initial value instead of zero, and a
+change below -1 reverses a step.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,9 +24,9 @@ class LearnedRates(nn.Module):
     """Learned rates of named weights.
 
     Args:
-        start: each weight's rate before meta-training.
-        shapes: of each weight's rates; () is one for the whole weight.
-        gain: how often a change counts, so that an outer rate for small weights moves it.
+        start: rate of each weight before meta-training.
+        shapes: shape of each weight's rates; () is one rate for the whole weight.
+        gain: factor of the change, so that outer rates chosen for small weights have an effect on it.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class LearnedRates(nn.Module):
         )
 
     def forward(self, name: str, step: int | None = None) -> Tensor:
-        """The rates of a weight; with ``step``, row ``step`` of them, the last row from there on."""
+        """The rates of a weight; with ``step`` those of that step, beyond the last row those of the last."""
         change: Tensor = self.change[parameter_name(name)]
         if step is not None:
             change = change[min(step, len(change) - 1)]
@@ -68,13 +68,13 @@ def learned_steps(
     """Fast weights of adapter and head after gradient steps, each weight at its learned rate.
 
     Args:
-        learner: scores the slots; its encoder's adapter moves.
+        learner: scores the slots; its encoder's adapter is trained.
         rates: of all weights.
-        head: where the head starts; empty for a model that has a head of its own.
-        examples: slots with targets; without any, nothing moves.
-        steps: how many, from 0.
-        meta: keep the result a function of the meta-parameters, the rates among them.
-        second_order: keep the gradients' own graph.
+        head: initial head; empty for a model that has a head of its own.
+        examples: slots with targets; with none the initial weights are returned.
+        steps: number of steps, from 0.
+        meta: keep the result differentiable in the meta-parameters, rates included.
+        second_order: create a graph of the gradients.
     """
     weights = differentiable_copy(fast_parameters(learner.encoder) | head, meta=meta)
     if not examples.n_slots or not steps:
@@ -89,5 +89,5 @@ def learned_steps(
 
 
 def parameter_name(name: str) -> str:
-    """A name that torch lets a parameter have."""
+    """The name in a form that torch allows for parameters (without points)."""
     return name.replace(".", "/")

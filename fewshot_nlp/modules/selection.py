@@ -1,4 +1,4 @@
-"""A bounded choice of slots that keeps all classes."""
+"""A bounded sample of slots that keeps all classes."""
 
 import torch
 from jaxtyping import Int
@@ -6,13 +6,14 @@ from torch import Tensor
 
 
 def balanced(kinds: Int[Tensor, " n"], most: int, seed: int = 0) -> Int[Tensor, " m"]:
-    """Numbers of the slots to keep, ascending: the same quota of every kind, drawn at random without regard to kinds.
+    """Indices of the sampled slots, ascending: the same quota for every kind, drawn at random within a kind.
 
-    Rare kinds stay whole and leave their places to the others. Renaming kinds changes nothing.
+    Kinds with fewer slots than the quota are kept whole, and the rest of their quota goes to the others. Renaming
+    kinds changes nothing.
 
     Args:
-        kinds: of every slot, e.g. its class.
-        most: how many to keep; each kind keeps one even where there are more kinds than that.
+        kinds: kind of every slot, e.g. its class.
+        most: number of slots to keep; each kind keeps at least one, even if there are more kinds than that.
         seed: for the draw.
     """
     n = len(kinds)

@@ -1,7 +1,7 @@
-"""Draws of support slots for contrastive tuning: balanced, and the same in any order of the support.
+"""Batches of support slots for contrastive tuning: balanced, and independent of the support set's order.
 
-Slots are alike if they share a class, and different if they do not and one of them has a class; of two slots without
-any class (context tokens that are no answer) nothing is known, and they are no pair.
+Two slots are a positive pair if they share a class, and a negative pair if they do not and at least one has a class.
+Two slots without any class (context tokens outside of answers) form no pair.
 """
 
 from collections import deque
@@ -19,9 +19,9 @@ class Draw:
     """The slots of a step, encoded once, and the pairs formed among them.
 
     Args:
-        slots: their numbers in the batch, ascending.
-        alike: symmetric; whether two of them are a pair of like slots; label names that joined come after the slots.
-        different: symmetric; whether two of them are a pair of different slots.
+        slots: their indices in the batch, ascending.
+        alike: symmetric matrix of positive pairs; label names, if added, come after the slots.
+        different: symmetric matrix of negative pairs.
     """
 
     slots: Int[Tensor, " n_slots"]
@@ -30,21 +30,21 @@ class Draw:
 
     @property
     def n_pairs(self) -> int:
-        """Number of pairs, in either order once."""
+        """Number of pairs, each counted once."""
         return int((self.alike | self.different).sum()) // 2
 
 
 def draws(examples: SlotBatch, steps: int, size: int, seed: int) -> list[Draw]:
-    """One draw a step, with all pairs among its slots; none where all slots are alike.
+    """One batch for each step, with all pairs among its slots; empty if there are no negative pairs.
 
-    Each kind of slot (a set of classes, or none) gives a draw as many slots as any other, as far as it has them, so
-    that the many words of class O do not swamp the few of an entity; a small kind's slots come again sooner.
+    Each kind of slot (a set of classes, or none) has the same number of slots in a batch, as far as it has them, so
+    that words of class O do not dominate; slots of a small kind repeat sooner.
 
     Args:
         examples: slots with targets.
         steps: number of draws.
-        size: slots in a draw; from 4.
-        seed: of the order in which slots come.
+        size: slots in a batch; from 4.
+        seed: of the order of slots.
     """
     generator = torch.Generator().manual_seed(seed)
     kinds = _kinds(examples)
@@ -66,7 +66,7 @@ def draws(examples: SlotBatch, steps: int, size: int, seed: int) -> list[Draw]:
 
 
 def _kinds(examples: SlotBatch) -> list[list[int]]:
-    """Slots by their set of classes, in an order that neither the labels' names nor the order of rows changes."""
+    """Slots by their set of classes, in an order independent of label names and of the order of rows."""
     rows: dict[int, list[int]] = {}
     for slot, window, left, right in examples.spans.tolist():
         rows.setdefault(slot, [*examples.windows[window], -1, left, right])

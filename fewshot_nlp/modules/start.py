@@ -1,4 +1,4 @@
-"""Where gradient steps start, and the loss that they lower: what learners with fast weights share."""
+"""Initial weights and support loss of learners with fast weights."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from fewshot_nlp.learners.base import Learner
 
 InnerSteps = Annotated[int, Field(ge=1, le=1000)]
-"""Gradient steps on a support set."""
+"""Number of inner-loop steps on a support set."""
 InnerRate = Annotated[float, Field(ge=1e-8, le=10)]
-"""Learning rate of the adapter in them."""
+"""Inner-loop learning rate of the adapter."""
 HeadRate = Annotated[float, Field(ge=1e-8, le=100)]
-"""Learning rate of the head in them."""
+"""Inner-loop learning rate of the head."""
 
 
 def fast_parameters(encoder: Backbone, scope: str = "adapter") -> Weights:
-    """The encoder's weights that steps move, as part of a state.
+    """The encoder's weights that inner steps train, as part of a state.
 
     Args:
         encoder: the backbone.
@@ -40,14 +40,14 @@ def fast_parameters(encoder: Backbone, scope: str = "adapter") -> Weights:
 
 
 def scaled_normalize(features: Features, scale: float) -> Features:
-    """Features of one length, so that rates suit every encoder."""
+    """Features with norm ``scale``, so that learning rates do not depend on the encoder."""
     return F.normalize(features, dim=-1) * scale
 
 
 def prototype_start(
     learner: "Learner", support: SlotBatch, scale: float, *, double_backward: bool = False
 ) -> Weights:
-    """The head of the prototypes of `scaled_normalize` features; none for a model that has a head of its own."""
+    """Linear head from the prototypes of `scaled_normalize` features; empty for a model with its own head."""
     if learner.encoder.vocabulary is not None:
         return {}
     features = scaled_normalize(learner.features(support, double_backward=double_backward), scale)
@@ -56,19 +56,19 @@ def prototype_start(
 
 
 def head_scores(state: State, features: Features, batch: SlotBatch, scale: float) -> Scores:
-    """A linear head on `scaled_normalize` features, or the model's own head where it has one."""
+    """Scores of a linear head on `scaled_normalize` features, or `DecoderInputs.prior` for a model with its own head."""
     if batch.decoder.prior is not None:
         return batch.decoder.prior
     return linear_scores(state, scaled_normalize(features, scale))
 
 
 def differentiable_copy(weights: Mapping[str, Tensor], *, meta: bool) -> Weights:
-    """Start values that can be differentiated, and never the parameters themselves.
+    """Copies of the weights that require gradients; never the parameters themselves.
 
     Args:
         weights: adapter and head.
-        meta: keep them a function of the meta-parameters. They are clones even so, or else the adapter's inner
-            gradient would also run through the head's start.
+        meta: keep the copies differentiable in the meta-parameters. They are clones, since otherwise the inner
+            gradient of the adapter would also run through the initial head.
     """
     if not meta:
         return {n: w.detach().clone().requires_grad_() for n, w in weights.items()}
@@ -78,12 +78,12 @@ def differentiable_copy(weights: Mapping[str, Tensor], *, meta: bool) -> Weights
 def support_loss(
     learner: "Learner", examples: SlotBatch, weights: Mapping[str, Tensor], *, double_backward: bool = False
 ) -> Callable[[Weights], Tensor]:
-    """The examples' loss as a function of weights; features are computed once where no fast weight moves them.
+    """The support loss as a function of weights; without fast weights features are computed once.
 
     Args:
         learner: scores the slots.
         examples: slots with targets.
-        weights: names that the function will be given.
+        weights: weights whose names the function will get.
         double_backward: whether the loss will be differentiated twice.
     """
     moves = any(name.startswith(FAST) for name in weights)
@@ -99,21 +99,21 @@ def support_loss(
 
 
 def towards(value: Tensor, start: Mapping[str, Tensor], end: Mapping[str, Tensor]) -> Tensor:
-    """A surrogate with this value, and start - end as its gradient in the start (Nichol et al. 2018, algorithm 2)."""
+    """A surrogate loss with this value and the gradient start - end in ``start`` (Nichol et al. 2018, algorithm 2)."""
     pull = torch.stack([(w * (w - end[name]).detach()).sum() for name, w in start.items()]).sum()
     return value + (pull - pull.detach())
 
 
 def examples_of(support: SlotBatch) -> SlotBatch:
-    """A support set without the slots of its labels' names."""
+    """A support set without its label slots."""
     return support.select(~support.label_slot_mask)
 
 
 def inner_rate(encoder: Backbone, given: float | None) -> float:
     """The adapter's learning rate in inner steps: the given one, else 0.1; 0.01 for a model with a head of its own.
 
-    A head that is new to the model learns little at a low rate; a model that can do its task loses some of that at a
-    high one (before meta-training, the translation model's loss on validation queries rises at 0.1, and not at 0.01).
+    A new head needs a high rate; a model that is trained for its task gets worse at one (before meta-training, the
+    translation model's loss on validation queries rises with 0.1, not with 0.01).
     """
     if given is not None:
         return given
@@ -122,7 +122,7 @@ def inner_rate(encoder: Backbone, given: float | None) -> float:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Torch's global generator starts at ``seed`` in the block, for a module's first values; then it is as it was."""
+    """Seeds torch's global generator in the block, for initial values of a module, and restores it afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield

@@ -1,4 +1,4 @@
-"""What a learner took from a support set, and sums over its slots."""
+"""The state of a learner, and sums over support slots."""
 
 import torch
 from jaxtyping import Float
@@ -7,7 +7,7 @@ from torch import Tensor
 from fewshot_nlp.slots import Features, Scores, SlotBatch
 
 State = dict[str, Tensor]
-"""All that a learner took from a support set; keys that begin with ``fast.`` are the encoder's fast weights."""
+"""All that a learner fitted to a support set; keys that begin with ``fast.`` are fast weights of the encoder."""
 
 FAST = "fast."
 
@@ -25,9 +25,9 @@ def class_sums(
 
 
 def slot_weights(batch: SlotBatch, label_names: float | Tensor, like: Tensor) -> Float[Tensor, " n_slots"]:
-    """Weight of each slot: 1 for examples, ``label_names`` for label_slots.
+    """Weight of each slot: 1 for slots of examples, ``label_names`` for label slots.
 
-    Where a class has label_slots only (no example), they count fully, so that it can be predicted at all.
+    Label slots of a class without an example have weight 1, so that the class can be predicted.
     """
     weight = torch.ones(batch.n_slots, dtype=like.dtype)
     if batch.hints.label_slots is None:

@@ -1,4 +1,4 @@
-"""A memory that a controller writes and reads by content; what was used least is overwritten.
+"""A memory with content-based reads by a controller; writes go to the least recently used rows.
 
 Papers: Graves, Wayne, Danihelka 2014, Neural Turing Machines (content addressing, equations 5 and 6); Santoro et al.
 2016, Meta-Learning with Memory-Augmented Neural Networks (equations 2 to 8).
@@ -24,7 +24,7 @@ def content_weights(
     sharpness: Tensor,
     written: Bool[Tensor, " m"],
 ) -> Float[Tensor, "n m"]:
-    """Softmax of the cosine similarities times the sharpness, over the rows that were written (equations 2 and 3)."""
+    """Softmax of cosine similarities times sharpness over the written rows (equations 2 and 3)."""
     similarity = F.normalize(keys, dim=-1) @ F.normalize(memory, dim=-1).T
     return (similarity * sharpness).masked_fill(~written, -torch.inf).softmax(dim=-1)
 
@@ -35,7 +35,7 @@ def least_used(usage: Float[Tensor, " m"]) -> Float[Tensor, " m"]:
 
 
 def write_weights(gate: Tensor, read: Float[Tensor, " m"], least: Float[Tensor, " m"]) -> Float[Tensor, " m"]:
-    """The gate's share to the rows read before, the rest to the least used one (equation 7)."""
+    """Write weights: the gate's share on the rows read before, the rest on the least used row (equation 7)."""
     share = torch.sigmoid(gate)
     return share * read + (1 - share) * least
 
@@ -43,7 +43,7 @@ def write_weights(gate: Tensor, read: Float[Tensor, " m"], least: Float[Tensor, 
 def usage_after(
     usage: Float[Tensor, " m"], read: Float[Tensor, " m"], write: Float[Tensor, " m"], decay: float
 ) -> Float[Tensor, " m"]:
-    """Usage fades by ``decay`` and grows by what is read and written (equation 5)."""
+    """Usage after a step: ``decay`` times the usage before, plus read and write weights (equation 5)."""
     return decay * usage + read + write
 
 
@@ -53,23 +53,23 @@ def written_memory(
     least: Float[Tensor, " m"],
     row: Float[Tensor, " d"],
 ) -> Float[Tensor, "m d"]:
-    """The least used row is emptied, then every row takes its share of the new one (equation 8)."""
+    """Clears the least used row, then adds the new row times the write weights (equation 8)."""
     return memory * (1 - least)[:, None] + weights[:, None] * row
 
 
 class TuringMemory(nn.Module):
-    """Controller and addressing. A row of the memory is a key and, beside it, what label goes with it.
+    """Controller and addressing. A row of the memory is a key and a label value.
 
-    The key of a slot is its vector plus what the controller adds, which is nothing before training; the memory is
+    The key of a slot is its vector plus a term from the controller, which is zero before training: the memory is
     then a soft nearest neighbour. No parameter's shape depends on the number of labels.
 
     Args:
         dimension: of a slot's vector.
-        code: dimension of the code by which the controller is told a label.
+        code: dimension of the label codes that are input of the controller.
         hidden: units of the controller.
-        controller: "lstm", or "feed_forward", which remembers nothing but through the memory.
-        sharpness: of the reads, at the start.
-        decay: of the usage in one step, in [0, 1].
+        controller: "lstm", or "feed_forward", which has no state beside the memory.
+        sharpness: of the reads; initial value.
+        decay: factor of the usage in each step, in [0, 1].
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class TuringMemory(nn.Module):
         nn.init.constant_(self.gate.bias, GATE)
 
     def empty(self, n_rows: int, n_values: int, code: int) -> dict[str, Tensor]:
-        """The state before anything was presented."""
+        """The state before the first slot."""
         like = self.metric.weight
         dimension = like.shape[1]
         shapes = {
@@ -111,11 +111,11 @@ class TuringMemory(nn.Module):
     def read(
         self, state: dict[str, Tensor], slots: Float[Tensor, "n d"]
     ) -> tuple[Float[Tensor, "n m"], dict[str, Tensor]]:
-        """What rows each slot reads, none of the slots knowing of the others; nothing is written.
+        """Reads for each slot, independently of the other slots; nothing is written.
 
         Args:
             state: of the memory and the controller.
-            slots: the slots' vectors, of length 1.
+            slots: vectors of the slots, with norm 1.
 
         Returns:
             Read weights, and the slots' keys and the controller's new states.
@@ -145,14 +145,14 @@ class TuringMemory(nn.Module):
         value: Float[Tensor, " v"],
         code: Float[Tensor, " c"],
     ) -> dict[str, Tensor]:
-        """The state when the label of the slot that was looked at last arrives: it is written beside the slot's key.
+        """The state after the label of the last read slot arrives: key and label are written.
 
         Args:
-            state: before it.
+            state: before the write.
             read: the slot's read weights.
-            new: of the slot, from `read`.
-            value: the label as memory keeps it.
-            code: the label as the controller will be told it, together with the next slot.
+            new: key and controller states of the slot, from `read`.
+            value: the label as the memory stores it.
+            code: the label's code, which the controller gets with the next slot.
         """
         least = least_used(state["usage"].detach())
         write = write_weights(self.gate(new["hidden"])[0], read, least)
@@ -174,16 +174,16 @@ class TuringMemory(nn.Module):
         codes: Float[Tensor, "t c"],
         n_rows: int,
     ) -> tuple[dict[str, Tensor], Float[Tensor, "t v"]]:
-        """Presents slots one after the other, each with the label of the one before it.
+        """Reads and writes slots one after the other; each is input together with the label of the one before.
 
         Args:
-            slots: their vectors, of length 1.
-            values: their labels, as memory keeps them.
-            codes: their labels, as the controller is told them.
-            n_rows: of the memory.
+            slots: their vectors, with norm 1.
+            values: their labels, as the memory stores them.
+            codes: their labels' codes, for the controller.
+            n_rows: rows of the memory.
 
         Returns:
-            The state at the end, and the values that were read for each slot before its label was seen.
+            The final state, and the values read for each slot before its label was given.
         """
         state = self.empty(n_rows, values.shape[1], codes.shape[1])
         found = []

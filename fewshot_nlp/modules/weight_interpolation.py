@@ -1,8 +1,8 @@
-"""How far to go from the start of fine-tuning to its end, chosen on held-out examples.
+"""Interpolation of initial and fine-tuned weights, with a coefficient chosen on held-out examples.
 
 Paper: Wortsman et al. 2022, Robust fine-tuning of zero-shot models (WiSE-FT, equation 1: a straight line between the
-weights before and after). Deviation: the share of the way is chosen by folds of the support set, and is 0 unless
-another one is better by a standard error.
+weights before and after). Deviation: the coefficient is chosen by cross-validation on the support set, and is 0
+unless another one is better by more than a standard error.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,14 +28,14 @@ Score = Callable[[State, SlotBatch], Tensor]
 def weight_interpolation(
     start: State, examples: SlotBatch, train: Train, score: Score, folds: int, seed: int
 ) -> State:
-    """The state part of the way from a start to where training leads, perhaps at the start itself.
+    """The interpolation of the initial and the trained state; possibly the initial state itself.
 
     Args:
         start: the state before training.
-        examples: what is trained on, and held out in turns.
-        train: the state after training from a start on examples, with a share of the steps.
-        score: a state's scores of slots.
-        folds: into how many parts the examples are divided.
+        examples: split into folds, each held out once.
+        train: function of an initial state, examples and a share of the steps to the trained state.
+        score: function of a state and a batch to scores.
+        folds: number of parts that the examples are divided into.
         seed: of that division.
     """
     groups = torch.unique(examples.groups)
@@ -59,9 +59,9 @@ def weight_interpolation(
 def _losses(
     states: Sequence[State], examples: SlotBatch, score: Score
 ) -> Float[Tensor, "n_examples n_states n_temperatures"]:
-    """The loss of each example under each state, with the scores divided by each temperature.
+    """Loss of each example under each state, with the scores divided by each temperature.
 
-    It is about where in a text the targets are, not whether they are: that is for the task to calibrate.
+    It measures where in a text the targets are, not whether there are any, which `Task.calibrate` decides.
     """
     losses = []
     for few in torch.unique(examples.groups).split(AT_ONCE):
@@ -76,7 +76,7 @@ def _losses(
 
 
 def between(start: State, end: State, share: float) -> State:
-    """Each weight part of the way from a start to an end; what does not move is the start's."""
+    """Linear interpolation of each weight; keys that are not trained keep their initial value."""
     return {
         name: torch.lerp(value.detach(), end[name], share) if value.is_floating_point() else value
         for name, value in start.items()
@@ -84,9 +84,9 @@ def between(start: State, end: State, share: float) -> State:
 
 
 def one_standard_error(losses: Float[Tensor, "n_examples n_shares n_temperatures"]) -> float:
-    """The share with the least mean loss, where it beats the first by a standard error of the difference; else 0.
+    """The coefficient with the least mean loss if it beats the first by a standard error of the difference; else 0.
 
-    Each share has its best temperature, so that to be more or less sure of the same answers is no gain.
+    Each coefficient is compared at its best temperature, so that a mere change of confidence is no gain.
     """
     temperature = losses.mean(dim=0).argmin(dim=1)
     each = losses[:, torch.arange(len(SHARES)), temperature]
