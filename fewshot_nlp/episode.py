@@ -47,6 +47,15 @@ class Example(Query):
         """The same input without its target."""
         return Query(self.inputs)
 
+    def to_json(self) -> dict[str, Json]:
+        """A JSON object from which ``from_json`` makes an equal example."""
+        return {"inputs": dict(self.inputs), "target": self.target}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Json]) -> "Example":
+        """The example that ``to_json`` wrote; KeyError or TypeError for anything else."""
+        return cls(dict(value["inputs"]), value["target"])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Episode:
@@ -96,16 +105,13 @@ class Episode:
 
     def to_json(self) -> dict[str, Json]:
         """A JSON object from which ``from_json`` makes an equal episode."""
-        pairs = {
-            part: [{"inputs": dict(e.inputs), "target": e.target} for e in getattr(self, part)]
-            for part in ("support", "query")
-        }
         return {
             "task": self.task,
             "task_id": self.task_id,
             "episode_id": self.episode_id,
             "label_names": list(self.label_names),
-            **pairs,
+            "support": [e.to_json() for e in self.support],
+            "query": [e.to_json() for e in self.query],
         }
 
     @classmethod
@@ -117,8 +123,8 @@ class Episode:
                 task_id=value["task_id"],
                 episode_id=value["episode_id"],
                 label_names=tuple(value["label_names"]),
-                support=tuple(Example(e["inputs"], e["target"]) for e in value["support"]),
-                query=tuple(Example(e["inputs"], e["target"]) for e in value["query"]),
+                support=tuple(map(Example.from_json, value["support"])),
+                query=tuple(map(Example.from_json, value["query"])),
             )
         except (KeyError, TypeError) as error:
             raise FewShotError(f"Not an episode: {type(error).__name__} {error}.") from error

@@ -14,14 +14,12 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fewshot_nlp.backbone import VocabularyHead
 from fewshot_nlp.learners.base import Learner, LearnerConfig
-from fewshot_nlp.memory import Memory
-from fewshot_nlp.memory.exact import distances
-from fewshot_nlp.memory.index import index_of
+from fewshot_nlp.memory.index import Index, distances, index_of
 from fewshot_nlp.modules.interpolation import (
     adaptive_mass,
     by_content,
@@ -103,11 +101,11 @@ class NearestNeighbour(Learner[NearestNeighbourConfig], name="nearest_neighbour"
         return yes - no
 
     def _votes(self, keys: Tensor, values: Tensor, features: Tensor) -> Tensor:
-        memory = Memory(keys.to(features), values, self.config.metric)
-        temperature = self.config.temperature or 0.1
+        keys, temperature = keys.to(features), self.config.temperature or 0.1
         if self.config.vote == "per_class":
-            return -memory.nearest_of_each_class(features, self.config.k).clamp_max(1e4) / temperature
-        distance, index = memory.search(features, self.config.k)
+            near = nearest_of_each_class(keys, values, features, self.config.k, self.config.metric)
+            return -near.clamp_max(1e4) / temperature
+        distance, index = Index(keys, self.config.metric).search(features, self.config.k)
         weight = F.softmax(-distance / temperature, dim=1)
         return ((weight[:, :, None] * values[index]).sum(dim=1) + FLOOR).log()
 
@@ -157,3 +155,20 @@ class NearestNeighbour(Learner[NearestNeighbourConfig], name="nearest_neighbour"
             return train_adaptive(found, classes, hit, own, self.config.seed)
         state = choose_fixed(found, hit, own, temperature)
         return state if given is None else state | {"interpolation": features.new_tensor(given)}
+
+
+def nearest_of_each_class(
+    keys: Float[Tensor, "n d"],
+    values: Float[Tensor, "n n_classes"],
+    queries: Float[Tensor, "q d"],
+    k: int,
+    metric: str,
+) -> Float[Tensor, "q n_classes"]:
+    """Mean distance to the k nearest keys of each class (``values`` above 0); infinite for classes without a key."""
+    columns = [
+        Index(keys[column > 0], metric).search(queries, k)[0].mean(dim=1)
+        if (column > 0).any()
+        else queries.new_full((len(queries),), torch.inf)
+        for column in values.T
+    ]
+    return torch.stack(columns, dim=1)

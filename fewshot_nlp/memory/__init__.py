@@ -1,7 +1,7 @@
-"""Memories: keys and values, searched by nearness."""
+"""Memories: keys with what they stand for, searched by nearness."""
 
 from fewshot_nlp.memory.entries import Entry, Neighbour
-from fewshot_nlp.memory.exact import Memory, search
+from fewshot_nlp.memory.index import Index
 from fewshot_nlp.memory.store import MemoryStore
 
-__all__ = ["Entry", "Memory", "MemoryStore", "Neighbour", "search"]
+__all__ = ["Entry", "Index", "MemoryStore", "Neighbour"]

@@ -1,4 +1,4 @@
-"""Search over many keys: prepared once, exact by a matrix product or by cells of faiss."""
+"""Nearest-neighbour search: exact, as one matrix product a chunk of queries, or by cells of faiss."""
 
 from typing import Any
 
@@ -15,10 +15,10 @@ _prepared: Any = WeakIdKeyDictionary()
 
 
 class Index:
-    """Keys made ready for searching.
+    """Keys made ready for searching; an exact search can be differentiated.
 
     Args:
-        keys: shape [n, d], of any floating type; searched in float32.
+        keys: shape [n, d], of any floating type; searched in float32, or float64 where they are.
         metric: "euclidean" (squared distances) or "cosine".
         backend: "exact", or "faiss": an inverted file, which looks only at the cells nearest to a query.
         cells: of faiss, looked at for a query, out of about 4 sqrt(n).
@@ -30,47 +30,55 @@ class Index:
     def __init__(
         self, keys: Float[Tensor, "n d"], metric: str, backend: str = "exact", cells: int = 16
     ) -> None:
-        self.metric, self.n = metric, len(keys)
-        vectors = keys.float()
-        if metric == "cosine":
-            vectors = F.normalize(vectors, dim=-1)
-        self.faiss: Any = None
-        if backend == "faiss":
-            self.faiss = _faiss_index(vectors.detach().cpu(), cells)
-        else:
-            self.transposed = vectors.T.contiguous()
-            self.half_squares = vectors.square().sum(dim=1) / 2
+        self.metric = metric
+        self.vectors = self._ready(keys.to(torch.promote_types(keys.dtype, torch.float32)))
+        self.squares = self.vectors.square().sum(dim=1)
+        self.faiss: Any = _faiss_index(self.vectors.detach().cpu(), cells) if backend == "faiss" else None
+
+    def distances(self, queries: Float[Tensor, "q d"]) -> Float[Tensor, "q n"]:
+        """Of all queries to all keys."""
+        queries = self._ready(queries.to(self.vectors.dtype))
+        if self.metric == "cosine":
+            return 1 - queries @ self.vectors.T
+        squares = queries.square().sum(dim=1, keepdim=True) + self.squares
+        return (squares - 2 * queries @ self.vectors.T).clamp_min(0)
 
     def search(
-        self, queries: Float[Tensor, "q d"], k: int
+        self, queries: Float[Tensor, "q d"], k: int, chunk: int = CHUNK
     ) -> tuple[Float[Tensor, "q k"], Int[Tensor, "q k"]]:
         """The k nearest keys of each query, nearest first: distances and key numbers.
 
         Fewer where there are fewer keys. Where faiss finds fewer in its cells, the last ones are at infinite distance.
-        """
-        queries = queries.float()
-        if self.metric == "cosine":
-            queries = F.normalize(queries, dim=-1)
-        k = min(k, self.n)
-        if self.faiss is not None:
-            found, numbers = self.faiss.search(queries.detach().cpu().numpy(), k)
-            distance = torch.from_numpy(found).to(queries.device)
-            number = torch.from_numpy(numbers).to(queries.device)
-            distance = torch.where(number < 0, torch.inf, distance)
-            return self._scaled(distance), number.clamp_min(0)
-        values, indices = [], []
-        for part in torch.split(queries, CHUNK):
-            near = torch.addmm(-self.half_squares, part, self.transposed).topk(k, dim=1)
-            squares = part.square().sum(dim=1, keepdim=True)
-            values.append(self._scaled((squares - 2 * near.values).clamp_min(0)))
-            indices.append(near.indices)
-        if not values:
-            return queries.new_zeros(0, k), torch.zeros(0, k, dtype=torch.long)
-        return torch.cat(values), torch.cat(indices)
 
-    def _scaled(self, squares: Tensor) -> Tensor:
-        """Cosine distance is half the squared distance of unit vectors."""
-        return squares / 2 if self.metric == "cosine" else squares
+        Args:
+            queries: what to look for.
+            k: how many; at least 1.
+            chunk: queries at once, which bounds memory to chunk x n numbers.
+        """
+        k = min(k, len(self.vectors))
+        if self.faiss is not None:
+            return self._search_cells(queries, k)
+        found = [self.distances(part).topk(k, dim=1, largest=False) for part in torch.split(queries, chunk)]
+        if not found:
+            return queries.new_zeros(0, k), torch.zeros(0, k, dtype=torch.long)
+        return torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
+
+    def _search_cells(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        ready = self._ready(queries.float()).detach().cpu().numpy()
+        squares, numbers = (
+            torch.from_numpy(found).to(queries.device) for found in self.faiss.search(ready, k)
+        )
+        if self.metric == "cosine":  # half the squared distance of unit vectors
+            squares = squares / 2
+        return torch.where(numbers < 0, torch.inf, squares), numbers.clamp_min(0)
+
+    def _ready(self, vectors: Tensor) -> Tensor:
+        return F.normalize(vectors, dim=-1) if self.metric == "cosine" else vectors
+
+
+def distances(queries: Float[Tensor, "n d"], keys: Float[Tensor, "m d"], metric: str) -> Float[Tensor, "n m"]:
+    """Squared Euclidean or cosine distances of all pairs."""
+    return Index(keys, metric).distances(queries)
 
 
 def index_of(keys: Float[Tensor, "n d"], metric: str, backend: str = "exact") -> Index:

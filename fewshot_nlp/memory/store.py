@@ -162,7 +162,11 @@ class MemoryStore:
             return [[] for _ in queries]
         distances, found = index.search(queries.detach().cpu(), k)
         result = [
-            [Neighbour(self.entries[places[i]], d) for d, i in zip(row, near, strict=True) if d < torch.inf]
+            [
+                Neighbour(self.entries[places[i]], max(d, 0.0))
+                for d, i in zip(row, near, strict=True)
+                if d < torch.inf
+            ]
             for row, near in zip(distances.tolist(), found.tolist(), strict=True)
         ]
         if count_uses:

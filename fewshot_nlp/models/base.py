@@ -1,6 +1,6 @@
 """What the models of all tasks share: load, adapt, predict, evaluate, save, push."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -11,16 +11,7 @@ from fewshot_nlp.episode import Example, Json, Query
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.evaluator import Report
 from fewshot_nlp.memory.store import MemoryStore
-from fewshot_nlp.models.memory import (
-    example_id,
-    has_memory,
-    need_memory,
-    neighbours_of,
-    read_support,
-    store_of,
-    support_to_json,
-    without,
-)
+from fewshot_nlp.models.memory import ModelMemory, has_memory, read_support, support_to_json
 from fewshot_nlp.persistence.disk import user_path
 from fewshot_nlp.persistence.hub import download_model_folder, push_folder
 from fewshot_nlp.persistence.model_card import model_card
@@ -178,9 +169,7 @@ class FewShotModel:
         Raises:
             FewShotError: empty support, too few labels, a bad row (named), rows that contradict each other.
         """
-        self._adapt(self._read(rows, column_mapping), labels)
-        self._named = tuple(labels or ())
-        return self
+        return self._adapt(self._read(rows, column_mapping), labels, named=tuple(labels or ()))
 
     def add(
         self, rows: Any, labels: Labels | None = None, *, column_mapping: Mapping[str, str] | None = None
@@ -192,89 +181,30 @@ class FewShotModel:
         """
         return self._extend(self._read(rows, column_mapping), labels)
 
-    def _extend(self, more_examples: list[Example], labels: Labels | None) -> Self:
+    def _extend(self, more: list[Example], labels: Labels | None) -> Self:
         if self._model is None or not (self._examples or self.descriptions):
             raise FewShotError(
                 "add() extends a support set, but this model has none in memory; call adapt() first."
             )
-        examples = [*self._examples, *more_examples]
-        known = [*self._model.labels, *self.pipeline.task.labels(examples)]
         words = labels if isinstance(labels, Mapping) else dict.fromkeys(labels or (), "")
-        more: dict[Label, str] = {label: text for label, text in words.items()}  # noqa: C416 - another key type
-        self._adapt(examples, {**dict.fromkeys(known, ""), **self.descriptions, **more})
-        self._named = (*self._named, *more)
-        return self
+        return self._adapt_again([*self._examples, *more], self._model.labels, words)
 
-    def remember(
-        self, rows: Any, labels: Labels | None = None, *, column_mapping: Mapping[str, str] | None = None
-    ) -> list[str]:
-        """Puts rows into the memory of a model with ``learner="nearest_neighbour"``, as if adapted to them all at once.
+    def _adapt_again(
+        self, examples: list[Example], labels: Iterable[Label], more: Mapping[Any, str] | None = None
+    ) -> Self:
+        """Adapts to other examples: labels and descriptions that were given stay, and more may come."""
+        known = dict.fromkeys([*labels, *self.pipeline.task.labels(examples)], "")
+        words = {**known, **self.descriptions, **(more or {})}
+        return self._adapt(examples, words or None, named=(*self._named, *(more or {})))
 
-        Args:
-            rows: as for `adapt`.
-            labels: as for `adapt`; further labels.
-            column_mapping: your column's name to the task's name for it.
-
-        Returns:
-            The ids of the rows, for `forget`; `neighbours` names them too.
-        """
-        need_memory(self.pipeline, "remember()")
-        examples = self._read(rows, column_mapping)
-        if self._model is None:
-            self._adapt(examples, labels)
-            self._named = tuple(labels or ())
-        else:
-            self._extend(examples, labels)
-        return [example_id(e) for e in examples]
-
-    def forget(self, *, ids: Collection[str] = (), texts: Collection[str] = ()) -> int:
-        """Removes examples from the memory, as if the model had been adapted without them.
-
-        Args:
-            ids: that `remember` or `neighbours` told.
-            texts: inputs of the examples, whole (a text, a question, words joined by spaces).
-
-        Returns:
-            How many examples were removed.
+    @property
+    def memory(self) -> ModelMemory:
+        """The examples as a memory: add to it, forget, and tell which of them a prediction rests on.
 
         Raises:
-            FewShotError: an id or text that no example has, or nothing would be left; the memory stays as it was.
+            FewShotError: the learner is another than ``nearest_neighbour``, which alone remembers examples.
         """
-        need_memory(self.pipeline, "forget()")
-        kept = without(self._examples, ids, texts)
-        known = [*self.pipeline.task.labels(kept), *self._named]
-        n_forgotten = len(self._examples) - len(kept)
-        self._adapt(kept, {**dict.fromkeys(known, ""), **self.descriptions} or None)
-        return n_forgotten
-
-    def memory(self) -> MemoryStore:
-        """The memory as a store of its own, to search, to save, or to join with those of other tasks."""
-        if self._store is None:
-            self._store = store_of(self._adapted(), self._examples, self.descriptions)
-        return self._store
-
-    def neighbours(self, inputs: Iterable[Any], *, k: int | None = None) -> list[list[dict[str, Json]]]:
-        """Which remembered examples each prediction rests on.
-
-        Args:
-            inputs: as for `predict`.
-            k: how many for each slot; None for as many as the learner looks at.
-
-        Returns:
-            For each input its decisive slots (the text, every word, the ends of the answer, every token of the
-            translation; none of an empty input): "text", what was "predicted" for it, and its "neighbours", nearest
-            first, each with "id",
-            "label", "distance", "text", "place" (number of the slot in its example), "start" and "end" (characters,
-            where known), and the whole "example". The id is empty for a label's name.
-        """
-        learner = need_memory(self.pipeline, "neighbours()")
-        queries = self._queries(inputs)
-        targets = [p["target"] for p in self._adapted().predict(queries, progress=True)]
-        shown = [
-            Example(q.inputs, target) for q, target in zip(queries, targets, strict=True) if q is not None
-        ]
-        found = iter(neighbours_of(self._adapted(), self.memory(), shown, k or learner.config.k))
-        return [[] if q is None else next(found) for q in queries]
+        return ModelMemory(self)
 
     def grow(self) -> Self:
         """Keeps what the model is adapted to: the next `adapt` learns another task on top of it (Progressive Networks).
@@ -379,7 +309,7 @@ class FewShotModel:
     def _read(self, rows: Any, column_mapping: Mapping[str, str] | None) -> list[Example]:
         return self.pipeline.task.examples(read_rows(rows, self.pipeline.task.name, column_mapping))
 
-    def _adapt(self, examples: list[Example], labels: Labels | None) -> Self:
+    def _adapt(self, examples: list[Example], labels: Labels | None, named: tuple[Label, ...]) -> Self:
         task, examples = self.pipeline.task.suited(examples)
         task.check_conflicts(examples)
         found = task.labels(examples)
@@ -399,7 +329,7 @@ class FewShotModel:
         pipeline = replace(self.pipeline, task=task)
         self._model = pipeline.adapt(examples, names, words)
         self.pipeline = pipeline
-        self._examples, self.descriptions, self._store = examples, words, None
+        self._examples, self._named, self.descriptions, self._store = examples, named, words, None
         if "n_episodes" not in self.extra.get("scores", {}):  # unlike a report, of the old support set
             self.extra.pop("scores", None)
         self.extra["support_size"] = len(examples)

@@ -1,10 +1,10 @@
 """What a model with a memory remembers: the examples, their ids, and which of them a prediction rests on."""
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from fewshot_nlp.pipeline import Pipeline, TaskModel
 from fewshot_nlp.rows import Label, as_label
 from fewshot_nlp.slots import SlotBatch
 
+if TYPE_CHECKING:
+    from fewshot_nlp.models.base import FewShotModel, Labels
+
 FORMAT = 1
 CHUNK = 256
 """Inputs that are looked up at once."""
@@ -28,13 +31,93 @@ def has_memory(pipeline: Pipeline) -> bool:
     return isinstance(pipeline.learner, NearestNeighbour)
 
 
-def need_memory(pipeline: Pipeline, what: str) -> NearestNeighbour:
-    """The learner, which must have a memory."""
+class ModelMemory:
+    """The memory of a model with ``learner="nearest_neighbour"``, which is as if adapted to all that is in it at once.
+
+    Args:
+        model: a `FewShotModel`.
+
+    Raises:
+        FewShotError: its learner does not remember examples.
+    """
+
+    def __init__(self, model: "FewShotModel") -> None:
+        self._model, self._learner = model, _remembering(model.pipeline)
+
+    def add(
+        self, rows: Any, labels: "Labels | None" = None, *, column_mapping: Mapping[str, str] | None = None
+    ) -> list[str]:
+        """Puts rows into the memory; the first ones adapt the model.
+
+        Args:
+            rows: as for `adapt`.
+            labels: as for `adapt`; further labels.
+            column_mapping: your column's name to the task's name for it.
+
+        Returns:
+            The ids of the rows, for `forget`; `neighbours` names them too.
+        """
+        examples = self._model._read(rows, column_mapping)
+        if self._model.is_adapted:
+            self._model._extend(examples, labels)
+        else:
+            self._model._adapt(examples, labels, tuple(labels or ()))
+        return [example_id(e) for e in examples]
+
+    def forget(self, *, ids: Collection[str] = (), texts: Collection[str] = ()) -> int:
+        """Removes examples.
+
+        Args:
+            ids: that `add` or `neighbours` told.
+            texts: inputs of the examples, whole (a text, a question, words joined by spaces).
+
+        Returns:
+            How many examples were removed.
+
+        Raises:
+            FewShotError: an id or text that no example has, or nothing would be left; the memory stays as it was.
+        """
+        before = self._model._examples
+        kept = without(before, ids, texts)
+        self._model._adapt_again(kept, self._model._named)
+        return len(before) - len(kept)
+
+    @property
+    def store(self) -> MemoryStore:
+        """The memory as a store of its own, to search, to save, or to join with those of other tasks."""
+        model = self._model
+        if model._store is None:
+            model._store = store_of(model._adapted(), self._learner, model._examples, model.descriptions)
+        return model._store
+
+    def neighbours(self, inputs: Iterable[Any], *, k: int | None = None) -> list[list[dict[str, Json]]]:
+        """Which remembered examples each prediction rests on.
+
+        Args:
+            inputs: as for `predict`.
+            k: how many for each slot; None for as many as the learner looks at.
+
+        Returns:
+            For each input its decisive slots (the text, every word, the ends of the answer, every token of the
+            translation; none of an empty input): "text", what was "predicted" for it, and its "neighbours", nearest
+            first, each with "id", "label", "distance", "text", "place" (number of the slot in its example), "start"
+            and "end" (characters, where known), and the whole "example". The id is empty for a label's name.
+        """
+        model = self._model._adapted()
+        queries = self._model._queries(inputs)
+        targets = [p["target"] for p in model.predict(queries, progress=True)]
+        shown = [
+            Example(q.inputs, target) for q, target in zip(queries, targets, strict=True) if q is not None
+        ]
+        found = iter(neighbours_of(model, self.store, shown, k or self._learner.config.k))
+        return [[] if q is None else next(found) for q in queries]
+
+
+def _remembering(pipeline: Pipeline) -> NearestNeighbour:
     learner = pipeline.learner
     if not isinstance(learner, NearestNeighbour):
         raise FewShotError(
-            f"{what} needs a learner that remembers examples, but this model has {learner.name}; load it with "
-            "learner='nearest_neighbour'."
+            f"{learner.name} has no memory of single examples; load the model with learner='nearest_neighbour'."
         )
     return learner
 
@@ -57,9 +140,7 @@ def without(examples: Sequence[Example], ids: Collection[str], texts: Collection
         FewShotError: nothing is named, or something that no example has.
     """
     if isinstance(ids, str) or isinstance(texts, str) or not (ids or texts):
-        raise FewShotError(
-            "Say what to forget: ids=[...] that remember() or neighbours() told, or texts=[...]."
-        )
+        raise FewShotError("Say what to forget: ids=[...] that add() or neighbours() told, or texts=[...].")
     known = [(example_id(e), texts_of(e)) for e in examples]
     all_ids, all_texts = {i for i, _ in known}, {t for _, found in known for t in found}
     for kind, given, there in (("id", ids, all_ids), ("text", texts, all_texts)):
@@ -76,13 +157,17 @@ def without(examples: Sequence[Example], ids: Collection[str], texts: Collection
     ]
 
 
-def store_of(model: TaskModel, examples: Sequence[Example], descriptions: dict[Label, str]) -> MemoryStore:
+def store_of(
+    model: TaskModel,
+    learner: NearestNeighbour,
+    examples: Sequence[Example],
+    descriptions: Mapping[Label, str],
+) -> MemoryStore:
     """The memory of an adapted model as a store with provenance."""
-    learner = need_memory(model.pipeline, "A memory")
     task, encoder = model.pipeline.task, learner.encoder
     keys = model.adapted.state.get("keys")
     if keys is None:
-        raise FewShotError("The memory is empty; call remember(rows) first.")
+        raise FewShotError("The memory is empty; call memory.add(rows) first.")
     support = model.pipeline.support(examples, model.labels, descriptions)
     support = support.select(learner.kept(support))
     if support.n_slots != len(keys):
@@ -96,7 +181,7 @@ def store_of(model: TaskModel, examples: Sequence[Example], descriptions: dict[L
         metric=learner.config.metric,
         search=learner.config.search,
     )
-    known = {example_id(e): {"inputs": dict(e.inputs), "target": e.target} for e in examples}
+    known = {example_id(e): e.to_json() for e in examples}
     store.remember(keys, entries_of(support, encoder.tokenizer, task.name), known)
     return store
 
@@ -210,8 +295,8 @@ def fingerprint(encoder: Any) -> str:
 
 def support_to_json(examples: Sequence[Example], labels: Sequence[Label]) -> str:
     """The support set as the text of a file beside the model."""
-    rows = [{"inputs": dict(e.inputs), "target": e.target} for e in examples]
-    return json.dumps({"format": FORMAT, "labels": list(labels), "examples": rows}, ensure_ascii=True) + "\n"
+    value = {"format": FORMAT, "labels": list(labels), "examples": [e.to_json() for e in examples]}
+    return json.dumps(value, ensure_ascii=True) + "\n"
 
 
 def read_support(path: Path) -> tuple[list[Example], tuple[Label, ...]]:
@@ -221,7 +306,7 @@ def read_support(path: Path) -> tuple[list[Example], tuple[Label, ...]]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
         number = value["format"]
-        examples = [Example(dict(row["inputs"]), row["target"]) for row in value["examples"]]
+        examples = [Example.from_json(row) for row in value["examples"]]
         labels = tuple(as_label(label, "a label") for label in value["labels"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FewShotError(

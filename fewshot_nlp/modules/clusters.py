@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fewshot_nlp.memory.exact import distances
+from fewshot_nlp.memory.index import distances
 from fewshot_nlp.modules.order import canonical_order
 from fewshot_nlp.modules.state import slot_weights
 from fewshot_nlp.slots import Features, SlotBatch

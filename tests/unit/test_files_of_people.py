@@ -151,8 +151,8 @@ class TestPaths:
         clf = FewShotClassifier.from_pretrained("~/encoder", learner="nearest_neighbour").adapt(ROWS)
         clf.save_pretrained("~/model")
         assert FewShotClassifier.from_pretrained("~/model").predict(["a card"]) == clf.predict(["a card"])
-        clf.memory().save("~/store.safetensors")
-        assert len(MemoryStore.load("~/store.safetensors").entries) == len(clf.memory().entries)
+        clf.memory.store.save("~/store.safetensors")
+        assert len(MemoryStore.load("~/store.safetensors").entries) == len(clf.memory.store.entries)
         write_rows("~/rows.jsonl", ROWS)
         assert read_rows("~/rows.jsonl", "classification") == ROWS
         data = clf.pipeline.task.dataset(ROWS)

@@ -14,7 +14,8 @@ from fewshot_nlp.backbone import Encoder
 from fewshot_nlp.errors import FewShotError, ScienceError
 from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.learners.context_probe import neighbour
-from fewshot_nlp.memory import Memory, search
+from fewshot_nlp.learners.nearest_neighbour import nearest_of_each_class
+from fewshot_nlp.memory import Index
 from fewshot_nlp.modules.inner_loop import sgd_steps
 from fewshot_nlp.modules.linear_models import (
     PreconditionedRegression,
@@ -89,7 +90,7 @@ def test_label_names_move_prototypes_by_their_weight(encoder):
 def test_search_is_brute_force(metric):
     generator = torch.Generator().manual_seed(0)
     queries, keys = torch.randn(7, 5, generator=generator), torch.randn(23, 5, generator=generator)
-    distance, index = search(queries, keys, 4, metric, chunk=3)
+    distance, index = Index(keys, metric).search(queries, 4, chunk=3)
     for q in range(7):
         if metric == "euclidean":
             all_distances = [float(((queries[q] - k) ** 2).sum()) for k in keys]
@@ -100,13 +101,12 @@ def test_search_is_brute_force(metric):
         np.testing.assert_allclose(distance[q], np.array(all_distances)[order], rtol=1e-4, atol=1e-5)
 
 
-def test_memory_finds_the_nearest_of_each_class_and_grows():
+def test_the_nearest_of_each_class():
     keys = torch.tensor([[0.0], [1.0], [5.0], [6.0]])
     values = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 1, 0], [1, 0, 0]])
-    memory = Memory(keys[:2], values[:2]).add(keys[2:], values[2:])
-    got = memory.nearest_of_each_class(torch.tensor([[4.0]]), 1)
-    assert got.tolist() == [[4.0, 1.0, float("inf")]]
-    assert memory.nearest_of_each_class(torch.tensor([[4.0]]), 2).tolist()[0][:2] == [10.0, 5.0]
+    one, two = (nearest_of_each_class(keys, values, torch.tensor([[4.0]]), k, "euclidean") for k in (1, 2))
+    assert one.tolist() == [[4.0, 1.0, float("inf")]]
+    assert two.tolist()[0][:2] == [10.0, 5.0]
 
 
 def test_neighbour_votes_match_scikit_learn(encoder):

@@ -49,13 +49,13 @@ def queries_of(model, task):
 def test_remembering_is_adapting_to_the_union(task, make):
     rows = rows_of(task)
     model = make(task).adapt(rows[:5])
-    assert len(model.remember(rows[5:])) == len(rows) - 5
+    assert len(model.memory.add(rows[5:])) == len(rows) - 5
     other = make(task).adapt(rows)
     same(model, other)
     queries = queries_of(model, task)
     assert str(model.predict(queries)) == str(other.predict(queries))
     fresh = make(task)
-    fresh.remember(rows)
+    fresh.memory.add(rows)
     same(fresh, other)
 
 
@@ -63,13 +63,13 @@ def test_remembering_is_adapting_to_the_union(task, make):
 def test_forgetting_is_adapting_without(task, make):
     rows = rows_of(task)
     model = make(task).adapt(rows[:-2])
-    ids = model.remember(rows[-2:])
-    assert model.forget(ids=ids) == 2
+    ids = model.memory.add(rows[-2:])
+    assert model.memory.forget(ids=ids) == 2
     without = make(task).adapt(rows[:-2])
     same(model, without)
     text = list(model._examples[0].inputs.values())[-1]
     text = " ".join(text) if isinstance(text, list) else text
-    n = model.forget(texts=[text])
+    n = model.memory.forget(texts=[text])
     assert n >= 1
     assert len(model._examples) == len(rows) - 2 - n
 
@@ -80,10 +80,10 @@ def test_a_saved_model_remembers_forgets_and_explains(task, make, tmp_path):
     model = make(task).adapt(rows[:6])
     loaded = MODELS[task].from_pretrained(model.save_pretrained(tmp_path / "model"))
     queries = queries_of(model, task)
-    assert str(loaded.neighbours(queries)) == str(model.neighbours(queries))
-    ids = loaded.remember(rows[6:])
+    assert str(loaded.memory.neighbours(queries)) == str(model.memory.neighbours(queries))
+    ids = loaded.memory.add(rows[6:])
     same(loaded, make(task).adapt(rows))
-    loaded.forget(ids=ids)
+    loaded.memory.forget(ids=ids)
     same(loaded, make(task).adapt(rows[:6]))
 
 
@@ -91,16 +91,16 @@ def test_a_saved_model_remembers_forgets_and_explains(task, make, tmp_path):
 def test_neighbours_of_a_remembered_example_are_its_own_slots(task, make):
     rows = rows_of(task)
     model = make(task, k=1, half=False, metric="cosine").adapt(rows)
-    ids = model.remember([])
+    ids = model.memory.add([])
     assert ids == []
     examples = model._examples
     inputs = [e.inputs["text"] if task == "translation" else dict(e.inputs) for e in examples]
     if task == "translation":  # the model, which knows nothing, must first say the remembered translation
         model.predictions = lambda values, *_: [{"target": e.target} for e in examples]
-    told = model.neighbours(inputs)
+    told = model.memory.neighbours(inputs)
     assert len(told) == len(rows)
     known = {n["id"] for slots in told for slot in slots for n in slot["neighbours"]}
-    assert known <= {*model.memory().examples, ""}
+    assert known <= {*model.memory.store.examples, ""}
     for slots in told:
         assert slots
         for slot in slots:
@@ -120,17 +120,17 @@ def test_neighbours_of_a_remembered_example_are_its_own_slots(task, make):
 @every_task
 def test_no_inputs_have_no_neighbours(task, make):
     model = make(task).adapt(rows_of(task, 1))
-    assert model.neighbours([]) == []
+    assert model.memory.neighbours([]) == []
     assert model.pipeline.queries([], model.labels).n_slots == 0
 
 
 def test_neighbours_decide_the_prediction(make):
     model = make("classification").adapt(rows_of("classification", 5))
     texts = [row["text"] for row in rows_of("classification", 5, seed=4)]
-    told = model.neighbours(texts)
+    told = model.memory.neighbours(texts)
     assert [slots[0]["neighbours"][0]["label"] for slots in told] == model.predict(texts)
     assert [slots[0]["text"] for slots in told] == texts
-    more = model.neighbours(texts[:1], k=4)[0][0]["neighbours"]
+    more = model.memory.neighbours(texts[:1], k=4)[0][0]["neighbours"]
     assert len(more) == 4
     assert [n["distance"] for n in more] == sorted(n["distance"] for n in more)
 
@@ -140,54 +140,54 @@ def test_answers_tell_their_characters(make):
     model = make("question_answering").adapt(rows)
     row = next(r for r in rows if r["answers"]["text"])
     start = row["answers"]["answer_start"][0]
-    for slot in model.neighbours([row])[0]:
+    for slot in model.memory.neighbours([row])[0]:
         found = slot["neighbours"][0]
         context = found["example"]["inputs"]["context"]
         if found["end"]:
             assert context[found["start"] : found["end"]].lower() == found["text"]
-    entries = [e for e in model.memory().entries if e.label == "start+end" and e.example]
+    entries = [e for e in model.memory.store.entries if e.label == "start+end" and e.example]
     assert any((e.start, e.end) == (start, start + len(row["answers"]["text"][0])) for e in entries)
 
 
 def test_labels_that_were_given_stay_and_others_go_with_their_last_example(make):
     rows = rows_of("classification", 2)
     model = make("classification").adapt(rows, labels=["law", "medicine", "money", "sport"])
-    model.forget(texts=[r["text"] for r in rows if r["label"] == "law"])
+    model.memory.forget(texts=[r["text"] for r in rows if r["label"] == "law"])
     assert model.labels == ["law", "medicine", "money", "sport"]
     model = make("classification").adapt(rows)
-    model.forget(texts=[r["text"] for r in rows if r["label"] == "law"])
+    model.memory.forget(texts=[r["text"] for r in rows if r["label"] == "law"])
     assert model.labels == ["medicine", "money"]
 
 
 def test_memories_of_several_models_join_in_one_file(make, tmp_path):
     path = tmp_path / "memory"
     first, second, later = make("classification"), make("ner"), make("classification")
-    first.adapt(rows_of("classification")).memory().save(path)
-    second.adapt(rows_of("ner")).memory().save(path, merge=True)
-    later.remember(rows_of("classification", seed=5))
-    later.memory().save(path, merge=True)
-    joined = MemoryStore.load(path, fingerprint=first.memory().fingerprint)
-    assert set(joined.examples) == {e for m in (first, second, later) for e in m.memory().examples}
-    found = joined.search(second.memory().keys[:3], 5, task="ner")
-    assert [near[0].entry.text for near in found] == [e.text for e in second.memory().entries[:3]]
+    first.adapt(rows_of("classification")).memory.store.save(path)
+    second.adapt(rows_of("ner")).memory.store.save(path, merge=True)
+    later.memory.add(rows_of("classification", seed=5))
+    later.memory.store.save(path, merge=True)
+    joined = MemoryStore.load(path, fingerprint=first.memory.store.fingerprint)
+    assert set(joined.examples) == {e for m in (first, second, later) for e in m.memory.store.examples}
+    found = joined.search(second.memory.store.keys[:3], 5, task="ner")
+    assert [near[0].entry.text for near in found] == [e.text for e in second.memory.store.entries[:3]]
     assert {n.entry.task for near in found for n in near} == {"ner"}
     other = make("translation").adapt(rows_of("translation"))
     with pytest.raises(FewShotError, match="only be merged if one encoder made both"):
-        other.memory().save(path, merge=True)
+        other.memory.store.save(path, merge=True)
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda m: m.forget(), "Say what to forget"),
+        (lambda m: m.memory.forget(), "Say what to forget"),
         (
-            lambda m: m.forget(ids=["none"]),
+            lambda m: m.memory.forget(ids=["none"]),
             "No remembered example has the id 'none' .* Nothing was forgotten",
         ),
-        (lambda m: m.forget(texts=["none"]), "has the text 'none'"),
-        (lambda m: m.forget(texts=[r["text"] for r in rows_of("classification")]), "support set"),
-        (lambda m: m.neighbours("one text"), "put it in"),
-        (lambda m: m.remember([{"text": "x"}]), "Row 1: there is no column 'label'"),
+        (lambda m: m.memory.forget(texts=["none"]), "has the text 'none'"),
+        (lambda m: m.memory.forget(texts=[r["text"] for r in rows_of("classification")]), "support set"),
+        (lambda m: m.memory.neighbours("one text"), "put it in"),
+        (lambda m: m.memory.add([{"text": "x"}]), "Row 1: there is no column 'label'"),
     ],
 )
 def test_mistakes_are_told_and_change_nothing(call, message, make):
@@ -201,10 +201,8 @@ def test_mistakes_are_told_and_change_nothing(call, message, make):
 
 def test_other_learners_and_models_without_examples_say_so(make, tiny_encoder_folder, tmp_path):
     other = FewShotClassifier.from_pretrained(tiny_encoder_folder, learner="prototypical")
-    with pytest.raises(
-        FewShotError, match=r"remember\(\) needs a learner that remembers .* has prototypical"
-    ):
-        other.remember(rows_of("classification"))
+    with pytest.raises(FewShotError, match=r"prototypical has no memory .* learner='nearest_neighbour'"):
+        other.memory.add(rows_of("classification"))
     model = make("classification").adapt(rows_of("classification"))
     folder = model.save_pretrained(tmp_path / "model")
     assert (folder / "support.json").is_file()
@@ -212,7 +210,7 @@ def test_other_learners_and_models_without_examples_say_so(make, tiny_encoder_fo
     assert not (folder / "support.json").exists()
     loaded = FewShotClassifier.from_pretrained(folder)
     with pytest.raises(FewShotError, match="saved without them"):
-        loaded.neighbours(["a letter"])
+        loaded.memory.neighbours(["a letter"])
 
 
 @pytest.mark.parametrize(

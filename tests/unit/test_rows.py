@@ -397,7 +397,7 @@ class TestTexts:
     def test_neighbours_of_an_empty_text(self, tiny_encoder_folder):
         clf = FewShotClassifier.from_pretrained(tiny_encoder_folder, learner="nearest_neighbour")
         clf.fit([t for t, _ in TEXTS], [y for _, y in TEXTS])
-        empty, full = clf.neighbours(["", "a card"], k=1)
+        empty, full = clf.memory.neighbours(["", "a card"], k=1)
         assert empty == []
         assert len(full[0]["neighbours"]) == 1
 
