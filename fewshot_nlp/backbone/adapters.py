@@ -1,4 +1,4 @@
-"""PEFT adapters put into an encoder, in all layers or the top k; called functionally, base weights frozen."""
+"""PEFT adapters in all layers of an encoder or the top k; base weights are frozen."""
 
 import copy
 import re
@@ -15,19 +15,19 @@ _LAYER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?)\.(\d+)\.")
 
 
 def layer_name(parameter: str) -> str | None:
-    """The layer that a parameter is in, with its stack ("encoder.layer.3"); None for one that is in no layer."""
+    """Name of a parameter's layer, with its stack ("encoder.layer.3"); None for parameters outside of layers."""
     found = _LAYER.search(parameter)
     return None if found is None else parameter[: found.end() - 1]
 
 
 def layer_number(parameter: str) -> int:
-    """The number of the layer that a parameter is in, from 0; 0 for one that is in no layer, such as an embedding."""
+    """Index of a parameter's layer, from 0; 0 for parameters outside of layers, such as embeddings."""
     found = _LAYER.search(parameter)
     return 0 if found is None else int(found[1])
 
 
 def default_adapter() -> Any:
-    """LoRA (Hu et al. 2021) of rank 8 and alpha 16, without dropout, where PEFT puts it by default."""
+    """LoRA (Hu et al. 2021) of rank 8 and alpha 16, without dropout, in PEFT's default target modules."""
     from peft import LoraConfig
 
     return LoraConfig(r=8, lora_alpha=16, lora_dropout=0.0)
@@ -61,14 +61,14 @@ def attach(
     Args:
         model: a Hugging Face encoder.
         config: any `peft.PeftConfig` whose adapter lives inside the layers (LoRA, DoRA, IA3, OFT, VeRA, ...).
-        top_layers: put it into the last k layers only; None for all that the config names.
+        top_layers: the last k layers only; None for all that the config names.
         seed: for the adapter's initial values.
 
     Returns:
         The adapter's parameters by name.
 
     Raises:
-        FewShotError: for prompt learning, and when no module matches.
+        FewShotError: the config is prompt learning, or no module matches.
     """
     from peft import inject_adapter_in_model
 
@@ -106,7 +106,7 @@ def attach(
 
 @contextmanager
 def without_adapter(model: nn.Module) -> Iterator[None]:
-    """In the block the model runs as if it had no adapter."""
+    """Context in which the adapter is disabled."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]

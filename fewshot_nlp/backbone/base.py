@@ -1,4 +1,4 @@
-"""What all backbones share: base weights that never change, an adapter, fast weights, a fingerprint."""
+"""Common base of backbones: frozen base weights, an adapter, fast weights, a fingerprint."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -21,19 +21,19 @@ from fewshot_nlp.locks import shared_lock
 from fewshot_nlp.slots import SlotBatch
 
 _KERNELS = shared_lock()
-"""Which attention kernels torch may choose is a setting of the whole process."""
+"""The choice of attention kernels is a setting of the whole process, so changing it needs a lock."""
 
 
 class Backbone(ABC):
     """A Hugging Face model seen as an extractor of one feature vector a slot.
 
-    The model's own weights never change by adapting: fast weights are passed to `features` and used by
-    `torch.func.functional_call`. Whatever puts other weights or layers into the model for a while does so `alone`, so
-    threads may share a backbone.
+    Adapting never changes the model's weights: fast weights are passed to `features` and used by
+    `torch.func.functional_call`. Temporary changes of weights or layers hold the lock `alone`, so threads may share a
+    backbone.
 
     Args:
         model: a Hugging Face model.
-        name: folder or Hub name that it came from.
+        name: folder or Hub name that it was loaded from.
         revision: Hub revision.
     """
 
@@ -42,7 +42,7 @@ class Backbone(ABC):
     tokenizer: Any
     layers: tuple[int, ...] = (-1,)
     head: Head | None = None
-    """Scores of classes that the model has before any example, where it has such a head."""
+    """The model's own head, which scores classes before any example; None where it has none."""
 
     def __init__(self, model: Any, name: str, revision: str | None) -> None:
         self.model = model.eval().requires_grad_(False)
@@ -52,8 +52,8 @@ class Backbone(ABC):
         self.top_layers: int | None = None
         self.trained = False  # whether the base weights were changed after loading
         self.gradient_checkpointing = False
-        """Keep no activations of a pass for its gradient, but run it again then (gradient checkpointing, Chen et al.
-        2016): the memory of inner loops of many steps for about a third more time."""
+        """Recompute activations in the backward pass (gradient checkpointing, Chen et al. 2016): less memory in inner
+        loops of many steps, about a third more time."""
         self._lock = shared_lock()
         self._told_of_attention = False
         self._fingerprint: str | None = None
@@ -66,12 +66,12 @@ class Backbone(ABC):
     @property
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """Options of `from_pretrained` that features depend on, as JSON."""
+        """The options of `from_pretrained` that features depend on, as JSON."""
 
     @property
     @abstractmethod
     def public_name(self) -> str | None:
-        """The name under which the base weights can be had again; None for weights of one's own."""
+        """Hub name from which the base weights can be loaded again; None for a folder or trained weights."""
 
     @abstractmethod
     def features(
@@ -86,23 +86,23 @@ class Backbone(ABC):
         Args:
             batch: tokenised windows and spans.
             fast_weights: values used instead of the parameters of the same names.
-            double_backward: choose attention that can be differentiated twice (fused kernels cannot).
+            double_backward: use attention with a second derivative, which fused kernels do not have.
         """
 
     def views(
         self, batch: SlotBatch, fast_weights: Mapping[str, Tensor] | None = None
     ) -> tuple[Float[Tensor, "n_slots dimension"], Float[Tensor, "n_slots hidden"]]:
-        """`features`, and what the head reads."""
+        """`features`, and the input of the head."""
         features = self.features(batch, fast_weights)
         return features, features
 
     def name_vectors(self, batch: SlotBatch) -> Float[Tensor, "n_slots hidden"]:
-        """What the head reads of slots of label names."""
+        """Input of the head for slots of label names."""
         return self.features(batch)
 
     @property
     def vocabulary(self) -> VocabularyHead | None:
-        """The head, where its classes are the tokens of a vocabulary and not those of a support set."""
+        """The head if its classes are the tokens of a vocabulary; else None."""
         return self.head if isinstance(self.head, VocabularyHead) else None
 
     @property
@@ -118,7 +118,7 @@ class Backbone(ABC):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over the base weights and whatever else features depend on, without the adapter."""
+        """SHA-256 of the base weights and all settings that features depend on, without the adapter."""
         if self._fingerprint is None:
             digest = hashlib.sha256(repr(self._identity()).encode())
             for name, parameter in sorted(self.parameters().items()):
@@ -129,11 +129,11 @@ class Backbone(ABC):
         return self._fingerprint
 
     def _identity(self) -> tuple[Any, ...]:
-        """Whatever features depend on beside the weights."""
+        """All that features depend on except weights."""
         return tuple(self.settings.values())
 
     def attach(self, config: Any, top_layers: int | None = None, seed: int = 0) -> None:
-        """Puts a PEFT adapter into the model (once); it starts as the identity where its method does.
+        """Injects a PEFT adapter into the model, once. Initial values are its method's (LoRA: no change).
 
         Args:
             config: any `peft.PeftConfig` whose adapter lives inside the layers.
@@ -147,7 +147,7 @@ class Backbone(ABC):
         self.adapter_config, self.top_layers = config, top_layers
 
     def mark_trained(self) -> None:
-        """To be called when the base weights were changed: they are then saved with a model, not only named."""
+        """To be called after changing the base weights, so that they are saved with a model."""
         self.trained = True
         self._fingerprint = None
 
@@ -157,7 +157,7 @@ class Backbone(ABC):
             return dict(self.model.named_parameters())
 
     def alone(self) -> AbstractContextManager[Any]:
-        """In the block no other thread runs the model, changes it, or reads its parameters; blocks may be nested."""
+        """Lock for running the model, changing it, or reading its parameters; reentrant."""
         lock: AbstractContextManager[Any] = self._lock
         return lock
 
@@ -169,12 +169,12 @@ class Backbone(ABC):
         math_attention: bool = False,
         **inputs: Any,
     ) -> Any:
-        """One pass of the model or a module made of it, with other weights where they are given.
+        """One pass of the model, or of a module made of it, with fast weights if given.
 
         Args:
-            module: called with what else is given.
+            module: called with the further arguments.
             fast_weights: values used instead of the module's parameters of the same names.
-            math_attention: let torch choose the attention that can be differentiated twice.
+            math_attention: use torch's math kernel for attention, which has a second derivative.
         """
         kernel = sdpa_kernel(SDPBackend.MATH) if math_attention else nullcontext()
         with self.alone(), _KERNELS if math_attention else nullcontext(), kernel:
@@ -184,19 +184,19 @@ class Backbone(ABC):
 
     @contextmanager
     def cached(self, max_bytes: int = 512 * 2**20) -> Iterator[Any]:
-        """Keeps features by text while the block runs, where the backbone can."""
+        """Context in which features are cached by text, if the backbone supports it."""
         yield None
 
     @contextmanager
     def cache_frozen_layers(self, max_bytes: int = 512 * 2**20) -> Iterator[Any]:
-        """Keeps, by text, what the layers give that nothing moves in, while the block runs, where the backbone can."""
+        """Context in which the output of the frozen lower layers is cached by text, if the backbone supports it."""
         yield None
 
     def _second_order(self) -> None:
-        """To be called before a pass that will be differentiated twice: says once that its attention is another one.
+        """To be called before a pass with a second derivative: logs once that attention is not fused.
 
         Raises:
-            FewShotError: attention that is neither written out nor replaced by one that is.
+            FewShotError: the model's attention has no second derivative.
         """
         kind = str(self.model.config._attn_implementation)
         if kind not in ("eager", "sdpa", PACKED):
@@ -211,7 +211,7 @@ class Backbone(ABC):
             )
 
     def _again(self, run: Callable[..., Tensor], *arguments: Any) -> Tensor:
-        """One pass, to be run again for its gradient where `gradient_checkpointing` is set."""
+        """One pass; with `gradient_checkpointing` its activations are recomputed in the backward pass."""
         if not (self.gradient_checkpointing and torch.is_grad_enabled()):
             return run(*arguments)
         result: Tensor = checkpoint(run, *arguments, use_reentrant=False)

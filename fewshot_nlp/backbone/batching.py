@@ -1,7 +1,7 @@
 """Chunks of windows for one forward pass: packed (real tokens only) or padded.
 
-Packing puts the windows of a chunk one after the other in a single row, so that embeddings, linear layers
-and norms see real tokens only; attention works on the windows of equal length together, without any mask.
+Packing concatenates the windows of a chunk into a single row, so that embeddings, linear layers
+and norms see no padding; attention runs over windows of equal length at once, without a mask.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,19 +20,19 @@ PACKED = "fewshot_nlp_packed"
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Neighbouring windows of equal length in a packed row."""
+    """Consecutive windows of equal length in a packed row."""
 
     count: int
     length: int
 
     @property
     def tokens(self) -> int:
-        """How long the run is."""
+        """Number of tokens in the run."""
         return self.count * self.length
 
 
 def chunks(lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:
-    """Window numbers sorted by length, cut into chunks of at most ``token_budget`` tokens (at least one window)."""
+    """Window indices sorted by length, in chunks of at most ``token_budget`` tokens (at least one window)."""
     chunk: list[int] = []
     tokens = 0
     for index in sorted(range(len(lengths)), key=lengths.__getitem__):
@@ -53,7 +53,7 @@ def runs(lengths: Sequence[int]) -> list[Run]:
 def plain_attention(
     q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None, dropout: float
 ) -> Tensor:
-    """Attention written out, which can be differentiated twice."""
+    """Attention in plain tensor operations, which has a second derivative."""
     logits = q @ k.transpose(-1, -2) * scale
     if mask is not None:
         logits = logits.masked_fill(~mask, -torch.inf)
@@ -63,7 +63,7 @@ def plain_attention(
 def fused_attention(
     q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None, dropout: float
 ) -> Tensor:
-    """Torch's own; on a processor gradients run through it in float32: in bfloat16 its backward pass is slow there."""
+    """Torch's fused attention; on a CPU with gradients in float32, since its bfloat16 backward pass is slow there."""
     if q.device.type != "cpu" or q.dtype != torch.bfloat16 or not q.requires_grad:
         return F.scaled_dot_product_attention(q, k, v, mask, dropout, scale=scale)
     with torch.autocast("cpu", enabled=False):
@@ -85,7 +85,7 @@ def packed_attention(
     double_backward: bool = False,
     **_: Any,
 ) -> tuple[Float[Tensor, "1 n_tokens heads head_dim"], None]:
-    """Attention inside each window of a packed row; the interface that transformers calls."""
+    """Attention within each window of a packed row, with the signature that transformers expects."""
     heads, dim = query.shape[1], query.shape[3]
     scale = dim**-0.5 if scaling is None else scaling
     sizes = [run.tokens for run in packing]
@@ -106,7 +106,7 @@ def packed_attention(
 
 
 def register_packed_attention() -> None:
-    """Makes packed attention known to transformers; calling it again changes nothing."""
+    """Registers packed attention with transformers; idempotent."""
     from transformers import AttentionInterface
     from transformers.masking_utils import AttentionMaskInterface
 
@@ -115,18 +115,18 @@ def register_packed_attention() -> None:
 
 
 def flat_tokens(rows: Sequence[Sequence[int]], device: torch.device) -> Int[Tensor, " n_tokens"]:
-    """All rows one after the other."""
+    """All rows, concatenated."""
     return torch.tensor([token for row in rows for token in row], dtype=torch.long, device=device)
 
 
 def positions(lengths: Sequence[int], first: int, device: torch.device) -> Int[Tensor, " n_tokens"]:
-    """Position ids of a packed row: counting from ``first`` again in every window."""
+    """Position ids of a packed row: each window counts from ``first``."""
     return torch.cat([torch.arange(first, first + n, device=device) for n in lengths])
 
 
 def padded_tokens(
     rows: Sequence[Sequence[int]], pad: int, device: torch.device
 ) -> Int[Tensor, "n_rows longest"]:
-    """Rows filled up to the longest with ``pad``."""
+    """Rows padded to the longest with ``pad``."""
     longest = max(map(len, rows))
     return torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows], device=device)

@@ -1,4 +1,4 @@
-"""Where the default encoder comes from: the installed package that carries it, else the Hub."""
+"""Location of the default encoder: the installed package with its weights, else the Hub."""
 
 import hashlib
 from functools import lru_cache
@@ -21,7 +21,7 @@ def _file_sha256(path: Path, size: int, modified: int) -> str:
 
 
 def _check_weights(weights: Path, expected: str, is_what: str, package: str) -> None:
-    """Refuses a file whose SHA-256 is another one; it is computed once for each state of the file."""
+    """Raises `FewShotError` for a wrong SHA-256, which is computed once for each state of the file."""
     stat = weights.stat()
     digest = _file_sha256(weights, stat.st_size, stat.st_mtime_ns)
     if digest != expected:
@@ -32,7 +32,7 @@ def _check_weights(weights: Path, expected: str, is_what: str, package: str) -> 
 
 
 def bundled_folder() -> Path | None:
-    """Folder of the default encoder when the package that carries it is installed, else None.
+    """Folder of the default encoder if the package with its weights is installed, else None.
 
     Raises:
         FewShotError: when its weights are not the published ones.
@@ -51,9 +51,9 @@ def bundled_folder() -> Path | None:
 
 
 def resolve(name: str | None, revision: str | None = None) -> str:
-    """The folder or Hub name to load an encoder from; without one, or with the default's, the bundled copy.
+    """The folder or Hub name to load an encoder from; for None or the default's name the bundled copy.
 
-    A revision is looked for on the Hub: the bundled copy has none.
+    With a revision it is the Hub: the bundled copy has none.
     """
     if name not in (None, HUB_NAME):
         return str(user_path(name)) if name.startswith("~") else name
@@ -71,7 +71,7 @@ PRETRAINED = Path(__file__).parents[1] / "pretrained"
 
 
 def shipped_folder(task: str) -> Path:
-    """Folder of the trained model that ships with the package for a task, its weights compared with ``SHA256SUMS``.
+    """Folder of the trained model that ships for a task; its weights are checked against ``SHA256SUMS``.
 
     Raises:
         FewShotError: when the weights are not those that ship.

@@ -1,4 +1,4 @@
-"""What frozen layers give, kept by text, so that an example met again costs no pass through them."""
+"""Cache of frozen layers' output by text, so that repeated examples cost no further pass."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -15,7 +15,7 @@ class FeatureCache:
     """Least-recently-used cache with a bound in bytes.
 
     Args:
-        max_bytes: bound on the bytes of all tensors in memory; the least recently used are dropped first.
+        max_bytes: bound on the bytes of all tensors; the least recently used are dropped first.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -26,7 +26,7 @@ class FeatureCache:
         self._items: OrderedDict[bytes, Tensor] = OrderedDict()
 
     def get(self, key: bytes) -> Tensor | None:
-        """The tensor kept under ``key``, or None."""
+        """The tensor stored under ``key``, or None."""
         value = self._items.get(key)
         if value is not None:
             self._items.move_to_end(key)
@@ -35,7 +35,7 @@ class FeatureCache:
         return value
 
     def put(self, key: bytes, value: Tensor) -> None:
-        """Keeps a copy of a tensor, dropping others when the bound is passed."""
+        """Stores a copy of a tensor; drops others beyond the bound."""
         if key in self._items:
             return
         self._items[key] = kept = value.detach().clone()
@@ -45,7 +45,7 @@ class FeatureCache:
             self.bytes -= dropped.nbytes
 
     def clear(self) -> None:
-        """Forgets everything."""
+        """Drops all tensors."""
         self._items.clear()
         self.bytes = 0
 
@@ -53,12 +53,12 @@ class FeatureCache:
 def spans_by_cache(
     cache: FeatureCache, batch: SlotBatch, read: Callable[[list[int]], Tensor]
 ) -> Float[Tensor, "n_spans d"]:
-    """Pooled vectors of a batch's spans, those of windows that the cache has not by ``read``.
+    """Pooled vectors of a batch's spans, from the cache; those of missing windows are computed by ``read``.
 
     Args:
-        cache: keeps what was read.
+        cache: stores the computed vectors.
         batch: windows and spans.
-        read: vectors of the spans of some windows, in the order of the spans.
+        read: computes the vectors of the spans of some windows, in the order of the spans.
     """
     keys = window_keys(batch)
     found = [cache.get(key) for key in keys]
@@ -72,7 +72,7 @@ def spans_by_cache(
 
 
 def window_keys(batch: SlotBatch) -> list[bytes]:
-    """A key for every window of a batch: its tokens, the spans that are read of it, and how they are pooled."""
+    """Cache key of every window of a batch: its tokens, its spans, and their pooling."""
     per_window: list[list[int]] = [[] for _ in batch.windows]
     for row in batch.spans.tolist():
         per_window[row[1]] += row[2:]

@@ -39,18 +39,18 @@ TextPooling = Literal["mean", "first"]
 class Encoder(Backbone):
     """Features of slots by a Hugging Face encoder, with or without an adapter, packed where the model allows.
 
-    The encoder's own weights never change by adapting: fast weights are passed to `features` and used by
+    Adapting never changes the encoder's weights: fast weights are passed to `features` and used by
     `torch.func.functional_call`.
 
     Args:
         model: a Hugging Face encoder, in eval mode.
         tokenizer: its fast tokenizer.
-        name: folder or Hub name that it came from.
+        name: folder or Hub name that it was loaded from.
         revision: Hub revision.
         layers: hidden layers whose outputs are concatenated; 0 is the embeddings, -1 the last layer, and a float
             a share of the depth (0.5 is the middle layer).
         pooling: how a whole text becomes one vector: mean of its tokens, or the first token.
-        max_length: tokens in a window; longer texts are divided into overlapping windows.
+        max_length: tokens in a window; longer texts are split into overlapping windows.
         token_budget: tokens in one forward pass.
     """
 
@@ -110,12 +110,11 @@ class Encoder(Backbone):
             attn_implementation: transformers' attention; the default packs windows where the model allows.
             device_map: as in transformers, e.g. "cuda"; default the CPU.
             layers: hidden layers whose outputs are concatenated, as numbers or shares of the depth.
-            pooling: "mean" or "first"; default what the model's sentence-transformers files say, else mean.
-            max_length: tokens in a window; default what the model's files say.
+            pooling: "mean" or "first"; default from the model's sentence-transformers files, else mean.
+            max_length: tokens in a window; default from the model's files.
 
         Raises:
-            FewShotError: when there is no such model, its files are damaged or unsafe, or the network is
-                needed and not there.
+            FewShotError: there is no such model, its files are damaged or unsafe, or there is no network.
         """
         source = resolve(None if name is None else str(name), revision)
         model, tokenizer, numbers = load_model(
@@ -154,7 +153,7 @@ class Encoder(Backbone):
 
     @property
     def public_name(self) -> str | None:
-        """The Hub name, the bundled encoder's too; None for a folder and for trained weights."""
+        """The Hub name, also of the bundled encoder; None for a folder and for trained weights."""
         if self.trained:
             return None
         if Path(self.name).exists():
@@ -166,14 +165,14 @@ class Encoder(Backbone):
         return self.layers, self.pooling, self.tokenizer.max_length
 
     def mark_trained(self) -> None:
-        """To be called when the base weights were changed: they are then saved with a model, not only named."""
+        """To be called after changing the base weights, so that they are saved with a model."""
         super().mark_trained()
         if self.cache is not None:
             self.cache.clear()
 
     @contextmanager
     def cached(self, max_bytes: int = 512 * 2**20) -> Iterator[FeatureCache]:
-        """Keeps features by text while the block runs; only passes without fast weights or gradients use it."""
+        """Context in which features are cached by text, for passes without fast weights and gradients."""
         with self.alone():
             self._n_caching += 1
             self.cache = cache = self.cache or FeatureCache(max_bytes)
@@ -186,16 +185,16 @@ class Encoder(Backbone):
 
     @contextmanager
     def cache_frozen_layers(self, max_bytes: int = 512 * 2**20) -> Iterator[FeatureCache | None]:
-        """Keeps, by text, what the layers below the lowest moving one give, while the block runs.
+        """Context in which the output of the layers below the lowest trainable one is cached by text.
 
-        Passes with gradients or fast weights use it too: they begin at the lowest adapted layer. A model that trains
-        with dropout does not.
+        Passes with gradients or fast weights use it too: they begin at the lowest adapted layer. Training with
+        dropout does not.
 
         Args:
-            max_bytes: bound on the memory; the least recently used are dropped.
+            max_bytes: bound on the memory; the least recently used entries are dropped.
 
         Yields:
-            The cache; None for a model whose layers cannot be run apart, which is said in the log.
+            The cache; None for a model whose layers cannot be run separately, which is logged.
         """
         cache, before = FeatureCache(max_bytes), self.lower
         lower = LowerLayers(LayerStack(self.model), self._pass, self.packed, cache)
@@ -221,14 +220,14 @@ class Encoder(Backbone):
         Args:
             batch: tokenised windows and spans.
             fast_weights: values used instead of the parameters of the same names.
-            double_backward: choose attention that can be differentiated twice (fused kernels cannot).
+            double_backward: use attention with a second derivative, which fused kernels do not have.
         """
         return self._read(batch, fast_weights, double_backward)[:, : self.dimension]
 
     def views(
         self, batch: SlotBatch, fast_weights: Mapping[str, Tensor] | None = None
     ) -> tuple[Float[Tensor, "n_slots dimension"], Float[Tensor, "n_slots hidden"]]:
-        """`features`, and what the head reads: its layer's output without fast weights; one pass if none are given."""
+        """`features`, and the head's input: its layer's output without fast weights. One pass if none are given."""
         if self.head is None:
             return super().views(batch, fast_weights)
         read = self._read(batch, None, False)
@@ -236,10 +235,10 @@ class Encoder(Backbone):
         return features, self._head_view(read, self.head)
 
     def choose_layers(self, layers: Sequence[int | float]) -> None:
-        """Reads other layers from now on, frozen or trained ones, in one pass.
+        """Changes the layers that features are read from; they may be frozen or trained.
 
         Args:
-            layers: as for `from_pretrained`; of the layers that were loaded.
+            layers: as for `from_pretrained`, among the loaded layers.
         """
         self.layers = layer_numbers(layers, int(self.model.config.num_hidden_layers))
         self._fingerprint = None
@@ -248,19 +247,19 @@ class Encoder(Backbone):
 
     @torch.no_grad()
     def name_vectors(self, batch: SlotBatch) -> Float[Tensor, "n_slots hidden"]:
-        """What the head reads of slots of label names: its layer's output, or the features, without the adapter."""
+        """Head input for slots of label names: its layer's output, or the features, without the adapter."""
         with self.alone(), without_adapter(self.model):
             vectors = self._spans(batch, range(len(batch.windows)), None, False)
         return join_spans(vectors if self.head is None else self._head_view(vectors, self.head), batch)
 
     def _head_view(self, read: Float[Tensor, "n wide"], head: LabelNameHead) -> Float[Tensor, "n hidden"]:
-        """The output of the head's layer, out of all that a pass gives."""
+        """The output of the head's layer, among all outputs of a pass."""
         width, at = int(self.model.config.hidden_size), self._outputs.index(head.layer)
         return read[:, at * width : (at + 1) * width]
 
     @property
     def _outputs(self) -> tuple[int, ...]:
-        """The layers that a pass gives: those of the features, and the one that the head of label names reads."""
+        """Layers whose output a pass returns: those of the features, and that of the head of label names."""
         if self.head is None or self.head.layer in self.layers:
             return self.layers
         return (*self.layers, self.head.layer)
@@ -268,7 +267,7 @@ class Encoder(Backbone):
     def _read(
         self, batch: SlotBatch, fast_weights: Mapping[str, Tensor] | None, double_backward: bool
     ) -> Float[Tensor, "n_slots wide"]:
-        """One vector a slot of all that a pass gives."""
+        """One vector a slot, of all outputs of a pass."""
         if double_backward:
             self._second_order()
         with self.alone():
@@ -309,7 +308,7 @@ class Encoder(Backbone):
         fast_weights: Mapping[str, Tensor] | None = None,
         double_backward: bool = False,
     ) -> Float[Tensor, "n_tokens dimension"]:
-        """Hidden states of all tokens of some windows, one window after the other, in one forward pass."""
+        """Hidden states of all tokens of some windows, concatenated, in one forward pass."""
         with self.alone():
             depth = 0 if self.lower is None or self.model.training else self._frozen_depth(fast_weights)
             if self.lower is None or not depth:
@@ -319,7 +318,7 @@ class Encoder(Backbone):
                 return self._pass(ids, types, fast_weights, double_backward)
 
     def _frozen_depth(self, fast_weights: Mapping[str, Tensor] | None) -> int:
-        """Number of layers below all that can move, and below those whose output is read."""
+        """Number of layers below all trainable ones and below those whose output is read."""
         moving = (*self.adapter, *(fast_weights or ()))
         return min(frozen_depth(self.model, moving, self.model.config.num_hidden_layers), *self._outputs)
 
@@ -335,7 +334,7 @@ class Encoder(Backbone):
         fast_weights: Mapping[str, Tensor] | None = None,
         double_backward: bool = False,
     ) -> Float[Tensor, "n_tokens dimension"]:
-        """One forward pass through the layers that are not left out."""
+        """One forward pass through the layers that are not skipped."""
         lengths = [len(row) for row in ids]
         if not self.pads and len(set(lengths)) > 1:
             return self._pass_by_length(ids, types, fast_weights, double_backward)
@@ -362,7 +361,7 @@ class Encoder(Backbone):
         fast_weights: Mapping[str, Tensor] | None,
         double_backward: bool,
     ) -> Float[Tensor, "n_tokens dimension"]:
-        """Passes of windows of one length each, for a model that reads its padding."""
+        """One pass for each window length, for a model whose output depends on padding."""
         parts: dict[int, Tensor] = {}
         for length in sorted({len(row) for row in ids}):
             chosen = [i for i, row in enumerate(ids) if len(row) == length]

@@ -1,4 +1,4 @@
-"""The layers below the lowest one that can move, run apart, so that their output can be kept by text."""
+"""Separate passes of the layers below the lowest trainable one, so that their output can be cached by text."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,10 +24,10 @@ class Pass(Protocol):
 
 
 class LayerStack:
-    """The stack of a model's layers, of which some can be left out of a forward pass.
+    """The stack of a model's layers, some of which can be skipped in a forward pass.
 
-    A layer that is left out hands its input on. The layers stay where they are in the model, so that names of
-    parameters, hooks and attributes stay as they were.
+    A skipped layer returns its input. Layers stay in the model, so that parameter names, hooks and
+    attributes do not change.
 
     Args:
         model: a Hugging Face encoder.
@@ -42,7 +42,7 @@ class LayerStack:
 
     @contextmanager
     def below(self, depth: int) -> Iterator[list[Tensor]]:
-        """In the block a pass runs the first ``depth`` layers only, and their output is put into the list."""
+        """Context in which a pass runs the first ``depth`` layers only; their output is appended to the list."""
         seen: list[Tensor] = []
 
         def note(hidden: Tensor) -> Tensor:
@@ -58,18 +58,18 @@ class LayerStack:
 
     @contextmanager
     def above(self, depth: int, hidden: Tensor) -> Iterator[None]:
-        """In the block a pass runs the layers from ``depth`` on, and ``hidden`` stands for the others' output."""
+        """Context in which a pass runs the layers from ``depth`` on, with ``hidden`` as input of the first of them."""
         with self._left_out(range(depth), lambda _: hidden):
             yield
 
     def note_form(self, run: Callable[[], Any]) -> None:
-        """Notes in what form the layers return their output, by one pass."""
+        """Finds by one pass in which form the layers return their output."""
         with self._outputs([]):
             run()
 
     @contextmanager
     def _outputs(self, seen: list[Tensor]) -> Iterator[None]:
-        """The last layer's output is put into a list."""
+        """Appends the last layer's output to a list."""
 
         def note(_module: nn.Module, _inputs: Any, output: Any) -> None:
             self.returned = len(output) if isinstance(output, tuple) else 0
@@ -83,7 +83,7 @@ class LayerStack:
 
     @contextmanager
     def _left_out(self, numbers: range, first: Callable[[Tensor], Tensor]) -> Iterator[None]:
-        """The layers with these numbers do nothing, but the first of them hands on ``first`` of its input."""
+        """Skips the layers with these indices; the first of them returns ``first`` of its input."""
 
         def instead(hidden_states: Tensor, *_: Any, **__: Any) -> Any:
             return (hidden_states, *[None] * (self.returned - 1)) if self.returned else hidden_states
@@ -102,16 +102,16 @@ class LayerStack:
 
 
 class LowerLayers:
-    """What a model's lower layers give for a window, computed once.
+    """Output of a model's lower layers for a window, computed once.
 
-    On a CPU each window is run alone, so that what is kept has the same bits whatever else was in the batch in which
-    it was first met; a resumed run meets its windows in other batches.
+    On a CPU each window is run alone, so that the cached bits do not depend on the batch in which a window first
+    appears; in a resumed run these batches differ.
 
     Args:
         stack: the model's layers.
         run: its forward pass.
-        packed: whether that pass takes its windows one after the other in one row.
-        cache: keeps what was computed.
+        packed: whether that pass takes concatenated windows in one row.
+        cache: stores the output.
     """
 
     def __init__(self, stack: LayerStack, run: Pass, packed: bool, cache: FeatureCache) -> None:
@@ -120,7 +120,7 @@ class LowerLayers:
 
     @torch.no_grad()
     def __call__(self, ids: Windows, types: Windows | None, depth: int, device: torch.device) -> Tensor:
-        """The output of the first ``depth`` layers, in the form in which the layer above them takes it."""
+        """The output of the first ``depth`` layers, in the form that the next layer takes."""
         half = torch.is_autocast_enabled(device.type)
         keys = [
             np.array([depth, half, len(w), *w, *t], np.int32).tobytes()
@@ -143,7 +143,7 @@ class LowerLayers:
 
     @torch.no_grad()
     def obstacle(self, ids: Windows) -> str | None:
-        """Why this model's layers cannot be run apart, found by trying; None when they can."""
+        """Why this model's layers cannot be run separately, found by a trial; None if they can."""
         if not self.stack.layers:
             return "its layers are not in one list"
         depth = max(1, len(self.stack.layers) // 2)
@@ -161,12 +161,12 @@ class LowerLayers:
 
 
 def frozen_depth(model: nn.Module, moving: Iterable[str], n_layers: int) -> int:
-    """How many of the first layers nothing moves in.
+    """Number of lowest layers without a trainable parameter.
 
     Args:
-        model: those of its parameters that require gradients move.
-        moving: names of further parameters that do.
-        n_layers: of the model; the result when nothing moves.
+        model: its parameters that require gradients are trainable.
+        moving: names of further trainable parameters.
+        n_layers: number of layers; the result if nothing is trainable.
     """
     trained = (name for name, parameter in model.named_parameters() if parameter.requires_grad)
     return min((layer_number(name) for name in (*moving, *trained)), default=n_layers)

@@ -1,4 +1,4 @@
-"""A head that a backbone brings along: scores of classes before any example, and how they join a learner's."""
+"""Heads of backbones: scores of classes before any example, and how they are combined with a learner's scores."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -14,26 +14,26 @@ if TYPE_CHECKING:
 State = dict[str, Tensor]
 
 PREFIX = "prior."
-"""Begins the keys of a state that belong to the head, not to the learner."""
+"""Prefix of the keys of a state that belong to the head, not to the learner."""
 
 HeadUse = Literal["mixed", "built_on", "own"]
-"""What a learner does with the backbone's head.
+"""How a learner uses the backbone's head.
 
-* ``mixed``: nothing. Its scores are mixed with those of a head of label names; a head of a whole vocabulary is refused.
+* ``mixed``: it ignores the head. Its scores are mixed with those of a label-name head; a vocabulary head is refused.
 * ``built_on``: also computes its scores from those of a vocabulary head, which are the batch's `DecoderInputs.prior`.
-* ``own``: is a head of label names itself, and so refuses tasks without labels.
+* ``own``: it is a label-name head itself, and refuses tasks without labels.
 """
 
 
 class Head(ABC):
-    """Scores of classes that a backbone has without any example."""
+    """A head that scores classes without any example."""
 
     @abstractmethod
     def fit(self, backbone: "Backbone", names: SlotBatch, support: SlotBatch) -> State:
-        """What the head keeps for the classes at hand; its keys begin with `PREFIX`.
+        """The head's state for the classes of a support set; its keys begin with `PREFIX`.
 
         Args:
-            backbone: whose head it is.
+            backbone: the backbone that owns the head.
             names: slots of the classes' names, with targets.
             support: the support set.
         """
@@ -45,11 +45,11 @@ class Head(ABC):
         view: Features,
         fast_weights: Mapping[str, Tensor] | None = None,
     ) -> Scores | None:
-        """Scores (unnormalised log-probabilities) of slots; None where the head was not fitted.
+        """Scores (unnormalised log-probabilities) of slots; None if the head is not fitted.
 
         Args:
-            state: of `fit`.
-            view: what the head reads, of `Backbone.views`.
+            state: result of `fit`.
+            view: the head's input, from `Backbone.views`.
             fast_weights: values used instead of the backbone's parameters of the same names.
         """
 
@@ -62,18 +62,18 @@ class Head(ABC):
         state: State,
         weight: float,
     ) -> Scores:
-        """A learner's scores and the head's as one.
+        """Combines a learner's scores with the head's.
 
         Args:
-            prior: of `scores`.
-            score: the learner's scores of a batch.
+            prior: result of `scores`.
+            score: function of a batch to the learner's scores.
             batch: the slots.
-            state: of `fit`.
+            state: result of `fit`.
             weight: the learner's setting ``head_weight``.
         """
 
 
 def split(state: Mapping[str, Tensor]) -> tuple[State, State]:
-    """The head's part of a state, and the learner's."""
+    """Splits a state into the head's part and the learner's."""
     held = {key: value for key, value in state.items() if key.startswith(PREFIX)}
     return held, {key: value for key, value in state.items() if key not in held}

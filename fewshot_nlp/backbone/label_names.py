@@ -1,11 +1,11 @@
-"""A head made of label names: scores of slots from what their classes are called, before any example.
+"""A head made of label names: scores of slots from the names of their classes, before any example.
 
 Papers: Ma et al. 2022, Label Semantics for Few Shot Named Entity Recognition (a class is scored by the product of the
 slot's vector with a vector of its name); Zaratiana et al. 2024, GLiNER (types as words, many sources).
-Deviations: words instead of spans; names are read once by the encoder without its adapter, so that 100 types cost no
-more than 5 when predicting; BIO classes of a type share its name and differ in their projection.
-Joined with a learner: log p = (1 - w) log p_learner + w log p_head. w falls with the number of labels, since choices
-between many names are less sure. It is 0 for slots whose very tokens the support set has labelled.
+Deviations: words instead of spans. Names are encoded once, by the encoder without its adapter, so that prediction with
+100 types costs no more than with 5. BIO classes of a type share its name and differ in their projection.
+Combined with a learner: log p = (1 - w) log p_learner + w log p_head. w falls with the number of labels, since the
+head is less accurate for many names. It is 0 for slots whose tokens the support set labels.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 class LabelNameHead(nn.Module, Head):
     """Scores of slots by the names of their classes.
 
-    A class without a name is the rest ("O" of entities) and has a learned vector. Of the classes of one coarser
-    class, the first (B-X) and the others (I-X) read the name through a projection each; where there are no coarser
-    classes, a class is either of the two.
+    A class without a name ("O" of entities) has a learned vector. Of the classes of one coarser
+    class, the first (B-X) and the others (I-X) have a projection of the name each. Without coarser classes, the
+    probability of a class is the sum over both projections.
 
     Args:
-        hidden_size: length of a layer's output.
-        layer: the encoder's layer whose output is read, from 1.
-        width: length of the vectors that are compared.
+        hidden_size: dimension of a layer's output.
+        layer: encoder layer whose output is the head's input, from 1.
+        width: dimension of the vectors that are compared.
         seed: for the initial values.
     """
 
@@ -60,12 +60,12 @@ class LabelNameHead(nn.Module, Head):
         named: Sequence[bool],
         coarse: Sequence[int] | None = None,
     ) -> State:
-        """One linear head for some classes: ``weight`` and ``bias``, a row a way to be of a class, and ``row_class``.
+        """A linear head: ``weight`` and ``bias``, one or two rows a class, and ``row_class``, each row's class.
 
         Args:
-            names: the mean of each class's name vectors; anything for classes without a name.
+            names: mean of each class's name vectors; ignored for classes without a name.
             named: which classes have a name.
-            coarse: for each class its coarser class, as in `SlotBatch`.
+            coarse: index of each class's coarser class, as in `Hints`.
         """
         unit = F.normalize(names, dim=1) * names.shape[1] ** 0.5
         first, inner = self.first(unit), self.inner(unit)
@@ -89,11 +89,11 @@ class LabelNameHead(nn.Module, Head):
         }
 
     def named_head(self, vectors: Float[Tensor, "n_slots hidden"], names: SlotBatch) -> State:
-        """`linear_head` for the classes of a batch of names.
+        """`linear_head` from a batch of label names.
 
         Args:
             vectors: of the batch's slots.
-            names: slots with targets; a class without any is the rest.
+            names: slots with targets; a class without a slot has no name.
         """
         targets = names.target_matrix.to(vectors)
         count = targets.sum(dim=0)
@@ -105,14 +105,14 @@ class LabelNameHead(nn.Module, Head):
         """Scores (unnormalised log-probabilities) of slots.
 
         Args:
-            state: of `linear_head`.
+            state: result of `linear_head`.
             features: output of the head's layer.
         """
         rows = F.linear(F.layer_norm(features, features.shape[1:]), state["weight"], state["bias"])
         return _by_class(rows, state["row_class"])
 
     def fit(self, backbone: "Backbone", names: SlotBatch, support: SlotBatch) -> State:
-        """The linear head of the names, and the token keys of the slots that the support set labels."""
+        """The linear head of the names, and the token hashes of the slots that the support set labels."""
         state = self.named_head(backbone.name_vectors(names), names)
         named = torch.zeros(names.n_classes, dtype=torch.bool)
         named[names.target_matrix.sum(dim=0) > 0] = True
@@ -126,7 +126,7 @@ class LabelNameHead(nn.Module, Head):
         view: Float[Tensor, "n_slots hidden"],
         fast_weights: Mapping[str, Tensor] | None = None,
     ) -> Scores | None:
-        """`linear_scores` of the fitted head; fast weights are not its business, as the view is without them."""
+        """`linear_scores` of the fitted head; fast weights are ignored, since the view is computed without them."""
         own = {key.removeprefix(PREFIX): value for key, value in state.items()}
         return self.linear_scores(own, view) if own else None
 
@@ -138,7 +138,7 @@ class LabelNameHead(nn.Module, Head):
         state: State,
         weight: float,
     ) -> Scores:
-        """The weighted mean of the log-probabilities; ``weight`` is the head's where there is one label."""
+        """Weighted mean of log-probabilities; the head's weight is ``weight`` / sqrt(number of labels)."""
         scores = score(batch)
         n_labels = len(state[PREFIX + "bias"]) // 2  # a label has two rows
         labelled = torch.isin(torch.from_numpy(batch.token_keys), state[PREFIX + "labelled"].cpu())
@@ -150,7 +150,7 @@ class LabelNameHead(nn.Module, Head):
 
 
 def _by_class(rows: Float[Tensor, "n r"], row_class: Int[Tensor, " r"]) -> Float[Tensor, "n c"]:
-    """The log of the summed exponentials of each class's rows."""
+    """Log-sum-exp over the rows of each class."""
     n_classes = int(row_class.max()) + 1
     if n_classes == rows.shape[1]:
         return rows

@@ -1,4 +1,4 @@
-"""Loading a model's files: safetensors only, no remote code, every failure one clear line."""
+"""Loading a model's files: safetensors only, no remote code, one-line errors."""
 
 import json
 import os
@@ -21,7 +21,7 @@ TIMEOUT = 10.0
 def load_model(
     source: str, layers: Sequence[int | float] = (-1,), **options: Any
 ) -> tuple[Any, Any, tuple[int, ...]]:
-    """Model and tokenizer of a folder or Hub name, without the layers above the highest that is asked for.
+    """Model and tokenizer of a folder or Hub name, without the layers above the highest requested one.
 
     Args:
         source: a folder, or a name on the Hub.
@@ -29,7 +29,7 @@ def load_model(
         options: `revision`, `dtype` (None means float32), `attn_implementation`, `device_map`.
 
     Returns:
-        Model, tokenizer, and the numbers of the layers asked for.
+        Model, tokenizer, and the indices of the requested layers.
 
     Raises:
         FewShotError: no such model, no such layer, damaged or unsafe files, or no network.
@@ -69,7 +69,7 @@ def load_seq2seq(source: str, **options: Any) -> tuple[Any, Any]:
 
 
 def _where(source: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Arguments that say where files are, and those for the weights."""
+    """Arguments for the location of files, and those for the weights."""
     if _looks_like_folder(source):
         _check_folder(Path(source))
     given = {key: value for key, value in options.items() if value is not None}
@@ -79,7 +79,7 @@ def _where(source: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], dic
 
 
 def _weights(auto: Any, source: str, config: Any, **options: Any) -> Any:
-    """A model with all its weights, from safetensors."""
+    """A model with all its weights, from safetensors files."""
     with _quiet():
         model, found = auto.from_pretrained(
             source, config=config, use_safetensors=True, output_loading_info=True, **options
@@ -95,7 +95,7 @@ def _weights(auto: Any, source: str, config: Any, **options: Any) -> Any:
 
 @contextmanager
 def _explained(source: str) -> Iterator[None]:
-    """Whatever goes wrong in loading, as one clear line."""
+    """Turns any loading error into a one-line `FewShotError`."""
     from safetensors import SafetensorError
 
     try:
@@ -137,7 +137,7 @@ def json_files(source: str, revision: str | None = None) -> ReadJson:
 
 @lru_cache(maxsize=64)
 def _answers(source: str, revision: str | None) -> bool:
-    """Whether the Hub has an answer for a model: asked once, without the half minute of retries."""
+    """Whether the Hub answers for a model: one request, without half a minute of retries."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
@@ -154,7 +154,7 @@ def _answers(source: str, revision: str | None) -> bool:
 
 
 def layer_numbers(layers: Sequence[int | float], depth: int) -> tuple[int, ...]:
-    """Layers as numbers from 0 (the embeddings) to ``depth``."""
+    """Layers as indices from 0 (the embeddings) to ``depth``."""
     listed = isinstance(layers, Sequence) and not isinstance(layers, str)
     if not listed or any(isinstance(n, bool) or not isinstance(n, int | float) for n in layers):
         raise FewShotError(f"layers is {layers!r}, but must be a list of numbers such as (3, -1) or (0.5,).")
@@ -165,7 +165,7 @@ def layer_numbers(layers: Sequence[int | float], depth: int) -> tuple[int, ...]:
 
 
 def _keep_layers(config: Any, count: int) -> None:
-    """Cuts the configuration to its first layers (at least one), so that the others are neither loaded nor run."""
+    """Truncates the configuration to its first layers (at least one), so that the others are not loaded."""
     if count >= config.num_hidden_layers:
         return
     depth, config.num_hidden_layers = config.num_hidden_layers, max(1, count)
@@ -215,7 +215,7 @@ def _explain(source: str, error: Exception) -> str:
 
 
 class _quiet:  # noqa: N801 - reads as a statement
-    """No progress bar for files that are already here, and no report of the weights that are left out."""
+    """Silences progress bars for local files and the report of unused weights."""
 
     def __enter__(self) -> None:
         from transformers.utils import logging

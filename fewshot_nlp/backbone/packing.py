@@ -1,4 +1,4 @@
-"""How an encoder takes a chunk of windows: packed where that changes nothing, else padded."""
+"""Packed or padded model inputs, and the check that packing does not change hidden states."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,7 +23,7 @@ Windows = Sequence[Sequence[int]]
 def packed_inputs(
     model: Any, ids: Windows, types: Windows | None, device: torch.device, *, double_backward: bool
 ) -> dict[str, Any]:
-    """A forward pass's arguments for windows that stand one after the other in one row."""
+    """Model inputs for windows concatenated into one row."""
     lengths = [len(row) for row in ids]
     inputs: dict[str, Any] = {
         "input_ids": flat_tokens(ids, device)[None],
@@ -35,7 +35,7 @@ def packed_inputs(
 
 
 def padded_inputs(ids: Windows, types: Windows | None, pad: int, device: torch.device) -> dict[str, Any]:
-    """A forward pass's arguments for windows filled up to the longest with the token ``pad``."""
+    """Model inputs for windows padded to the longest with the token ``pad``."""
     inputs: dict[str, Any] = {
         "input_ids": padded_tokens(ids, pad, device),
         "attention_mask": padded_tokens([[1] * len(row) for row in ids], 0, device),
@@ -44,11 +44,11 @@ def padded_inputs(ids: Windows, types: Windows | None, pad: int, device: torch.d
 
 
 def trial_windows(tokenizer: WindowTokenizer, vocabulary: int) -> list[list[int]]:
-    """Some windows of different lengths, to compare ways of running a model on.
+    """Some windows of different lengths, for comparing packed and padded passes.
 
     Args:
         tokenizer: the encoder's.
-        vocabulary: number of its tokens.
+        vocabulary: its size.
     """
     limit, special = tokenizer.max_length, set(tokenizer.tokenizer.all_special_ids)
     usual = [i for i in range(min(vocabulary, 4000)) if i not in special]
@@ -58,14 +58,14 @@ def trial_windows(tokenizer: WindowTokenizer, vocabulary: int) -> list[list[int]
 
 @torch.no_grad()
 def try_packing(model: Any, run: Callable[[bool], Tensor]) -> bool:
-    """Turns packed attention on if the model then gives the same hidden states as with padding.
+    """Enables packed attention if it gives the same hidden states as padding.
 
     Args:
         model: a Hugging Face encoder.
-        run: hidden states of some windows, packed or not.
+        run: computes hidden states of some windows, packed or not.
 
     Returns:
-        Whether it is on; else the log says why not.
+        Whether it is enabled; else the reason is logged.
     """
     if model.config._attn_implementation != "sdpa":
         return False
@@ -87,12 +87,12 @@ def try_packing(model: Any, run: Callable[[bool], Tensor]) -> bool:
 
 @torch.no_grad()
 def pads_soundly(model: Any, tokenizer: WindowTokenizer, run: Callable[[Windows], Tensor]) -> bool:
-    """Whether a window has the same hidden states alone and padded beside a longer one; else the log says so.
+    """Whether a window has the same hidden states alone and padded in a batch; logged if not.
 
     Args:
         model: a Hugging Face encoder.
         tokenizer: the encoder's.
-        run: hidden states of windows that stand in one batch, padded.
+        run: computes hidden states of windows in one padded batch.
     """
     windows = trial_windows(tokenizer, model.config.vocab_size)
     padded, alone = run(windows), torch.cat([run([window]) for window in windows])

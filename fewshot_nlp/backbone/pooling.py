@@ -1,4 +1,4 @@
-"""From tokens to spans to slots."""
+"""Pooling of tokens to spans and of spans to slots."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from fewshot_nlp.slots import Features, SlotBatch
 def chunk_spans(
     batch: SlotBatch, windows: Sequence[int]
 ) -> tuple[Int[np.ndarray, "n_spans 2"], Int[np.ndarray, " n_spans"]]:
-    """The spans of some windows, tokens counted over these windows one after the other, and the spans' numbers."""
+    """The spans of some windows, with token positions in their concatenation, and the spans' indices."""
     first_span = np.searchsorted(batch.spans[:, 1], np.arange(len(batch.windows) + 1))
     chosen = [np.arange(first_span[i], first_span[i + 1]) for i in windows]
     lengths = np.array([len(batch.windows[i]) for i in windows], int)
@@ -25,7 +25,7 @@ def chunk_spans(
 def pool_spans(
     hidden: Float[Tensor, "n_tokens d"], spans: Int[np.ndarray, "n_spans 2"], mode: str
 ) -> Float[Tensor, "n_spans d"]:
-    """One vector a span of tokens: its first token's, or the mean."""
+    """One vector a span: that of its first token, or the mean."""
     start = torch.from_numpy(spans[:, 0]).to(hidden.device)
     if mode == "first":
         return hidden[start]
@@ -39,7 +39,7 @@ def pool_spans(
 
 
 def join_spans(vectors: Float[Tensor, "n_spans d"], batch: SlotBatch) -> Features:
-    """One vector a slot: the mean of its spans, weighted by their tokens."""
+    """One vector a slot: the mean of its spans, weighted by their numbers of tokens."""
     slots = batch.spans[:, 0]
     if len(slots) == batch.n_slots and (slots == np.arange(len(slots))).all():
         return vectors

@@ -1,4 +1,4 @@
-"""What happens to next-token scores inside ``generate``: mixing by a learner, demanded words, a bound of length."""
+"""Logits processors for ``generate``: a learner's scores, forced phrases, a bound on length."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ Scores = Float[Tensor, "n_rows n_classes"]
 
 
 class Rescore:
-    """Lets a learner say the next token's log-probabilities, from the decoder's hidden state and the model's own.
+    """Replaces the next token's log-probabilities by a learner's, from the decoder's hidden state and the model's own.
 
     Args:
         score: features [n_rows, d] and log-probabilities [n_rows, n_classes] to log-probabilities.
@@ -25,7 +25,7 @@ class Rescore:
 
     @contextmanager
     def watching(self, decoder: nn.Module) -> Iterator[None]:
-        """Notes the decoder's last hidden state at every step."""
+        """Context that records the decoder's last hidden state at every step."""
 
         def note(module: nn.Module, inputs: Any, output: Any) -> None:
             self.features = output.last_hidden_state[:, -1]
@@ -37,19 +37,19 @@ class Rescore:
             handle.remove()
 
     def __call__(self, ids: Ids, scores: Scores) -> Scores:
-        """The learner's log-probabilities; rows are sequences, or beams one after the other."""
+        """The learner's log-probabilities; a row is a sequence or a beam."""
         assert self.features is not None
         return self.score(self.features.to(scores.dtype), torch.log_softmax(scores, dim=-1))
 
 
 class ForcedPhrases:
-    """Token sequences that an output must hold: their tokens are made likelier, and there is no end before them.
+    """Token sequences that an output must contain: their tokens get a bonus, and the end token is blocked before.
 
-    A sequence that was begun is gone on with. When the model would end and one is missing, it must come first; so it
-    must when no more tokens are left than the missing ones need.
+    A started sequence is continued. If the model would end while one is missing, or if the remaining tokens just
+    suffice for the missing ones, the missing sequence is forced.
 
     Args:
-        needs: sequences for each item.
+        needs: required sequences of each item.
         limits: tokens of each item's output at most, its end included.
         num_beams: rows of an item.
         end: id of the end token.
@@ -70,7 +70,7 @@ class ForcedPhrases:
         self.end, self.skip, self.bonus = end, skip, bonus
 
     def __call__(self, ids: Ids, scores: Scores) -> Scores:
-        """Scores after the demands."""
+        """Scores with bonuses and forced tokens."""
         scores = scores.clone()
         for row, sequence in enumerate(ids[:, self.skip :].tolist()):
             missing = [list(n) for n in self.needs[row // self.num_beams] if not _holds(sequence, n)]
@@ -98,7 +98,7 @@ class ForcedPhrases:
 
 
 class Bounds:
-    """An end for outputs that have none: at its limit an item's rows must end.
+    """Forces the end token at each item's limit of tokens.
 
     Args:
         limits: tokens of each item's output at most.
@@ -112,7 +112,7 @@ class Bounds:
         self.end, self.skip = end, skip
 
     def __call__(self, ids: Ids, scores: Scores) -> Scores:
-        """Scores, with nothing but the end where the limit is reached."""
+        """Scores; only the end token is allowed at the limit."""
         late = (ids.shape[1] - self.skip + 1 >= self.limits).to(scores.device)
         if not late.any():
             return scores
@@ -127,5 +127,5 @@ def _holds(sequence: Sequence[int], part: Sequence[int]) -> bool:
 
 
 def _begun(sequence: Sequence[int], part: Sequence[int]) -> int:
-    """How many first tokens of a part stand at the end of a sequence."""
+    """Length of the longest prefix of ``part`` that is a suffix of the sequence."""
     return next((n for n in range(len(part) - 1, 0, -1) if list(sequence[-n:]) == list(part[:n])), 0)

@@ -1,8 +1,8 @@
-"""What the files of a sentence-transformers model say of it: pooling, window, letter case.
+"""Settings in the files of a sentence-transformers model: pooling, window, letter case.
 
 `SentenceTransformer` reads `modules.json`, which names a folder for each module, a file of the transformer's own
-(`sentence_bert_config.json` or one of its older names) and `config_sentence_transformers.json`. What it would do and an
-`Encoder` cannot is refused, unless ``pooling`` is named: then these files are not read.
+(`sentence_bert_config.json` or one of its older names) and `config_sentence_transformers.json`. Steps that an
+`Encoder` does not support are refused, unless ``pooling`` is given: then these files are not read.
 """
 
 from collections.abc import Callable, Mapping
@@ -38,7 +38,7 @@ HARMLESS = ("Transformer", "Pooling", "Normalize", "Dropout")
 
 
 class Hints(NamedTuple):
-    """What the files say.
+    """Settings from the files.
 
     Args:
         pooling: "mean" or "first"; None where they say nothing.
@@ -56,11 +56,11 @@ def read_hints(source: str, read: ReadJson, pooling: Literal["mean", "first"] | 
 
     Args:
         source: the model's name, for messages.
-        read: gives a file's content.
-        pooling: what was asked for; None for what the files say.
+        read: function of a file name to its content.
+        pooling: the user's setting; None takes that of the files.
 
     Raises:
-        FewShotError: the files ask for something that an encoder here does not do, and no pooling is named.
+        FewShotError: the files need a step that `Encoder` does not support, and no pooling is given.
     """
     modules = read("modules.json") or []
     kinds = [str(module.get("type", "")).rsplit(".", 1)[-1] for module in modules]
@@ -108,7 +108,7 @@ def _refused(source: str, what: str) -> FewShotError:
 
 
 def lower_cased(tokenizer: Any) -> Any:
-    """A fast tokenizer that lower-cases texts first; offsets stay those of the text as it is."""
+    """A fast tokenizer that lower-cases texts first; offsets refer to the original text."""
     from tokenizers import normalizers
 
     backend = tokenizer.backend_tokenizer

@@ -20,14 +20,14 @@ from fewshot_nlp.tokenization.pairs import PairTokenizer
 
 
 class Seq2Seq(Backbone):
-    """Features of decoder positions: the decoder's last hidden states, from which the model's own head predicts.
+    """Features of decoder positions: the decoder's last hidden states, the input of the model's own head.
 
     Args:
         model: any `AutoModelForSeq2SeqLM`, in eval mode.
         tokenizer: its tokenizer.
-        name: folder or Hub name that it came from.
+        name: folder or Hub name that it was loaded from.
         revision: Hub revision.
-        max_length: tokens that a side may have.
+        max_length: largest number of tokens of source and target.
         token_budget: tokens in one forward pass, padding included.
     """
 
@@ -75,7 +75,7 @@ class Seq2Seq(Backbone):
         device_map: Any = None,
         max_length: int | None = None,
     ) -> "Seq2Seq":
-        """Loads a model from a folder or the Hub; without a name the German-English one that ships with the package.
+        """Loads a model from a folder or the Hub; for None the German-English model that ships with the package.
 
         Args:
             name: folder, Hub name, or None.
@@ -83,10 +83,10 @@ class Seq2Seq(Backbone):
             dtype: weights' type, e.g. `torch.bfloat16`; default float32.
             attn_implementation: transformers' attention.
             device_map: as in transformers, e.g. "cuda"; default the CPU.
-            max_length: tokens that a side may have; default the model's window.
+            max_length: largest number of tokens of source and target; default the model's window.
 
         Raises:
-            FewShotError: when there is no such model, its files are damaged or unsafe, or it is no such model.
+            FewShotError: there is no such model, its files are damaged or unsafe, or it is not sequence-to-sequence.
         """
         source = str(translation_folder()) if name in (None, TRANSLATION) else resolve(str(name))
         model, tokenizer = load_seq2seq(
@@ -115,7 +115,7 @@ class Seq2Seq(Backbone):
 
     @property
     def public_name(self) -> str | None:
-        """The Hub name, or the shipped model's; None for a folder and for trained weights."""
+        """The Hub name, or that of the shipped model; None for a folder and for trained weights."""
         if self.trained:
             return None
         if Path(self.name).exists():
@@ -129,7 +129,7 @@ class Seq2Seq(Backbone):
         *,
         double_backward: bool = False,
     ) -> Float[Tensor, "n_slots dimension"]:
-        """The decoder's last hidden state at each slot, its window given as what was decoded so far."""
+        """The decoder's last hidden state at each slot, with the slot's window as decoder input."""
         if double_backward:
             self._second_order()
         sources = batch.sources
@@ -167,13 +167,13 @@ class Seq2Seq(Backbone):
         return hidden
 
     def run_part(self, part: str, fast_weights: Mapping[str, Tensor] | None, **inputs: Any) -> Any:
-        """One pass of a part of the model: ``hidden``, ``head`` or ``generate``, methods of `_Parts`."""
+        """One pass of a part of the model: ``hidden``, ``head`` or ``generate`` of `_Parts`."""
         weights = {f"model.{name}": value for name, value in (fast_weights or {}).items()}
         return self._call(self._parts, weights, part, **inputs)
 
     @torch.no_grad()
     def _check_head(self) -> None:
-        """Refuses a model whose logits are not what its head makes of the decoder's last hidden states."""
+        """Raises `FewShotError` if logits differ from the head applied to the decoder's last hidden states."""
         source = [[i % self.n_classes for i in range(3, 9)]]
         window = [[self.tokenizer.start, *source[0][:3]]]
         device = self.device
@@ -191,7 +191,7 @@ class Seq2Seq(Backbone):
 
 
 class _Parts(nn.Module):
-    """Parts of a model as one module's calls, so that fast weights can be put in for any of them."""
+    """Parts of a model as calls of one module, so that `functional_call` works for each of them."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -221,7 +221,7 @@ class _Parts(nn.Module):
 
 
 def instructions_of(config: Any) -> dict[str, str]:
-    """What a model (T5) reads before a text to translate, by direction ("en_to_de"), as its files say."""
+    """Task prefixes of a model (T5) from its files, by direction ("en_to_de")."""
     tasks = getattr(config, "task_specific_params", None) or {}
     return {
         name.removeprefix("translation_"): settings["prefix"]

@@ -1,4 +1,4 @@
-"""The head of a sequence-to-sequence model itself: scores of the next token, and the search that decodes by them."""
+"""The language-model head of a sequence-to-sequence model, and generation with it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -21,17 +21,17 @@ Score = Callable[[Tensor, Tensor], Tensor]
 
 
 class VocabularyHead(Head):
-    """Log-probabilities of all tokens, most of which no support set shows; learners build on them.
+    """Log-probabilities of all tokens of the vocabulary, for learners that build on them.
 
     Args:
-        backbone: whose head it is.
+        backbone: the model that owns the head.
     """
 
     def __init__(self, backbone: "Seq2Seq") -> None:
         self.backbone = backbone
 
     def fit(self, backbone: "Backbone", names: SlotBatch, support: SlotBatch) -> State:
-        """Nothing: the head is part of the model, and a vocabulary has no names."""
+        """An empty state: the head is part of the model, and a vocabulary has no label names."""
         return {}
 
     def scores(
@@ -40,7 +40,7 @@ class VocabularyHead(Head):
         view: Features,
         fast_weights: Mapping[str, Tensor] | None = None,
     ) -> Scores:
-        """Log-probabilities of the tokens, under the fast weights."""
+        """Log-probabilities of the tokens, with the fast weights."""
         features = view.to(self.backbone.model.dtype)
         logits = self.backbone.run_part("head", fast_weights, features=features)
         return torch.log_softmax(logits.to(self.backbone.feature_dtype), dim=-1)
@@ -53,7 +53,7 @@ class VocabularyHead(Head):
         state: State,
         weight: float,
     ) -> Scores:
-        """The learner's own mixture, by the prior in the batch; the weight is chosen by the learner."""
+        """The learner's scores with ``prior`` as `DecoderInputs.prior`; the learner chooses the weight."""
         return score(replace(batch, decoder=replace(batch.decoder, prior=prior)))
 
     @torch.no_grad()
@@ -69,17 +69,18 @@ class VocabularyHead(Head):
         demands: Sequence[Sequence[Sequence[int]]] | None = None,
         demand_bonus: float = 0.0,
     ) -> list[list[int]]:
-        """Token ids generated after each window, without what the window held and without special tokens at the end.
+        """Token ids generated after each window, without the window and without special tokens at the end.
 
         Args:
             batch: windows and their sources, without slots.
-            score: what turns features and the model's own log-probabilities into those to decode by.
+            score: function of features and the model's own log-probabilities to those of decoding.
             fast_weights: values used instead of the parameters of the same names.
             num_beams: beams; 1 is greedy.
-            length_penalty: as in transformers: scores are divided by the length to this power; None takes the model's.
-            max_ratio: tokens of an output at most, as a multiple of its source's (and 10 more).
-            demands: for each window the token sequences that its output must hold.
-            demand_bonus: added to the log-probability of what would begin or go on with such a sequence.
+            length_penalty: as in transformers: exponent of the length that scores are divided by; None takes the
+                model's.
+            max_ratio: largest length of an output, as a multiple of its source's length (plus 10 tokens).
+            demands: for each window the token sequences that its output must contain.
+            demand_bonus: added to the log-probability of tokens that start or continue such a sequence.
         """
         from transformers import LogitsProcessorList
 

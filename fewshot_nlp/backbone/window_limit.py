@@ -1,4 +1,4 @@
-"""How many tokens an encoder reads at once: what its files say, its table of positions, and a trial."""
+"""Longest window of an encoder: from its files, its position table, and a trial."""
 
 from typing import Any
 
@@ -8,12 +8,12 @@ from torch import nn
 from fewshot_nlp.errors import FewShotError
 
 USUAL = 512
-"""Tokens, where neither configuration nor tokenizer says anything, as for relative positions."""
+"""Tokens, where neither configuration nor tokenizer has a limit, as with relative positions."""
 LARGEST = 8192
 TRIED = 1024
-"""Windows up to this length are tried; longer ones are those of families without a table of positions."""
+"""Windows up to this length are tried; longer limits belong to families without a position table."""
 SURE = ("bert", "distilbert", "roberta", "xlm-roberta", "electra", "modernbert", "deberta-v2")
-"""Families whose files are right."""
+"""Families whose files are known to be right."""
 
 
 def window_limit(model: Any, tokenizer: Any) -> int:
@@ -21,10 +21,10 @@ def window_limit(model: Any, tokenizer: Any) -> int:
 
     Args:
         model: an encoder of transformers.
-        tokenizer: its tokenizer, whose ``model_max_length`` counts too.
+        tokenizer: its tokenizer, whose ``model_max_length`` is a limit too.
 
     Raises:
-        FewShotError: the model reads no window at all.
+        FewShotError: the model fails on every window.
     """
     stated = int(min(getattr(tokenizer, "model_max_length", None) or LARGEST, 10**6))
     positions = getattr(model.config, "max_position_embeddings", None) or 0

@@ -56,7 +56,7 @@ def prototype_start(
 
 
 def head_scores(state: State, features: Features, batch: SlotBatch, scale: float) -> Scores:
-    """Scores of a linear head on `scaled_normalize` features, or `DecoderInputs.prior` for a model with its own head."""
+    """A linear head on `scaled_normalize` features, or `DecoderInputs.prior` for a model with its own head."""
     if batch.decoder.prior is not None:
         return batch.decoder.prior
     return linear_scores(state, scaled_normalize(features, scale))
