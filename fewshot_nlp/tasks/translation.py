@@ -183,7 +183,7 @@ class Translation(Task, name="translation"):
             if with_targets
             else None,
             decoder=DecoderInputs(
-                sources=tokenizer.sources([(self.prefix or "") + text for text in texts], codes[0])
+                sources=tokenizer.sources([(self.prefix or "") + text for text in texts], *codes)
             ),
         )
 

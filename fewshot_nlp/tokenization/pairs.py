@@ -33,6 +33,8 @@ class PairTokenizer:
         self.start = start
         self.end = int(tokenizer.eos_token_id)
         self.languages = _language_codes(tokenizer)
+        self.target_codes = frozenset(getattr(tokenizer, "supported_language_codes", None) or ())
+        self._begin: list[int] | None = None
         known = tokenizer.convert_ids_to_tokens(list(range(min(n_classes, len(tokenizer)))))
         self.classes = (*map(str, known), *(f"<unused {i}>" for i in range(len(known), n_classes)))
         self._lock = shared_lock()
@@ -47,14 +49,23 @@ class PairTokenizer:
         )
         return source, target
 
-    def sources(self, texts: Sequence[str], language: str | None = None) -> list[list[int]]:
+    def sources(
+        self, texts: Sequence[str], language: str | None = None, target: str | None = None
+    ) -> list[list[int]]:
         """Token ids of texts to translate, special tokens included.
+
+        Args:
+            texts: to translate.
+            language: of the texts.
+            target: language to translate into, which Marian models of several read before the text (">>fra<<").
 
         Raises:
             ItemError: a text is longer than the model's window.
             FewShotError: a language is missing or unknown.
         """
         code = self._code(language, "source")
+        if self.target_codes:
+            texts = [self._addressed(text, target) for text in texts]
         with self._lock:
             if code is not None:
                 self.tokenizer.src_lang = code
@@ -84,7 +95,7 @@ class PairTokenizer:
         """What the decoder begins with: the start token, and the target language's where there are languages."""
         code = self._code(language, "target")
         if code is None:
-            return [self.start]
+            return [self.start, *self._beginning()]
         number = self.languages[code]
         alone = type(self.tokenizer).__name__.startswith("MBartTokenizer")
         return [number] if alone else [self.start, number]
@@ -95,16 +106,38 @@ class PairTokenizer:
             texts = self.tokenizer.batch_decode([list(row) for row in rows], skip_special_tokens=True)
         return [str(text).strip() for text in texts]
 
+    def _beginning(self) -> list[int]:
+        """What stands before the text in the labels that the tokenizer makes itself (BART: its "<s>")."""
+        if self._begin is None:
+            with self._lock:
+                own = list(self.tokenizer(text_target=[""], verbose=False)["input_ids"][0])
+            begin = own[: own.index(self.end)] if self.end in own else []
+            self._begin = [token for token in begin if token == self.tokenizer.bos_token_id]
+        return self._begin
+
+    def _addressed(self, text: str, target: str | None) -> str:
+        """A text with the code of the language to translate into before it, unless it has one."""
+        if any(text.startswith(code) for code in self.target_codes):
+            return text
+        found = next((code for code in (target, f">>{target}<<") if code in self.target_codes), None)
+        if found is None:
+            raise self._unknown(target, "target", [code.strip("<>") for code in self.target_codes])
+        return f"{found} {text}"
+
     def _code(self, language: str | None, side: str) -> str | None:
         """The model's code of a language; None for models without."""
         if not self.languages:
             return None
         if language in self.languages:
             return language
-        near = [code for code in self.languages if language and code.startswith(language[:2])]
-        some = ", ".join((near or sorted(self.languages))[:6])
+        raise self._unknown(language, side, list(self.languages))
+
+    @staticmethod
+    def _unknown(language: str | None, side: str, codes: Sequence[str]) -> FewShotError:
+        near = [code for code in codes if language and code.startswith(language[:2])]
+        some = ", ".join(sorted(near or codes)[:6])
         given = "none is given" if language is None else f"it has no {language!r}"
-        raise FewShotError(
+        return FewShotError(
             f"This model needs a code for the {side} language, but {given}; set {side}_code in task_config, "
             f"e.g. {some}."
         )

@@ -1,12 +1,18 @@
 """Language codes of the families of sequence-to-sequence models, by stand-ins for tokenizers that need a network."""
 
+import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import PretrainedConfig
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import MarianTokenizer, PretrainedConfig, PreTrainedTokenizerFast
+from transformers.models.bart.modeling_bart import shift_tokens_right
 
 from fewshot_nlp.backbone.seq2seq import instructions_of
-from fewshot_nlp.episode import Query
+from fewshot_nlp.episode import Example, Query
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.tasks.translation import Translation
 from fewshot_nlp.tokenization.pairs import PairTokenizer
@@ -166,3 +172,70 @@ def test_the_instruction_of_a_model_stands_before_every_text() -> None:
     assert words_read(source="de", target="en") == 1
     assert words_read(source="de", target="en", prefix="into English: ") == 3
     assert words_read(source="en", target="de", prefix="") == 1
+
+
+class TestMarianOfSeveralTargets:
+    """Models such as opus-mt-en-ROMANCE read the target language before the text; transformers' own tokenizer."""
+
+    @pytest.fixture(scope="class")
+    def tokenizer(self, tiny_translator_folder: Path, tmp_path_factory: Any) -> PairTokenizer:
+        folder = tmp_path_factory.mktemp("several") / "marian"
+        shutil.copytree(tiny_translator_folder, folder)
+        vocabulary = json.loads((folder / "vocab.json").read_text("utf-8"))
+        vocabulary |= {code: len(vocabulary) + i for i, code in enumerate((">>fra<<", ">>ita<<"))}
+        (folder / "vocab.json").write_text(json.dumps(vocabulary), "utf-8")
+        files = [str(folder / name) for name in ("source.spm", "target.spm", "vocab.json")]
+        return PairTokenizer(MarianTokenizer(*files), 32, start=0, n_classes=len(vocabulary))
+
+    @pytest.mark.parametrize("given", ["fra", "ita", ">>fra<<"])
+    def test_the_code_stands_before_the_text(self, tokenizer: PairTokenizer, given: str) -> None:
+        task, text = Translation(source="en", target="xx", target_code=given), "the bank"
+        batch = task.collate([Query({"text": text})], (), tokenizer, with_targets=False)
+        own = tokenizer.tokenizer(f">>{given.strip('<>')}<< {text}")["input_ids"]
+        assert batch.decoder.sources == [own]
+        assert own[0] == tokenizer.tokenizer.convert_tokens_to_ids(f">>{given.strip('<>')}<<")
+
+    def test_a_code_in_the_text_stays_alone(self, tokenizer: PairTokenizer) -> None:
+        own = tokenizer.tokenizer([">>ita<< the bank"])["input_ids"]
+        assert tokenizer.sources([">>ita<< the bank"], None, "fra") == own
+
+    @pytest.mark.parametrize("given", [None, "deu"])
+    def test_unknown_codes_are_refused(self, tokenizer: PairTokenizer, given: str | None) -> None:
+        with pytest.raises(
+            FewShotError, match=r"code for the target language, .*set target_code .* fra, ita"
+        ):
+            tokenizer.sources(["the bank"], None, given)
+
+    def test_models_of_one_target_read_the_text_alone(self, tiny_translator_folder: Path) -> None:
+        tokenizer = MarianTokenizer.from_pretrained(tiny_translator_folder)
+        one = PairTokenizer(tokenizer, 32, start=0, n_classes=len(tokenizer))
+        assert one.sources(["the bank"], "xx", "en") == tokenizer(["the bank"])["input_ids"]
+
+
+class TestWindowsOfTheDecoder:
+    """The window and its gold tokens are transformers' own labels, shifted to the right."""
+
+    @pytest.mark.parametrize(("family", "begins"), [("bart", [2, 0]), ("led", [2, 0]), ("pegasus", [0])])
+    def test_labels_shifted_right(self, family: str, begins: list[int]) -> None:
+        bos, pad, end = "<s>", "<pad>", "</s>"
+        vocabulary = {bos: 0, pad: 1, end: 2, "<unk>": 3, "good": 4, "day": 5}
+        fast = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+        fast.pre_tokenizer = pre_tokenizers.Whitespace()
+        single = f"$A {end}" if family == "pegasus" else f"{bos} $A {end}"
+        fast.post_processor = processors.TemplateProcessing(
+            single=single, special_tokens=[(bos, 0), (end, 2)]
+        )
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=fast, bos_token=bos, pad_token=pad, eos_token=end, unk_token="<unk>"
+        )
+        start = begins[0]
+        labels = torch.tensor(tokenizer(text_target=["good day"])["input_ids"])
+        shifted = shift_tokens_right(labels, 1, start)[0].tolist()
+        own = PairTokenizer(tokenizer, 12, start=start, n_classes=6)
+        batch = Translation(source="de", target="en").collate(
+            [Example({"text": "day"}, "good day")], (), own, with_targets=True
+        )
+        assert own.prefix() == begins
+        assert batch.windows == [shifted]
+        assert batch.gold.tolist() == [4, 5, 2]
+        assert batch.spans[:, 2].tolist() == list(range(len(begins) - 1, len(begins) + 2))
