@@ -175,7 +175,7 @@ class TaskModel:
 
     def _decode(self, batch: SlotBatch) -> list[Prediction]:
         task, tokenizer = self.pipeline.task, self.pipeline.learner.encoder.tokenizer
-        options = task.generation_options(batch, tokenizer)
+        options = task.generation_options(batch, tokenizer, self.decoding_parameters)
         if options is None:
             return task.decode(self.adapted.scores(batch), batch, self.decoding_parameters)
         return task.read_tokens(self.adapted.generate(batch, **options), batch, tokenizer)

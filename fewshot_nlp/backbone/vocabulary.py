@@ -134,7 +134,7 @@ class VocabularyHead(Head):
             max_new_tokens=limit,
             num_beams=num_beams,
             length_penalty=getattr(own, "length_penalty", None) if length_penalty is None else length_penalty,
-            early_stopping=num_beams > 1,
+            early_stopping=False,  # not before no beam can become better than what has ended
             do_sample=False,
         )
         return {

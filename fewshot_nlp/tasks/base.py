@@ -163,7 +163,9 @@ class Task(ABC):
         """
         return {}
 
-    def generation_options(self, batch: SlotBatch, tokenizer: Any) -> dict[str, Any] | None:
+    def generation_options(
+        self, batch: SlotBatch, tokenizer: Any, decoding_parameters: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Any] | None:
         """Options of `VocabularyHead.generate` where predictions are generated; None where slots are scored."""
         return None
 

@@ -18,6 +18,8 @@ from fewshot_nlp.tasks.glossary import checked_glossary, find_terms, with_terms
 
 DEMAND_BONUS = 3.0
 """Added to the log-probability of a glossary term's first token."""
+MAX_RATIO = 2.0
+"""Tokens of a translation at most, as a multiple of its source's, where no pair says more."""
 
 
 class Translation(Task, name="translation"):
@@ -32,6 +34,8 @@ class Translation(Task, name="translation"):
         num_beams: beams of the search, from 1 (greedy).
         length_penalty: scores are divided by the length to this power; above 1 favours long translations. None takes
             the model's own.
+        max_ratio: tokens of a translation at most, as a multiple of its source's (and 10 more), from 0.1 to 1000. None
+            takes the largest ratio among the support set's pairs, and at least 2.
         glossary: terms of the source language to the words that must then be in the translation (see `find_terms`).
         prefix: put before every text (T5: "translate German to English: "). None takes the model's own for these
             languages, where its files have one.
@@ -69,6 +73,7 @@ class Translation(Task, name="translation"):
         target_code: str | None = None,
         num_beams: int = 4,
         length_penalty: float | None = None,
+        max_ratio: float | None = None,
         glossary: Mapping[str, str] | None = None,
         prefix: str | None = None,
     ) -> None:
@@ -82,7 +87,13 @@ class Translation(Task, name="translation"):
             raise FewShotError(f"Source and target are both {source!r}; they must differ.")
         self.source, self.target = source, target
         self.source_code, self.target_code = source_code, target_code
-        self.num_beams, self.length_penalty = num_beams, length_penalty
+        if max_ratio is not None and (
+            isinstance(max_ratio, bool)
+            or not isinstance(max_ratio, int | float)
+            or not 0.1 <= max_ratio <= 1000
+        ):
+            raise FewShotError(f"max_ratio is {max_ratio!r}, but must be a number from 0.1 to 1000, or None.")
+        self.num_beams, self.length_penalty, self.max_ratio = num_beams, length_penalty, max_ratio
         self.glossary = checked_glossary(glossary or {})
         if prefix is not None and not isinstance(prefix, str):
             raise FewShotError(f"prefix is {prefix!r}, but must be a text.")
@@ -187,9 +198,25 @@ class Translation(Task, name="translation"):
             ),
         )
 
-    def generation_options(self, batch: SlotBatch, tokenizer: Any) -> dict[str, Any]:
-        """Beam search, and what the glossary demands of each translation."""
-        options: dict[str, Any] = {"num_beams": self.num_beams, "length_penalty": self.length_penalty}
+    def calibrate(self, support: SlotBatch, scores: Tensor | None = None) -> dict[str, Tensor]:
+        """How much longer than their sources translations may be: as in the support set, where that is not given."""
+        assert support.decoder.sources is not None
+        sources = torch.tensor([len(row) for row in support.decoder.sources])
+        targets = torch.bincount(support.groups, minlength=len(sources))
+        if self.max_ratio is not None or not len(sources):
+            return {}
+        return {"max_ratio": (targets / sources).max().clamp_min(MAX_RATIO)}
+
+    def generation_options(
+        self, batch: SlotBatch, tokenizer: Any, decoding_parameters: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Any]:
+        """Beam search, the longest translations, and what the glossary demands of each."""
+        learned = float((decoding_parameters or {}).get("max_ratio", MAX_RATIO))
+        options: dict[str, Any] = {
+            "num_beams": self.num_beams,
+            "length_penalty": self.length_penalty,
+            "max_ratio": learned if self.max_ratio is None else self.max_ratio,
+        }
         if self.glossary:
             found = [
                 {term for _, _, term in find_terms(item.inputs["text"], self.glossary)}

@@ -615,3 +615,51 @@ def test_slots_read_what_was_decoded_before(tokenizer: Any) -> None:
         assert batch.windows[number] == [tokenizer.start, *tokens[:-1]]
         assert batch.spans[own.numpy(), 2].tolist() == list(range(len(tokens)))
     assert replace(batch, targets=None).n_classes == len(tokenizer.classes)
+
+
+MEMORY = {"k": 1, "metric": "euclidean", "temperature": 0.1, "interpolation": 1.0}
+
+
+class TestLengthAndBeams:
+    LONG = (
+        ("eht", "the bank lost the card of the judge and the letter of the doctor told the court to pay"),
+        ("knab", "money"),
+        ("egduj dna", "the judge and the doctor and the court and the law"),
+    )
+
+    @pytest.mark.parametrize("beams", [1, 2, 5])
+    def test_what_the_memory_says_is_said_whole(self, load: Any, beams: int) -> None:
+        rows = [{"translation": {"xx": a, "en": b}} for a, b in self.LONG]
+        mt = load(beams=beams, **MEMORY).adapt(rows)
+        assert mt.predict([a for a, _ in self.LONG]) == [b for _, b in self.LONG]
+
+    @pytest.mark.parametrize("number", [1, 2, 3])
+    def test_the_limit_is_the_largest_ratio_of_the_support(self, load: Any, number: int) -> None:
+        rows = [{"translation": {"xx": a, "en": b}} for a, b in self.LONG[-number:]]
+        tokenizer = load().pipeline.learner.encoder.tokenizer
+        ratios = [
+            len(t) / len(s)
+            for s, t in zip(
+                tokenizer.sources([a for a, _ in self.LONG[-number:]]),
+                tokenizer.targets([b for _, b in self.LONG[-number:]]),
+                strict=True,
+            )
+        ]
+        found = float(load().adapt(rows)._model.decoding_parameters["max_ratio"])
+        assert found == pytest.approx(max(2.0, *ratios))
+
+    def test_the_limit_is_a_setting(self, load: Any, tiny_translator_folder: Path) -> None:
+        rows = [{"translation": {"xx": a, "en": b}} for a, b in self.LONG]
+        mt = FewShotTranslator.from_pretrained(
+            tiny_translator_folder,
+            learner="nearest_neighbour",
+            learner_config=MEMORY,
+            task_config={"max_ratio": 0.1},
+        ).adapt(rows)
+        tokenizer = mt.pipeline.learner.encoder.tokenizer
+        (short,) = mt.predict([self.LONG[0][0]])
+        assert self.LONG[0][1].startswith(short)
+        assert len(tokenizer.bare_targets([short])[0]) <= 10
+        for bad in (0, True, "3"):
+            with pytest.raises(FewShotError, match=r"max_ratio is .*a number from 0\.1 to 1000"):
+                Translation(max_ratio=bad)
