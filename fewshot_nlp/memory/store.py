@@ -170,7 +170,8 @@ class MemoryStore:
             for row, near in zip(distances.tolist(), found.tolist(), strict=True)
         ]
         if count_uses:
-            for i, n in Counter(places[i] for row in found.tolist() for i in row).items():
+            reached = found[distances < torch.inf].tolist()  # faiss may find fewer than k
+            for i, n in Counter(places[i] for i in reached).items():
                 self.entries[i] = replace(self.entries[i], uses=self.entries[i].uses + n)
         return result
 

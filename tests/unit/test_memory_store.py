@@ -240,3 +240,14 @@ def test_processes_that_merge_lose_nothing(tmp_path):
     assert len({e.number for e in found}) == 12
     store_of(2).save(path)  # without merging the last one wins
     assert same(MemoryStore.load(path), store_of(2))
+
+
+@pytest.mark.parametrize(("n", "k"), [(1000, 900), (2000, 1500), (1200, 1)])
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_uses_are_counted_for_what_faiss_returned(n, k, metric):
+    pytest.importorskip("faiss")
+    store = store_of(n, dimension=8, metric=metric, search="faiss")
+    found = store.search(store.keys[:2] * 5, k, count_uses=True)
+    returned = [neighbour.entry.number for near in found for neighbour in near]
+    assert k == 1 or len(returned) < 2 * k, "cells hold fewer"
+    assert [e.uses for e in store.entries] == np.bincount(returned, minlength=n).tolist()
