@@ -7,9 +7,12 @@ from typing import Any
 
 from accelerate import Accelerator  # type: ignore[import-untyped]
 from accelerate.tracking import get_available_trackers  # type: ignore[import-untyped]
-from accelerate.utils import ProjectConfiguration  # type: ignore[import-untyped]
+from accelerate.utils import (  # type: ignore[import-untyped]
+    GradientAccumulationPlugin,
+    ProjectConfiguration,
+)
 
-from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.errors import FewShotError, logger
 from fewshot_nlp.persistence.disk import user_path
 from fewshot_nlp.training.callbacks import Callback, Record
 from fewshot_nlp.training.checkpoint import flat
@@ -39,8 +42,15 @@ def make_accelerator(config: MetaTrainConfig) -> Accelerator:
             f"trackers names {missing[0]!r}, which is not installed here: "
             f"pip install --upgrade accelerate {' '.join(missing)}"
         )
+    steps = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
+    if steps != "1":
+        logger.info(
+            "ACCELERATE_GRADIENT_ACCUMULATION_STEPS=%s is not heeded: meta_batch says how many.", steps
+        )
     folder = str(user_path(config.output_dir) / "trackers")
     return Accelerator(
+        # A plugin goes before the environment, which would have every loss divided by its number of steps.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
         log_with=list(config.trackers) or None,
         project_config=ProjectConfiguration(project_dir=config.output_dir, logging_dir=folder),
     )
