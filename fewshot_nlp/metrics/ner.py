@@ -11,14 +11,15 @@ def entity_scores(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[st
 
     seqeval in strict mode with IOB2 tags; ``entity_f1_strict_iob2``, ``entity_precision_strict_iob2`` and
     ``entity_recall_strict_iob2`` are micro averages, ``macro_entity_f1_strict_iob2`` is the mean over the
-    types that occur in the gold, and ``f1[TYPE]`` is each type's own. All are 0 when there is no entity.
+    types that occur in the gold, and ``f1[TYPE]`` is each type's own. Where the gold has no entity, all are 1 if none
+    is predicted, and 0 otherwise: so an episode that drew sentences without any tells who abstains.
 
     seqeval sees the types under plain names: it strips hyphens from a type, and its report has rows of its own.
     """
     names = ("entity_precision_strict_iob2", "entity_recall_strict_iob2", "entity_f1_strict_iob2")
     gold_types = {tag[2:] for tags in gold for tag in tags if tag != "O"}
     if not gold_types and not any(tag != "O" for tags in predicted for tag in tags):
-        return {**dict.fromkeys(names, 0.0), "macro_entity_f1_strict_iob2": 0.0}
+        return {**dict.fromkeys(names, 1.0), "macro_entity_f1_strict_iob2": 1.0}
     plain: dict[str, str] = {}
     report = classification_report(
         plain_types(gold, plain),

@@ -299,7 +299,7 @@ def test_entity_scores_are_seqevals_strict_ones():
     assert scores["entity_f1_strict_iob2"] == f1_score(gold, got, mode="strict", scheme=IOB2)
     assert scores["entity_precision_strict_iob2"] == pytest.approx(1 / 3)
     assert scores["f1[Y]"] == pytest.approx(2 / 3)
-    assert entity_scores([["O"]], [["O"]])["entity_f1_strict_iob2"] == 0.0
+    assert entity_scores([["O"]], [["O"]])["entity_f1_strict_iob2"] == 1.0
     assert entity_scores([["O"]], [["B-X"]])["entity_f1_strict_iob2"] == 0.0
 
 
@@ -311,3 +311,19 @@ def test_classification_scores_by_hand():
     assert many["accuracy"] == pytest.approx(1 / 3)
     assert many["micro_f1"] == pytest.approx(2 * 2 / (2 * 2 + 1 + 1))
     assert many["macro_f1"] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("gold", "got", "expected"),
+    [
+        ([["O", "O"]], [["O", "O"]], 1.0),
+        ([["O", "O"], ["O"]], [["O", "B-X"], ["O"]], 0.0),
+        ([["O"], ["B-X"]], [["O"], ["O"]], 0.0),
+    ],
+)
+def test_without_any_gold_entity_abstaining_is_right(gold, got, expected):
+    scores = entity_scores(gold, got)
+    names = ("entity_f1_strict_iob2", "macro_entity_f1_strict_iob2", "entity_recall_strict_iob2")
+    assert [scores[name] for name in names] == [expected] * 3
+    flat = [f1_score(gold, got, mode="strict", scheme=IOB2, zero_division=1)]
+    assert flat == [expected], "seqeval says so with zero_division=1"
