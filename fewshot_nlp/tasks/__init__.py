@@ -1,4 +1,4 @@
-"""Tasks: from a data set's columns to slots, and from scores to predictions and metrics."""
+"""Tasks: from rows to slots, and from scores to predictions and metrics."""
 
 from fewshot_nlp.tasks.base import TASKS, Task
 

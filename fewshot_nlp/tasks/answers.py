@@ -1,4 +1,4 @@
-"""Answer spans: the likeliest legal ones, when to give none, and how to show one in its context."""
+"""Answer spans: the likeliest valid ones, the no-answer threshold, and marking one in its context."""
 
 import numpy as np
 from jaxtyping import Float
@@ -12,13 +12,13 @@ def answer_spans(
 ) -> tuple[list[Span], float]:
     """The likeliest spans of one item, best first, and the probability of no answer.
 
-    A span's score is the sum of its start's and its end's (Devlin et al. 2019, section 4.2), and that of no answer
-    the sum of both scores of slot 0; probabilities are their softmax over all legal spans and no answer.
+    A span's score is the sum of its start and end scores (Devlin et al. 2019, section 4.2), that of no answer
+    the sum of both scores of slot 0. Probabilities are a softmax over all valid spans and no answer.
 
     Args:
         scores: start and end scores; slot 0 is "no answer", the others are tokens in order.
         max_tokens: the longest span.
-        n_best: at most so many spans.
+        n_best: largest number of spans.
     """
     start, end = scores[1:, 0], scores[1:, 1]
     n, width = len(start), min(max_tokens, len(start))
@@ -41,12 +41,12 @@ def answer_spans(
 
 
 def choose_threshold(margins: Float[np.ndarray, " n"], gains: Float[np.ndarray, " n"]) -> float:
-    """The threshold that maximises the sum of the gains of what is answered.
+    """The threshold that maximises the total gain of the answered questions.
 
     Args:
         margins: of each question, the log-probability of no answer minus the best answer's; it is answered when the
             margin is at most the threshold.
-        gains: what answering it is worth over giving no answer.
+        gains: metric of answering minus metric of giving no answer, for each question.
 
     Returns:
         The middle of the best gap between two margins, the one nearest to 0 among equals.
@@ -63,12 +63,12 @@ def choose_threshold(margins: Float[np.ndarray, " n"], gains: Float[np.ndarray, 
 def mark_answer(
     context: str, start: int, end: int, left: str = "[", right: str = "]", around: int = 200
 ) -> str:
-    """The context with an answer marked, shortened to some characters on both sides.
+    """The context with the answer marked, cut to some characters on both sides.
 
     Args:
         context: the whole context.
         start: first character of the answer.
-        end: character after its last; the same as ``start`` for no answer, of which nothing is marked.
+        end: character after its last; equal to ``start`` for no answer, where nothing is marked.
         left: put before the answer.
         right: put after the answer.
         around: characters shown on each side.

@@ -1,4 +1,4 @@
-"""What a task is: columns to examples, examples to slots, scores to predictions, predictions to metrics."""
+"""Base of tasks: rows to examples, examples to slots, scores to predictions, predictions to metrics."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,7 +25,7 @@ from fewshot_nlp.tokenization.windows import WindowTokenizer
 
 Row = Mapping[str, Any]
 Prediction = dict[str, Any]
-"""A prediction: ``"target"`` in the form of `Example.target`, and what else the task tells of it."""
+"""A prediction: ``"target"`` in the form of `Example.target`, and further keys of the task, such as scores."""
 
 
 TASKS: "Registry[type[Task]]" = Registry("task", "fewshot_nlp.tasks")
@@ -33,38 +33,38 @@ TASKS: "Registry[type[Task]]" = Registry("task", "fewshot_nlp.tasks")
 
 
 class Task(ABC):
-    """One task. A subclass is one file in this folder; it knows nothing of models or learners.
+    """Base of all tasks. A subclass does not depend on models or learners.
 
-    A subclass names itself in its class line, ``class NER(Task, name="ner")``, and is then registered.
+    A subclass gives its name in its class line, ``class NER(Task, name="ner")``, and is then registered.
     """
 
     name: ClassVar[str]
     columns: ClassVar[tuple[tuple[str, ...], ...]]
-    """The sets of columns that a labelled row may have; the first is the usual one."""
+    """Alternative sets of columns of a labelled row; the first is the usual one."""
     target_columns: ClassVar[tuple[str, ...]] = ()
-    """Those of `columns` that rows to predict on lack."""
+    """The columns that hold the target; inputs to predict on do not have them."""
     label_column: ClassVar[str | None] = None
-    """The column whose values are label names, which a data set may give as numbers."""
+    """The column with label names, which a `datasets.Dataset` may store as class indices."""
     word_tags: ClassVar[bool] = False
-    """Whether a target is one tag for each word of "tokens", as CoNLL files hold it."""
+    """Whether a target is one tag for each word of "tokens", as in CoNLL files."""
     primary_metric: ClassVar[str]
-    """The metric by which models of this task are compared; higher is better."""
+    """Name of the main metric; higher is better."""
     has_labels: ClassVar[bool] = True
-    """Whether targets are made of a closed set of label names."""
+    """Whether targets consist of a closed set of label names."""
     backbone: ClassVar[str] = "encoder"
-    """The kind of model that gives the features: a key of `fewshot_nlp.backbone.BACKBONES`."""
+    """The kind of model that computes features: a key of `fewshot_nlp.backbone.BACKBONES`."""
     sampler: ClassVar[str] = "k_shot"
-    """The sampler that is usual in the literature: a name in `fewshot_nlp.sampling.SAMPLERS`."""
+    """Default sampler, the usual one in the literature: a name in `fewshot_nlp.sampling.SAMPLERS`."""
     usual_ways: ClassVar[int | None] = None
-    """Labels in an episode where nothing else is asked for; None for all."""
+    """Default number of labels in an episode; None for all."""
     augmentations: ClassVar[frozenset[str]] = frozenset()
-    """Changes of `fewshot_nlp.training.Augmentation` under which a target stays right."""
+    """Augmentations of `fewshot_nlp.training.Augmentation` under which targets stay correct."""
     default_learner: ClassVar[str] = "prototypical"
-    """The learner that is taken where none is named."""
+    """The learner that is used where none is named."""
     defaults: ClassVar[Mapping[str, Defaults]] = {}
-    """A learner's name to its settings for this task, where they differ from the learner's own."""
+    """Settings of learners for this task, by learner name, where they differ from the learner's own."""
     ships: ClassVar[bool] = False
-    """Whether a trained start for the task ships with the package."""
+    """Whether a trained model for the task ships with the package."""
     usage: ClassVar[Usage] = Usage()
     """How a model card shows the task."""
 
@@ -76,7 +76,7 @@ class Task(ABC):
 
     @property
     def options(self) -> dict[str, Json]:
-        """The options that the task was made with."""
+        """The constructor's arguments."""
         return dict(vars(self))
 
     @classmethod
@@ -89,14 +89,14 @@ class Task(ABC):
         return cls()
 
     def bind(self, tokenizer: Any) -> None:  # noqa: B027 - most tasks take nothing
-        """Takes from the backbone's tokenizer what was not given; called when the task meets a backbone."""
+        """Sets missing options from the backbone's tokenizer; called when task and backbone are combined."""
 
     @abstractmethod
     def example(self, row: Row) -> Example:
-        """Checks one row and brings it to the task's normal form.
+        """Checks one row and converts it to the task's normal form.
 
         Raises:
-            FewShotError: what is wrong with the row (without its number, which `examples` adds).
+            FewShotError: the row is not valid (`examples` adds its number).
         """
 
     @abstractmethod
@@ -105,7 +105,7 @@ class Task(ABC):
 
         Raises:
             EmptyInputError: the input has no visible character.
-            FewShotError: it is no input at all.
+            FewShotError: the value is not an input of this task.
         """
 
     def abstained(self, labels: Sequence[Label]) -> Prediction:
@@ -122,10 +122,10 @@ class Task(ABC):
 
     @abstractmethod
     def restrict(self, target: Json, labels: frozenset[Label]) -> Json:
-        """The target without all labels but the given ones."""
+        """The target restricted to the given labels."""
 
     def rename(self, target: Json, names: Mapping[Label, Label]) -> Json:
-        """The target with other names for its labels; two labels may get the same one."""
+        """The target with renamed labels; two labels may get the same name."""
         if self.has_labels:
             raise FewShotError(f"The task {self.name} cannot give its labels other names.")
         return target
@@ -144,22 +144,22 @@ class Task(ABC):
 
         Args:
             items: examples, or queries when ``with_targets`` is False.
-            labels: label names the scores are wanted for, sorted.
+            labels: label names to be scored, sorted.
             tokenizer: the encoder's.
-            with_targets: whether to put the items' targets into the batch.
-            descriptions: label to words that say what it is; adds anchor slots for these labels.
+            with_targets: whether the batch gets the items' targets.
+            descriptions: label to description; adds label slots for these labels.
         """
 
     def calibrates_on_scores(self, support: SlotBatch) -> bool:
-        """Whether `calibrate` wants the adapted model's scores of the support set, which cost a forward pass."""
+        """Whether `calibrate` needs the adapted model's scores of the support set, which cost a forward pass."""
         return False
 
     def calibrate(self, support: SlotBatch, scores: Tensor | None = None) -> dict[str, Tensor]:
-        """Whatever of the decoding is learned from the support set; passed to `decode` as ``decoding_parameters``.
+        """Estimates parameters of decoding on the support set; `decode` gets them as ``decoding_parameters``.
 
         Args:
             support: the support set.
-            scores: of its slots by the adapted model, where `calibrates_on_scores` says so.
+            scores: the adapted model's scores of its slots, if `calibrates_on_scores`; else None.
         """
         return {}
 
@@ -188,30 +188,30 @@ class Task(ABC):
     def metrics(
         self, gold: Sequence[Json], predicted: Sequence[Json], labels: Sequence[Label]
     ) -> dict[str, float]:
-        """Scores of predicted targets against gold targets, each under a name that says its definition."""
+        """Metrics of predicted targets against gold targets, by name."""
 
     def shown(self, prediction: Prediction) -> Any:
-        """What `FewShotModel.predict` gives of a prediction."""
+        """The part of a prediction that `FewShotModel.predict` returns."""
         return prediction["target"]
 
     def output(self, prediction: Prediction, labels: Sequence[Label], row: Row) -> dict[str, Any]:
-        """The columns that a prediction adds to a row, in a file of predictions.
+        """The columns that a file of predictions gets for a row.
 
         Args:
             prediction: for the row.
             labels: label names that the model predicts, sorted.
-            row: what was predicted on.
+            row: the input row.
         """
         return {"predicted": prediction["target"]}
 
     def examples(self, rows: Iterable[Row]) -> list[Example]:
-        """Checks rows and brings them to the task's normal form.
+        """Checks rows and converts them to the task's normal form.
 
         Args:
             rows: dictionaries, or a `datasets.Dataset`.
 
         Raises:
-            FewShotError: naming the first bad row.
+            FewShotError: a row is not valid; the message has its number.
         """
 
         def read(row: Any) -> Example:
@@ -224,14 +224,14 @@ class Task(ABC):
         return read_each(rows, read)
 
     def queries(self, values: Iterable[Any], what: str = "Input") -> list[Query | None]:
-        """Checks inputs to predict on; None for one without a visible character, of which the log tells.
+        """Checks inputs to predict on; None for one without a visible character, which is logged.
 
         Args:
             values: as for `query`.
-            what: what messages call an input.
+            what: name of an input in messages.
 
         Raises:
-            FewShotError: naming the first bad input.
+            FewShotError: an input is not valid; the message has its number.
         """
 
         def read(value: Any) -> Query | None:
@@ -249,11 +249,11 @@ class Task(ABC):
         return found
 
     def suited(self, examples: Sequence[Example]) -> "tuple[Task, list[Example]]":
-        """The task as a support set wants it, and the set's examples in its form; most tasks stay as they are."""
+        """The task with options that fit a support set, and the examples in its form; most tasks return themselves."""
         return self, list(examples)
 
     def check_conflicts(self, examples: Sequence[Example]) -> None:
-        """Refuses two examples of the same input with different targets, naming both."""
+        """Raises `FewShotError` for two examples with the same input and different targets."""
         seen: dict[str, tuple[int, str]] = {}
         for number, example in enumerate(examples, start=1):
             key, target = canonical_json(example.inputs), canonical_json(example.target)
@@ -265,7 +265,7 @@ class Task(ABC):
                 )
 
     def check_labels(self, labels: Sequence[Label]) -> None:
-        """Refuses a set of labels that nothing can be learned from."""
+        """Raises `FewShotError` for a set of labels from which nothing can be learned."""
         if self.has_labels and not labels:
             raise FewShotError("The support set has no label at all; give at least one labelled example.")
 
@@ -280,15 +280,16 @@ class Task(ABC):
         domain: str = "general",
         group_column: str | None = None,
     ) -> TaskDataset:
-        """Rows as the data set that samplers draw episodes from.
+        """Rows as a data set for samplers.
 
-        Of rows with the same input the first is kept; the log says how many others had another target.
+        Of rows with the same input the first is kept; the number of others with another target is logged.
 
         Args:
             rows: as for `examples`.
             name: the data set's name, part of the task ids.
             domain: for domain-disjoint splits.
-            group_column: a column (a document's id) whose rows must not be divided between support and query.
+            group_column: a column, such as a document's id; rows with equal values stay together in support or query
+                set.
         """
         rows = list(rows)
         unique: dict[str, int] = {}
@@ -323,11 +324,11 @@ def need_column(row: Row, column: str, kind: type | tuple[type, ...], example: s
         row: a row.
         column: its name.
         kind: the type; `list` takes arrays too and gives a list.
-        example: a right value, as JSON.
+        example: a valid value, as JSON.
 
     Raises:
-        MissingColumnError: naming those that are there, and the one that may be it.
-        FewShotError: it has another type.
+        MissingColumnError: there is no such column; the message names the existing ones.
+        FewShotError: the value has another type.
     """
     if column not in row:
         raise MissingColumnError(column, row, example)

@@ -32,12 +32,12 @@ from fewshot_nlp.tokenization.windows import WindowTokenizer
 class Classification(Task, name="classification"):
     """Rows: ``{"text": str, "label": str}``, with an optional ``"text_pair"``.
 
-    A label may be a whole number, and is predicted as one. With ``multi_label`` a row has ``"labels": [str, ...]``,
-    possibly empty, and every label is decided by itself.
+    A label may be an integer, and is predicted as one. With ``multi_label`` a row has ``"labels": [str, ...]``,
+    possibly empty, and labels are independent.
 
     Args:
         multi_label: several labels, or none, for each text.
-        threshold: with ``multi_label``, the probability from which a label is given; in (0, 1).
+        threshold: with ``multi_label``, the least probability of a predicted label; in (0, 1).
     """
 
     columns = (("text", "label"),)
@@ -75,14 +75,14 @@ class Classification(Task, name="classification"):
         return Example(inputs, as_labels(need_column(row, column, object, '["refund"]'), f"'{column}'"))
 
     def examples(self, rows: Iterable[Row]) -> list[Example]:
-        """Rows in normal form, as for every task; multi-hot rows are refused."""
+        """Rows in normal form; multi-hot label columns are refused."""
         found = super().examples(rows)
         if self.multi_label:
             check_multi_hot([example.target for example in found])
         return found
 
     def query(self, value: Any) -> Query:
-        """A text, a pair of texts, or a row with the column ``text`` and perhaps ``text_pair``."""
+        """A text, a pair of texts, or a row with the column ``text`` and optionally ``text_pair``."""
         columns = ("text", "text_pair")
         if isinstance(value, Mapping):
             need_column(value, "text", object, '"Where is my card?"')
@@ -96,7 +96,7 @@ class Classification(Task, name="classification"):
         return Query({c: as_text(part, c) for c, part in zip(columns, parts, strict=False)})
 
     def abstained(self, labels: Sequence[Label]) -> Prediction:
-        """No label; each is as likely as the others, or with ``multi_label`` not at all."""
+        """No label; all have equal probability, or 0 with ``multi_label``."""
         n = len(labels)
         if self.multi_label:
             return {"target": [], "probabilities": np.zeros(n, np.float32)}
@@ -107,7 +107,7 @@ class Classification(Task, name="classification"):
         return dict.fromkeys(example.target if self.multi_label else [example.target], 1)
 
     def check_labels(self, labels: Sequence[Label]) -> None:
-        """One label only leaves nothing to decide, unless each is decided by itself."""
+        """Refuses a single label, except with ``multi_label``."""
         super().check_labels(labels)
         if len(labels) == 1 and not self.multi_label:
             raise FewShotError(
@@ -116,7 +116,7 @@ class Classification(Task, name="classification"):
             )
 
     def restrict(self, target: Json, labels: frozenset[Label]) -> Json:
-        """With several labels, those that are kept; a single label stays."""
+        """With ``multi_label`` the kept labels; a single label is unchanged."""
         return [label for label in target if label in labels] if self.multi_label else target
 
     def rename(self, target: Json, names: Mapping[Label, Label]) -> Json:
@@ -184,7 +184,7 @@ class Classification(Task, name="classification"):
         batch: SlotBatch,
         decoding_parameters: Mapping[str, Tensor] | None = None,
     ) -> list[Prediction]:
-        """The likeliest label, or all labels from the threshold on, and every label's probability."""
+        """The likeliest label, or all labels that reach the threshold; and every label's probability."""
         probabilities = batch.log_probabilities(scores).exp().cpu().numpy()
         predictions: list[Prediction] = []
         for row in probabilities:

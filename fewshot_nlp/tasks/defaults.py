@@ -1,4 +1,4 @@
-"""What a task says of itself beside its methods: the settings that suit a learner, and how people use it."""
+"""Declarations of a task: default settings of learners, and usage for model cards."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,13 +9,13 @@ from fewshot_nlp.episode import Json
 
 @dataclass(frozen=True, kw_only=True)
 class Defaults:
-    """Settings of one learner for one task, chosen by measurement; whatever a user gives goes before them.
+    """Default settings of one learner for one task, chosen by measurement; a user's settings override them.
 
     Args:
-        learner: of the learner.
-        bundled: of the learner, on the encoder that ships.
-        task: the task's options.
-        encoder: options of `Encoder.from_pretrained`, such as the layers that are read.
+        learner: settings of the learner.
+        bundled: further settings of the learner on the model that ships.
+        task: options of the task.
+        encoder: options of `Encoder.from_pretrained`, such as ``layers``.
     """
 
     learner: Mapping[str, Json] = field(default_factory=dict)
@@ -26,7 +26,7 @@ class Defaults:
 
 @dataclass(frozen=True, kw_only=True)
 class Usage:
-    """How a model of the task is used: for the Hub, and for the example in a model card.
+    """How a model of the task is used, for the Hub and the example in a model card.
 
     Args:
         title: the task in words; empty for its name.

@@ -1,4 +1,4 @@
-"""A glossary's terms in a text, however the text is broken into lines, spaced, hyphenated or composed."""
+"""Glossary terms in a text, independent of line breaks, spacing, soft hyphens and Unicode composition."""
 
 import unicodedata
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ def checked_glossary(glossary: Any) -> dict[str, str]:
     """Terms and the words for them.
 
     Raises:
-        FewShotError: no mapping, or one of something else than texts.
+        FewShotError: the glossary is not a mapping of texts to texts.
     """
     if not isinstance(glossary, Mapping):
         raise FewShotError(
@@ -34,10 +34,10 @@ def checked_glossary(glossary: Any) -> dict[str, str]:
 
 
 def find_terms(text: str, glossary: Mapping[str, str]) -> list[Found]:
-    """The terms that stand in a text as whole words, from left to right; of two that begin at one place the longer.
+    """Terms that occur in a text as whole words, from left to right; of two with the same start the longer.
 
-    Any white space is as good as a blank (line breaks, no-break spaces, several of them), soft hyphens do not count,
-    and composed characters (NFC) are what their parts (NFD) are.
+    All runs of white space are equal (line breaks, no-break spaces), soft hyphens are ignored,
+    and composed characters (NFC) equal decomposed ones (NFD).
 
     Example:
         >>> find_terms("Das Haus  der\\nJu\\u00adgend.", {"Haus der Jugend": "youth centre"})
@@ -56,7 +56,7 @@ def find_terms(text: str, glossary: Mapping[str, str]) -> list[Found]:
 
 
 def with_terms(text: str, glossary: Mapping[str, str]) -> str:
-    """The text with the words for its terms in their place."""
+    """The text with its terms replaced by their translations."""
     pieces, at = [], 0
     for start, end, term in find_terms(text, glossary) if glossary else ():
         pieces += [text[at:start], glossary[term]]

@@ -1,4 +1,4 @@
-"""The words of labels: what a name says, and descriptions of it."""
+"""Words of labels: readable names and descriptions."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -19,12 +19,12 @@ def readable(label: Label) -> str:
 
 
 def says_nothing(words: str) -> bool:
-    """Whether a label's words are a bare letter, or hold no letter at all: "z", "3", "-"."""
+    """Whether a label's words have no meaning: a single letter, or no letter at all ("z", "3", "-")."""
     return re.fullmatch(r"[a-z]|[\W\d_]+", words) is not None
 
 
 def check_descriptions(descriptions: Mapping[Label, str] | None, labels: Sequence[Label]) -> None:
-    """Every described label must be known, and every description a text."""
+    """Raises `FewShotError` unless every described label is known and every description is a text."""
     for label, text in (descriptions or {}).items():
         if label not in labels:
             raise FewShotError(f"There is a description of {label!r}, but the labels are: {joined(labels)}.")

@@ -40,13 +40,14 @@ class NER(Task, name="ner"):
     A span is ``{"start": int, "end": int, "label": str}`` in characters of the text, end exclusive.
 
     Args:
-        scheme: classes that slots are scored for: "io" has one class a type, and neighbouring words of a type are
-            one entity; "bio" tells the first word of an entity from the others.
+        scheme: classes of the slots: "io" has one class a type, and adjacent words of a type are
+            one entity; "bio" has separate classes for the first word of an entity and the others.
         transitions: of the tags, counted on the support set: "hidden_markov" (with "bio"; see `hidden_markov`),
-            "abstract" (with "io"; StructShot, Yang & Katiyar 2020), or "none" (but "bio" forbids what BIO does).
-        pooling: a word's vector is its first sub-token's, or the mean of all.
-        repair: what an ``I-X`` without a ``B-X`` becomes: "begin" makes it a ``B-X``, "error" refuses it.
-        cuts: words of plain text that are cut, the places marked (``"10|mg"``); `suited` finds those of a support set.
+            "abstract" (with "io"; StructShot, Yang & Katiyar 2020), or "none" ("bio" still forbids invalid sequences).
+        pooling: a word's vector is that of its first sub-token, or the mean of all.
+        repair: an ``I-X`` without a ``B-X`` becomes a ``B-X`` with "begin", and is refused with "error".
+        cuts: words of plain text that are split, with marked positions (``"10|mg"``); `suited` finds those of a
+            support set.
     """
 
     columns = (("tokens", "ner_tags"), ("text", "spans"))
@@ -126,7 +127,7 @@ class NER(Task, name="ner"):
         return {"target": [], "entities": []}
 
     def _tagged(self, text: str, spans: Sequence[Mapping[str, Any]]) -> Example:
-        """A text's words, cut where a span begins or ends, with their tags."""
+        """Words of a text, split at the borders of spans, with their tags."""
         borders = [place for span in spans for place in (span["start"], span["end"])]
         offsets = cut_at(split_words(text, self.cuts), borders)
         return Example(
@@ -134,10 +135,10 @@ class NER(Task, name="ner"):
         )
 
     def suited(self, examples: Sequence[Example]) -> tuple["NER", list[Example]]:
-        """The task that cuts words as the spans of a support set do, and the examples in its words.
+        """The task whose ``cuts`` split words at the span borders of a support set, and the examples in its words.
 
-        A word that a span cuts is cut in the same places wherever it occurs; one cut between a digit and a letter
-        ("10mg") cuts all words there.
+        A word with a span border inside is split at the same position in all texts. A border between a digit and a
+        letter ("10mg") splits all words between digits and letters.
         """
         texts = [e for e in examples if "text" in e.inputs]
         cuts = set(self.cuts)
@@ -172,12 +173,12 @@ class NER(Task, name="ner"):
         return [tag if tag[2:] in labels else "O" for tag in target]
 
     def rename(self, target: Json, names: Mapping[Label, Label]) -> Json:
-        """The tags with other types."""
+        """The tags with renamed types."""
         return [tag if tag == "O" else f"{tag[:2]}{names[tag[2:]]}" for tag in target]
 
     @property
     def _per_type(self) -> int:
-        """Classes of each type: one, or its first and its other words."""
+        """Number of classes of each type: 1 with "io", 2 with "bio"."""
         return 1 if self.scheme == "io" else 2
 
     def classes(self, labels: Sequence[Label]) -> tuple[Label, ...]:
@@ -195,7 +196,7 @@ class NER(Task, name="ner"):
         with_targets: bool,
         descriptions: Mapping[Label, str] | None = None,
     ) -> SlotBatch:
-        """One slot a word, and one for each class but ``O`` whose type is described."""
+        """One slot a word, and one for each class of a described type."""
         check_descriptions(descriptions, labels)
         classes, words = self.classes(labels), descriptions or {}
         types = [label for label in labels for _ in range(self._per_type)]
@@ -237,7 +238,7 @@ class NER(Task, name="ner"):
         )
 
     def calibrate(self, support: SlotBatch, scores: Tensor | None = None) -> dict[str, Tensor]:
-        """Transitions counted on the support set, as the option says; without examples only what BIO forbids."""
+        """Tag transitions, as the option says, counted on the support set; without examples the BIO constraints."""
         examples = support.select(~support.label_slot_mask)
         tags = examples.gold.numpy()
         sentences = np.split(tags, np.flatnonzero(np.diff(examples.groups.numpy())) + 1) if len(tags) else []
@@ -257,7 +258,7 @@ class NER(Task, name="ner"):
         batch: SlotBatch,
         decoding_parameters: Mapping[str, Tensor] | None = None,
     ) -> list[Prediction]:
-        """BIO tags of every item, and its entities with scores and character offsets."""
+        """BIO tags of every item, and its entities with probabilities and character offsets."""
         log = batch.log_probabilities(scores).cpu().numpy()
         lengths = np.bincount(batch.groups.numpy(), minlength=len(batch.items))
         if decoding_parameters:
@@ -310,7 +311,7 @@ class NER(Task, name="ner"):
         return prediction["entities"]
 
     def output(self, prediction: Prediction, labels: Sequence[Label], row: Row) -> dict[str, Any]:
-        """The entities, and the tags of words that were given as such."""
+        """The entities; and the tags, for inputs given as words."""
         tags = {"predicted_tags": prediction["target"]} if "tokens" in row else {}
         return {**tags, "entities": prediction["entities"]}
 
@@ -322,13 +323,13 @@ class NER(Task, name="ner"):
 
 
 def checked_spans(value: Any) -> list[dict[str, Any]]:
-    """Spans in normal form: offsets as whole numbers, labels as texts.
+    """Spans in normal form: integer offsets, labels as texts.
 
     Args:
         value: a list of mappings, or a mapping of lists, which is how `datasets` stores a sequence of them.
 
     Raises:
-        FewShotError: something else, naming the span.
+        FewShotError: a span is not valid; the message names it.
     """
     if isinstance(value, Mapping):
         columns = [as_list(value.get(key)) for key in SPAN_KEYS]

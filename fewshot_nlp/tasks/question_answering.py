@@ -30,12 +30,12 @@ SPARE = 4
 class QuestionAnswering(Task, name="question_answering"):
     """Rows as in SQuAD: ``{"question", "context", "answers": {"text": [str], "answer_start": [int]}}``.
 
-    Several answers are several ways of being right; empty lists say that the context does not answer the question.
-    A context of any length is read in overlapping windows, each of which holds the whole question.
+    Each of several answers counts as correct; empty lists mean that the context does not answer the question.
+    Long contexts are read in overlapping windows, each with the whole question.
 
     Args:
-        max_answer_tokens: the longest answer, in tokens of the encoder; a support set with longer ones raises it.
-        n_best: how many answers a prediction tells of, from 1.
+        max_answer_tokens: longest predicted answer in tokens; longer answers in the support set raise it.
+        n_best: number of answers in a prediction, from 1.
         null_threshold: "no answer" is given when its log-probability exceeds the best answer's by more than this;
             None takes what served the support set best where that holds unanswerable questions, and otherwise
             always answers.
@@ -102,11 +102,11 @@ class QuestionAnswering(Task, name="question_answering"):
         return Query({column: as_text(text, column) for column, text in given.items()})
 
     def abstained(self, labels: Sequence[Label]) -> Prediction:
-        """No answer, for certain."""
+        """No answer, with probability 1."""
         return _prediction([], 1.0, np.inf, True)
 
     def labels_of(self, example: Example) -> dict[Label, int]:
-        """None: answers are no closed set."""
+        """Empty: answers are not a closed set of labels."""
         return {}
 
     def restrict(self, target: Json, labels: frozenset[Label]) -> Json:
@@ -122,7 +122,7 @@ class QuestionAnswering(Task, name="question_answering"):
         with_targets: bool,
         descriptions: Mapping[Label, str] | None = None,
     ) -> SlotBatch:
-        """For each item one slot for "no answer" (a window's first token), then one for each context token."""
+        """For each item one slot for "no answer" (the first token of a window), then one for each context token."""
         windows = tokenizer.texts([i.inputs["question"] for i in items], [i.inputs["context"] for i in items])
         units, n_tokens, offsets = _context_tokens(windows, len(items))
         n_slots = n_tokens + 1
@@ -148,13 +148,13 @@ class QuestionAnswering(Task, name="question_answering"):
         )
 
     def calibrates_on_scores(self, support: SlotBatch) -> bool:
-        """Whether there are unanswerable questions from which to choose a threshold."""
+        """Whether the support set has unanswerable questions, from which the threshold is chosen."""
         return self.null_threshold is None and any(
             isinstance(item, Example) and not item.target["text"] for item in support.items
         )
 
     def calibrate(self, support: SlotBatch, scores: Tensor | None = None) -> dict[str, Tensor]:
-        """The longest answer, and the threshold of "no answer" that serves the support set best, by F1.
+        """The longest answer, and the threshold of "no answer" with the best F1 on the support set.
 
         Where no row of the support set has an answer, none is given.
         """
@@ -183,10 +183,9 @@ class QuestionAnswering(Task, name="question_answering"):
         batch: SlotBatch,
         decoding_parameters: Mapping[str, Tensor] | None = None,
     ) -> list[Prediction]:
-        """The best legal span of every item, or no answer; and the next best.
+        """The best valid span of every item, or no answer; and the next best spans.
 
-        Probabilities are those of the legal spans (the end not before the start, and not too long) and of no answer,
-        which together sum to 1.
+        Probabilities of the valid spans (end not before start, at most `max_answer_tokens`) and of no answer sum to 1.
         """
         assert batch.hints.offsets is not None
         decoding_parameters = decoding_parameters or {}
@@ -226,7 +225,7 @@ class QuestionAnswering(Task, name="question_answering"):
 
 
 def _checked(context: str, text: Any, start: Any) -> tuple[int, str]:
-    """The start and the text of an answer that stands where it says."""
+    """Start and text of an answer, checked against the context."""
     if not isinstance(text, str) or not text.strip():
         raise FewShotError(
             f"an answer is {shown(text)}, but must be a text; leave the lists empty for no answer."
@@ -245,10 +244,10 @@ def _checked(context: str, text: Any, start: Any) -> tuple[int, str]:
 def _context_tokens(
     windows: Windows, n_items: int
 ) -> tuple[Int[np.ndarray, " n_tokens"], Int[np.ndarray, " n_items"], Int[np.ndarray, "n_tokens 2"]]:
-    """For each token its number in its whole context (-1 outside), each context's tokens, each token's characters.
+    """Index of each token in its context (-1 outside), number of tokens of each context, characters of each token.
 
-    The tokenizer cuts a context into windows of equal size, each of which repeats the end of the one before; the
-    number follows from where its window begins.
+    The tokenizer splits a context into windows of equal size with overlap; a token's index follows from the
+    start of its window.
     """
     units: list[np.ndarray] = []
     offsets = np.zeros((0, 2), int)
@@ -298,7 +297,7 @@ def _targets(
 
 
 def _tokens_of(target: Json, characters: Int[np.ndarray, "n 2"]) -> list[Int[np.ndarray, " m"]]:
-    """For each gold answer the slots of an item whose characters are in it, in order."""
+    """For each gold answer the slots whose characters it contains, in order."""
     return [
         np.flatnonzero((characters[:, 1] > start) & (characters[:, 0] < start + len(text)))
         for text, start in zip(target["text"], target["answer_start"], strict=True)
@@ -319,7 +318,7 @@ def _longest_answer(support: SlotBatch) -> int:
 
 
 def _answer(context: str, start: int, end: int, probability: float) -> dict[str, Any]:
-    """An answer without white space around it."""
+    """An answer without leading and trailing white space."""
     text = context[start:end]
     start += len(text) - len(text.lstrip())
     text = text.strip()

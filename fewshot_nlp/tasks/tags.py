@@ -1,4 +1,4 @@
-"""BIO tags: checking and repairing them, to and from entity spans; words of a text and what they look like."""
+"""BIO tags: checks, repair, conversion to and from entity spans; words of a text and their shapes."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -40,8 +40,8 @@ def split_words(text: str, cuts: Collection[str] = ()) -> list[tuple[int, int]]:
 
     Args:
         text: any text.
-        cuts: words that are cut, the places marked: ``"gon|na"``. Where one of them is cut between a digit and a
-            letter (``"10|mg"``), all words are.
+        cuts: words that are split, with marked positions: ``"gon|na"``. If one of them is split between a digit and a
+            letter (``"10|mg"``), all words are split there.
     """
     inner = {cut.replace(CUT, ""): _places(cut) for cut in cuts}
     numbers = any(place in _by_numbers(word) for word, places in inner.items() for place in places)
@@ -64,11 +64,11 @@ def _places(cut: str) -> list[int]:
 
 
 def cut_at(offsets: Sequence[tuple[int, int]], borders: Iterable[int]) -> list[tuple[int, int]]:
-    """Words that are cut where a border falls inside of them.
+    """Words, split at borders inside them.
 
     Args:
-        offsets: of words, ascending.
-        borders: places in characters.
+        offsets: start and end characters of words, ascending.
+        borders: positions in characters.
     """
     places = sorted(set(borders))
     result: list[tuple[int, int]] = []
@@ -79,7 +79,7 @@ def cut_at(offsets: Sequence[tuple[int, int]], borders: Iterable[int]) -> list[t
 
 
 def check_tags(tags: Sequence[str], repair: Repair = "begin") -> list[str]:
-    """Tags in BIO; BIOES, BILOU and BMES are translated, an ``I-`` without a ``B-`` is repaired or refused."""
+    """Tags in BIO; BIOES, BILOU and BMES are converted, an ``I-`` without a ``B-`` is repaired or refused."""
     result: list[str] = []
     ended = True
     for position, tag in enumerate(tags):
@@ -126,7 +126,7 @@ def tag_spans(tags: Sequence[str]) -> list[tuple[str, int, int]]:
 def spans_to_tags(
     offsets: Sequence[tuple[int, int]], spans: Iterable[Mapping[str, Any]], text: str
 ) -> list[str]:
-    """BIO tags of words from character spans; a span that cuts a word is widened to the whole word.
+    """BIO tags of words from character spans; a span border inside a word is moved to include the whole word.
 
     Raises:
         FewShotError: a span outside the text, without a word, or overlapping another.
@@ -152,7 +152,7 @@ def spans_to_tags(
 
 
 def word_shapes(sentences: Sequence[Sequence[str]]) -> Float[np.ndarray, "n_words 14"]:
-    """What each word looks like, as 0 or 1: capitals, digits, punctuation, length, and first in the sentence."""
+    """Surface features of each word, 0 or 1: capitals, digits, punctuation, length, and first in the sentence."""
     words = [word for sentence in sentences for word in sentence]
     numbers = {word: i for i, word in enumerate(dict.fromkeys(words))}
     shapes = np.array([_shape(word) for word in numbers], np.float32).reshape(-1, 14)

@@ -1,4 +1,4 @@
-"""What a support set tells about the order of tags: transition probabilities, and decoding with them."""
+"""Transition probabilities of tags, estimated on the support set, and Viterbi decoding with them."""
 
 from collections.abc import Sequence
 
@@ -30,13 +30,13 @@ def legal_bio(classes: Sequence[str]) -> Rule:
 def hidden_markov(classes: Sequence[str], sentences: Sequence[Int[np.ndarray, " n"]]) -> Rule:
     """Transitions between BIO classes counted on the support set, for the hybrid of a classifier and an HMM.
 
-    A classifier gives p(class | word); Viterbi wants p(word | class), which is proportional to it over p(class)
-    (Bourlard & Morgan 1994, Connectionist Speech Recognition, chapter 7). After a class either its entity goes on,
-    with a chance smoothed towards that of all types, or a new start is drawn by the starts' frequencies.
+    A classifier gives p(class | word); Viterbi needs p(word | class), which is proportional to p(class | word) /
+    p(class) (Bourlard & Morgan 1994, Connectionist Speech Recognition, chapter 7). After a class its entity continues
+    with a probability smoothed towards that of all types; otherwise "O" or a new entity follows by frequency.
 
     Args:
         classes: "O", then "B-X" and "I-X" of each type.
-        sentences: class numbers of the words of each sentence.
+        sentences: class indices of the words of each sentence.
     """
     n = len(classes)
     begin, inside = np.arange(1, n, 2), np.arange(2, n, 2)
@@ -64,10 +64,10 @@ def hidden_markov(classes: Sequence[str], sentences: Sequence[Int[np.ndarray, " 
 
 
 def abstract(n_classes: int, sentences: Sequence[Int[np.ndarray, " n"]]) -> Rule:
-    """StructShot's transitions (Yang & Katiyar 2020, section 4.2), with one added to every count.
+    """StructShot's transitions (Yang & Katiyar 2020, section 4.2), with add-one smoothing.
 
-    Counted between "O" and "any entity", where an entity may stay the same type or become another, and shared
-    out evenly among the types. Classes are "O" and the types ("io").
+    They are counted between "O", "same type" and "other type", and divided evenly among the types. Classes are "O" and
+    the types ("io").
     """
     n = n_classes - 1
     start = np.ones(2)
@@ -94,12 +94,12 @@ def viterbi(
     lengths: Int[np.ndarray, " n_sentences"],
     decoding_parameters: Rule,
 ) -> Int[np.ndarray, " n_words"]:
-    """The best class sequence of every sentence: all sentences of a batch advance together.
+    """The best class sequence of every sentence, batched over sentences.
 
     Args:
-        emissions: log-scores of all words, sentence after sentence.
-        lengths: words of each sentence.
-        decoding_parameters: start and step scores, and the offset of every word's.
+        emissions: log-scores of all words, sentences concatenated.
+        lengths: number of words of each sentence.
+        decoding_parameters: ``start`` and ``step`` scores, and ``offset``, added to every word's scores.
     """
     best = np.zeros(len(emissions), int)
     if not len(emissions):

@@ -36,7 +36,7 @@ class Translation(Task, name="translation"):
             the model's own.
         max_ratio: tokens of a translation at most, as a multiple of its source's (and 10 more), from 0.1 to 1000. None
             takes the largest ratio among the support set's pairs, and at least 2.
-        glossary: terms of the source language to the words that must then be in the translation (see `find_terms`).
+        glossary: terms of the source language to words that a translation of them must contain (see `find_terms`).
         prefix: put before every text (T5: "translate German to English: "). None takes the model's own for these
             languages, where its files have one.
     """
@@ -120,7 +120,7 @@ class Translation(Task, name="translation"):
         return Example({"text": sides[0]}, sides[1])
 
     def query(self, value: Any) -> Query:
-        """A text, a row with a "text", or a row of two sides whose target is not looked at."""
+        """A text, a row with a "text", or a row of two sides, whose target is ignored."""
         if isinstance(value, Mapping) and "text" in value and "translation" not in value:
             value = value["text"]
         elif isinstance(value, Mapping):
@@ -133,7 +133,7 @@ class Translation(Task, name="translation"):
         return {"target": ""}
 
     def bind(self, tokenizer: Any) -> None:
-        """Takes the model's own languages where none were given, and warns where others were."""
+        """Sets missing languages to the model's own; warns if the given ones differ."""
         directions = tokenizer.directions
         given = self.source or directions[0], self.target or directions[1]
         if given[0] is not None and given[0] == given[1]:
@@ -149,10 +149,10 @@ class Translation(Task, name="translation"):
             self.prefix = tokenizer.instructions.get(f"{given[0]}_to_{given[1]}", "")
 
     def check_conflicts(self, examples: Sequence[Example]) -> None:
-        """Nothing: a text may have several translations."""
+        """Accepts all: a text may have several translations."""
 
     def labels_of(self, example: Example) -> dict[Label, int]:
-        """None: translations are no closed set."""
+        """Empty: translations are not a closed set of labels."""
         return {}
 
     def restrict(self, target: Json, labels: frozenset[Label]) -> Json:
@@ -168,7 +168,7 @@ class Translation(Task, name="translation"):
         with_targets: bool,
         descriptions: Mapping[Label, str] | None = None,
     ) -> SlotBatch:
-        """With targets, one slot for each target token and the end; the window is what the decoder has read by then."""
+        """With targets, one slot for each target token and the end token; its window is the decoder input before it."""
         codes = self.source_code or self.source, self.target_code or self.target
         texts = [item.inputs["text"] for item in items]
         if not with_targets:
@@ -210,7 +210,7 @@ class Translation(Task, name="translation"):
     def generation_options(
         self, batch: SlotBatch, tokenizer: Any, decoding_parameters: Mapping[str, Tensor] | None = None
     ) -> dict[str, Any]:
-        """Beam search, the longest translations, and what the glossary demands of each."""
+        """Options of beam search, the longest translations, and the glossary's words for each."""
         learned = float((decoding_parameters or {}).get("max_ratio", MAX_RATIO))
         options: dict[str, Any] = {
             "num_beams": self.num_beams,
@@ -243,7 +243,7 @@ class Translation(Task, name="translation"):
         batch: SlotBatch,
         decoding_parameters: Mapping[str, Tensor] | None = None,
     ) -> list[Prediction]:
-        """Not used: translations are generated token after token; see `read_tokens`."""
+        """Not used: translations are generated; see `read_tokens`."""
         raise NotImplementedError
 
     def metrics(
