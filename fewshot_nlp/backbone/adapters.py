@@ -33,24 +33,79 @@ def default_adapter() -> Any:
     return LoraConfig(r=8, lora_alpha=16, lora_dropout=0.0)
 
 
-def _targets(model: nn.Module, config: Any) -> list[str]:
-    """Full names of the modules that the adapter goes into."""
-    from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+def _prepared(model: nn.Module, given: Any) -> Any:
+    """A copy of a configuration that says where it goes: as given, else as PEFT knows, else all linear layers.
 
+    Raises:
+        FewShotError: a method or a setting that would train or change more than the layers' adapters.
+    """
+    from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+
+    kind = type(given).__name__
+    if getattr(given, "is_prompt_learning", False):
+        raise FewShotError(
+            f"{kind} puts virtual tokens before the text, so slots would no longer be at their "
+            "words; take an adapter that lives inside the layers, such as LoraConfig."
+        )
+    tuner = PEFT_TYPE_TO_TUNER_MAPPING.get(given.peft_type)
+    if tuner is None or getattr(tuner, "uses_shared_state", False) or not hasattr(given, "target_modules"):
+        raise FewShotError(
+            f"{kind} keeps weights outside of the layers that it goes into, which is not supported here; take an "
+            "adapter that lives inside the layers, such as LoraConfig."
+        )
+    for name, reason in _REFUSED.items():
+        if getattr(given, name, None) not in (None, "none", "None", [], {}, False):
+            raise FewShotError(f"{kind} has {name}={getattr(given, name)!r}, which {reason}; leave it out.")
+    config = copy.deepcopy(given)
+    kind_of_model = getattr(model.config, "model_type", "")
+    if config.target_modules is None and kind_of_model not in tuner.target_module_mapping:
+        config.target_modules = "all-linear"
+    return config
+
+
+_REFUSED = {
+    "bias": "trains weights of the base model, so that it would no longer be the one that other models share",
+    "modules_to_save": "trains whole modules of the base model beside the adapter",
+    "trainable_token_indices": "trains embeddings of the base model beside the adapter",
+    "target_parameters": "puts adapters into single parameters, where fast weights do not reach",
+    "layer_replication": "changes how many layers the encoder has",
+}
+"""Settings of PEFT that are not supported, and why."""
+
+
+def _in_top(model: nn.Module, config: Any, top_layers: int) -> None:
+    """Cuts what a configuration targets, as PEFT reads it, to the last layers, in place."""
+    from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+    from peft.tuners.tuners_utils import _ExcludedModule, _maybe_include_all_linear_layers
+
+    n_layers = int(model.config.num_hidden_layers)  # type: ignore[union-attr,arg-type]
+    if not 1 <= top_layers <= n_layers:
+        raise FewShotError(
+            f"top_layers is {top_layers}, but the encoder has {n_layers} layers: 1 to {n_layers}."
+        )
+    tuner = PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type]
+    if config.target_modules is None:
+        config.target_modules = tuner.target_module_mapping[model.config.model_type]  # type: ignore[union-attr]
+    _maybe_include_all_linear_layers(config, model)
     wanted = config.target_modules
-    model_type = getattr(model.config, "model_type", "")
-    if wanted is None:
-        wanted = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(model_type, "all-linear")
-    output: Any = getattr(model, "get_output_embeddings", None)
-    head = None if output is None else output()
-    linear = [n for n, m in model.named_modules() if isinstance(m, nn.Linear) and m is not head]
-    if wanted == "all-linear":
-        return linear
-    if isinstance(wanted, str):
-        return [name for name, _ in model.named_modules() if re.fullmatch(wanted, name)]
-    return [
-        name for name, _ in model.named_modules() if any(name == w or name.endswith("." + w) for w in wanted)
+    found = {name: tuner._check_target_module_exists(config, name) for name, _ in model.named_modules()}
+    names = [
+        name
+        for name, hit in found.items()
+        if hit and not isinstance(hit, _ExcludedModule)
+        if (m := _LAYER.search(name + ".")) and int(m[1]) >= n_layers - top_layers
     ]
+    if not names:
+        raise FewShotError(
+            f"No module of the encoder's last {top_layers} layers matches target_modules={wanted!r}."
+        )
+    config.target_modules = names
+    if getattr(config, "layers_to_transform", None) is not None:
+        config.layers_to_transform = config.layers_pattern = None  # the names have obeyed them
+    if getattr(config, "feedforward_modules", None):
+        config.feedforward_modules = [
+            n for n in names if any(n == f or n.endswith("." + f) for f in config.feedforward_modules)
+        ]
 
 
 def attach(
@@ -60,7 +115,8 @@ def attach(
 
     Args:
         model: a Hugging Face encoder.
-        config: any `peft.PeftConfig` whose adapter lives inside the layers (LoRA, DoRA, IA3, OFT, VeRA, ...).
+        config: any `peft.PeftConfig` whose adapter lives inside the layers (LoRA, DoRA, IA3, OFT, ...); it is obeyed as
+            PEFT itself does, or refused.
         top_layers: the last k layers only; None for all that the config names.
         seed: for the adapter's initial values.
 
@@ -68,36 +124,21 @@ def attach(
         The adapter's parameters by name.
 
     Raises:
-        FewShotError: the config is prompt learning, or no module matches.
+        FewShotError: a method or a setting that is not supported, and when no module matches.
     """
     from peft import inject_adapter_in_model
 
-    if getattr(config, "is_prompt_learning", False):
-        raise FewShotError(
-            f"{type(config).__name__} puts virtual tokens before the text, so slots would no longer be at their "
-            "words; take an adapter that lives inside the layers, such as LoraConfig."
-        )
-    config = copy.deepcopy(config)
-    if hasattr(config, "target_modules"):
-        names = _targets(model, config)
-        if top_layers is not None:
-            n_layers = int(model.config.num_hidden_layers)  # type: ignore[union-attr,arg-type]
-            if not 1 <= top_layers <= n_layers:
-                raise FewShotError(
-                    f"top_layers is {top_layers}, but the encoder has {n_layers} layers: 1 to {n_layers}."
-                )
-            names = [n for n in names if (m := _LAYER.search(n)) and int(m[1]) >= n_layers - top_layers]
-        if not names:
-            raise FewShotError(f"No module of the encoder matches target_modules={config.target_modules!r}.")
-        config.target_modules = names
-        if getattr(config, "feedforward_modules", None):
-            config.feedforward_modules = [
-                n for n in names if any(n == f or n.endswith("." + f) for f in config.feedforward_modules)
-            ]
+    given, config = config, _prepared(model, config)
+    if top_layers is not None:
+        _in_top(model, config, top_layers)
     before = {id(p) for p in model.parameters()}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        inject_adapter_in_model(config, model)
+        try:
+            inject_adapter_in_model(config, model)
+        except (ValueError, TypeError, NotImplementedError) as error:
+            reason = str(error).strip().split("\n")[0].rstrip(".")
+            raise FewShotError(f"{type(given).__name__} does not fit the encoder: {reason}.") from error
     model.eval()
     for parameter in model.parameters():
         parameter.requires_grad_(False)

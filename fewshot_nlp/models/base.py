@@ -137,6 +137,8 @@ class FewShotModel:
         encoder = BACKBONES[kind.backbone].from_pretrained(name, **{**usual.encoder, **encoder_options})
         if adapter is not None:
             encoder.attach(adapter, top_layers)
+        elif top_layers is not None:
+            raise FewShotError("top_layers says where the adapter goes, but adapter is not given.")
         return cls(
             new_pipeline(kind.name, {**usual.task, **(task_config or {})}, encoder, learner, learner_config)
         )
