@@ -31,7 +31,7 @@ class LabelNamesConfig(LearnerConfig):
     """Settings of `LabelNames`.
 
     Args:
-        head_weight: 0, since this learner is the encoder's head already.
+        head_weight: of the encoder's head beside this learner, which is that head already: leave it at 0.
         width: dimension in which slots and names are compared; not used where the encoder has a head.
         penalty: of the ridge regression that corrects the names' scores; initial value, learned in meta-training.
         step: factor of the correction; initial value, learned in meta-training.
