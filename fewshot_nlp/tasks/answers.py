@@ -3,6 +3,8 @@
 import numpy as np
 from jaxtyping import Float
 
+BELOW = 1.0
+"""Nats between the threshold and the nearest margin, where all questions are on one side of it."""
 Span = tuple[int, int, float]
 """First slot, last slot, probability."""
 
@@ -49,12 +51,19 @@ def choose_threshold(margins: Float[np.ndarray, " n"], gains: Float[np.ndarray, 
         gains: metric of answering minus metric of giving no answer, for each question.
 
     Returns:
-        The middle of the best gap between two margins, the one nearest to 0 among equals.
+        The middle of the best gap between two margins, the one nearest to 0 among equals; where it is best to answer
+        nothing, `BELOW` under the smallest margin. Where no answer is worth anything, as for a support set without any,
+        minus infinity: nothing is answered, whatever its margin.
     """
+    margins, gains = margins[np.isfinite(margins)], gains[np.isfinite(margins)]
+    if not (gains > 0).any():
+        return -np.inf
     order = np.argsort(margins, kind="stable")
     sorted_margins = margins[order]
     total = np.concatenate([[0.0], np.cumsum(gains[order])])
-    edges = np.concatenate([[sorted_margins[0] - 2.0], sorted_margins, [sorted_margins[-1] + 2.0]])
+    edges = np.concatenate(
+        [[sorted_margins[0] - 2 * BELOW], sorted_margins, [sorted_margins[-1] + 2 * BELOW]]
+    )
     middle = (edges[:-1] + edges[1:]) / 2
     best = np.flatnonzero((total >= total.max() - 1e-9) & (edges[:-1] < edges[1:]))
     return float(middle[best[np.argmin(np.abs(middle[best]))]])

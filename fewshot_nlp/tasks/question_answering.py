@@ -206,7 +206,8 @@ class QuestionAnswering(Task, name="question_answering"):
                     distinct.setdefault((answer["start"], answer["end"]), answer)
             n_best = list(distinct.values())[: self.n_best]
             margin = float(np.log(null) - np.log(n_best[0]["score"])) if n_best else np.inf
-            predictions.append(_prediction(n_best, null, margin, margin > threshold or not n_best))
+            nothing = not n_best or margin > threshold or threshold == -np.inf
+            predictions.append(_prediction(n_best, null, margin, nothing))
         return predictions
 
     def shown(self, prediction: Prediction) -> Any:
