@@ -156,6 +156,15 @@ class Backbone(ABC):
         with self.alone():  # in the middle of a pass these would be its fast weights
             return dict(self.model.named_parameters())
 
+    def moving_parameters(self) -> dict[str, nn.Parameter]:
+        """Those of `parameters` that training may move: all but sinusoidal positions, which are fixed by formula."""
+        config, modules = self.model.config, list(self.model.named_modules())
+        fixed = [n for n, m in modules if "Sinusoidal" in type(m).__name__]
+        if getattr(config, "sinusoidal_pos_embds", False) or getattr(config, "sinusoidal_embeddings", False):
+            fixed += [n for n, _ in modules if n.endswith("position_embeddings")]
+        places = tuple(f"{name}." for name in fixed)
+        return {name: p for name, p in self.parameters().items() if not name.startswith(places)}
+
     def alone(self) -> AbstractContextManager[Any]:
         """Lock for running the model, changing it, or reading its parameters; reentrant."""
         lock: AbstractContextManager[Any] = self._lock

@@ -35,7 +35,7 @@ def fast_parameters(encoder: Backbone, scope: str = "adapter") -> Weights:
     """
     chosen: Mapping[str, Tensor] = {}
     if scope != "head":
-        chosen = encoder.adapter if scope == "adapter" else encoder.parameters()
+        chosen = encoder.adapter if scope == "adapter" else encoder.moving_parameters()
     return {FAST + name: parameter for name, parameter in chosen.items()}
 
 

@@ -35,9 +35,11 @@ def trainable_parameters(pipeline: Pipeline, train: str) -> Iterator[dict[str, n
         raise FewShotError(
             "train is 'adapter', but the encoder has none; give one, or set train to 'all' or 'learner'."
         )
-    moving = {"adapter": encoder.adapter, "all": encoder.parameters(), "learner": dict[str, nn.Parameter]()}[
-        train
-    ]
+    moving = {
+        "adapter": encoder.adapter,
+        "all": encoder.moving_parameters(),
+        "learner": dict[str, nn.Parameter](),
+    }[train]
     chosen = {f"encoder.{name}": p for name, p in moving.items()}
     chosen |= {f"learner.{name}": p for name, p in learner.named_parameters() if p.requires_grad}
     if not chosen:
