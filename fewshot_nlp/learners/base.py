@@ -8,7 +8,7 @@ meta-loss is the query set's loss under the state fitted to the support set, dif
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Generic, cast, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Generic, cast, get_args
 
 import torch
 from jaxtyping import Float
@@ -76,8 +76,9 @@ class Learner(nn.Module, ABC, Generic[Config]):
     def __init_subclass__(cls, *, name: str | None = None, **options: Any) -> None:
         super().__init_subclass__(**options)
         for base in cls.__dict__.get("__orig_bases__", ()):
-            if get_origin(base) is Learner:
-                (cls.config_class,) = get_args(base)
+            for config in get_args(base):
+                if isinstance(config, type) and issubclass(config, LearnerConfig):
+                    cls.config_class = config
         if name is not None:
             cls.name = name
             LEARNERS.register(name)(cls)

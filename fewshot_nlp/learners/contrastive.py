@@ -137,7 +137,7 @@ class Contrastive(Learner[ContrastiveConfig], name="contrastive"):
             )
         self.rates: LearnedRates | None = None
         if self.config.learned_rates:
-            self.rates = LearnedRates(dict.fromkeys(own, 1.0), dict.fromkeys(own, ()), RATE_GAIN)
+            self.rates = LearnedRates(dict.fromkeys(own, 1.0), gain=RATE_GAIN)
             self.rates.to(encoder.device)
 
     def fit(self, support: SlotBatch, *, meta: bool = False) -> State:

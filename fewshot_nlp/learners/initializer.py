@@ -14,59 +14,38 @@ Choose it over `maml` where tasks differ in the number and kind of their classes
 
 from typing import Annotated
 
-import torch
 from pydantic import Field
 from torch import nn
 
 from fewshot_nlp.backbone import Backbone
-from fewshot_nlp.learners.base import Learner, LearnerConfig
+from fewshot_nlp.learners.gradient import GradientConfig, GradientLearner
 from fewshot_nlp.modules.heads import class_means, prototype_head, residual_network
-from fewshot_nlp.modules.inner_loop import Weights, need_adapter
-from fewshot_nlp.modules.rates import LearnedRates, learned_steps, start_rates
-from fewshot_nlp.modules.start import (
-    HeadRate,
-    InnerRate,
-    examples_of,
-    head_scores,
-    scaled_normalize,
-    seeded,
-)
-from fewshot_nlp.modules.state import State
-from fewshot_nlp.settings import Scale
-from fewshot_nlp.slots import Features, Scores, SlotBatch
+from fewshot_nlp.modules.inner_loop import Weights
+from fewshot_nlp.modules.rates import LearnedRates
+from fewshot_nlp.modules.start import scaled_normalize, seeded
+from fewshot_nlp.slots import SlotBatch
 
 
-class InitializerConfig(LearnerConfig):
+class InitializerConfig(GradientConfig):
     """Settings of `Initializer`.
 
     Args:
         inner_steps: gradient steps on the support set; 0 takes the head that the network writes.
-        inner_lr: initial rate of each of the adapter's weight matrices; None takes 0.1, or 0.01 where
-            the model has a head of its own.
-        head_lr: initial rate of the head.
         first_order: no second derivatives, as in the paper: less time and memory.
         hidden: width of the network that writes the head.
-        scale: features are L2-normalised and multiplied by this before network and head.
     """
 
     inner_steps: Annotated[int, Field(ge=0, le=1000)] = 5
-    inner_lr: InnerRate | None = None
-    head_lr: HeadRate = 1.0
     first_order: bool = False
     hidden: Annotated[int, Field(ge=1, le=10**5)] = 128
-    scale: Scale = 4.0
 
 
-class Initializer(Learner[InitializerConfig], name="initializer"):
+class Initializer(GradientLearner[InitializerConfig], name="initializer"):
     """A written head, then gradient steps."""
-
-    head_use = "built_on"
 
     def __init__(self, encoder: Backbone, config: InitializerConfig | None = None) -> None:
         super().__init__(encoder, config)
-        need_adapter(encoder, self.config.seed)
-        start = start_rates(encoder, self.config.inner_lr, self.config.head_lr)
-        self.rates = LearnedRates(start, dict.fromkeys(start, ())).to(encoder.device)
+        self.rates = LearnedRates(self.start_rates()).to(encoder.device)
         self.network: nn.Sequential | None = None
         if encoder.vocabulary is None:
             d = encoder.dimension
@@ -74,27 +53,8 @@ class Initializer(Learner[InitializerConfig], name="initializer"):
                 network = residual_network(d, self.config.hidden, d + 1)
             self.network = network.to(encoder.device, encoder.feature_dtype)
 
-    def fit(self, support: SlotBatch, *, meta: bool = False) -> State:
-        """Fast weights of adapter and head after the inner steps."""
-        second_order = meta and not self.config.first_order
-        with torch.enable_grad():
-            head = self.written_head(support, double_backward=second_order)
-            return learned_steps(
-                self,
-                self.rates,
-                head,
-                examples_of(support),
-                steps=self.config.inner_steps,
-                meta=meta,
-                second_order=second_order,
-            )
-
-    def score(self, state: State, features: Features, batch: SlotBatch) -> Scores:
-        """A linear head on the features, or the model's own head where it has one."""
-        return head_scores(state, features, batch, self.config.scale)
-
-    def written_head(self, support: SlotBatch, *, double_backward: bool = False) -> Weights:
-        """Prototype head plus the mean of the network over each class's slots; none for a model with its own head."""
+    def head_start(self, support: SlotBatch, double_backward: bool) -> Weights:
+        """Prototype head plus the mean of the network over each class's slots."""
         if self.network is None:
             return {}
         features = self.features(support, double_backward=double_backward)

@@ -22,28 +22,15 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fewshot_nlp.backbone import Backbone
-from fewshot_nlp.learners.base import Learner, LearnerConfig
-from fewshot_nlp.modules.inner_loop import Weights, need_adapter
+from fewshot_nlp.learners.gradient import GradientConfig, GradientLearner, HeadRate
+from fewshot_nlp.modules.inner_loop import Weights
 from fewshot_nlp.modules.lstm_optimizer import LSTMOptimizer, learned_path
-from fewshot_nlp.modules.start import (
-    HeadRate,
-    InnerRate,
-    InnerSteps,
-    differentiable_copy,
-    examples_of,
-    fast_parameters,
-    head_scores,
-    inner_rate,
-    prototype_start,
-    seeded,
-    support_loss,
-)
+from fewshot_nlp.modules.start import differentiable_copy, examples_of, inner_rate, seeded, support_loss
 from fewshot_nlp.modules.state import FAST, State
-from fewshot_nlp.settings import Scale
-from fewshot_nlp.slots import Features, Scores, SlotBatch
+from fewshot_nlp.slots import SlotBatch
 
 
-class LearnedOptimizerConfig(LearnerConfig):
+class LearnedOptimizerConfig(GradientConfig):
     """Settings of `LearnedOptimizer`.
 
     Args:
@@ -54,27 +41,19 @@ class LearnedOptimizerConfig(LearnerConfig):
         hidden: hidden size of each LSTM layer.
         inner_lr: rate of the initial gradient descent, for the adapter; None takes 0.1, or 0.01 where
             the model has a head of its own.
-        head_lr: the same for the head.
-        scale: features are L2-normalised and multiplied by this before the head.
     """
 
-    inner_steps: InnerSteps = 5
     truncation: Annotated[int, Field(ge=1, le=1000)] = 20
     form: Literal["residual", "gates"] = "residual"
     hidden: Annotated[int, Field(ge=1, le=1000)] = 20
-    inner_lr: InnerRate | None = None
     head_lr: HeadRate = 0.2
-    scale: Scale = 4.0
 
 
-class LearnedOptimizer(Learner[LearnedOptimizerConfig], name="learned_optimizer"):
+class LearnedOptimizer(GradientLearner[LearnedOptimizerConfig], name="learned_optimizer"):
     """Updates of fast weights by a meta-learned LSTM."""
-
-    head_use = "built_on"
 
     def __init__(self, encoder: Backbone, config: LearnedOptimizerConfig | None = None) -> None:
         super().__init__(encoder, config)
-        need_adapter(encoder, self.config.seed)
         rates = {"adapter": inner_rate(encoder, self.config.inner_lr)}
         if encoder.vocabulary is None:
             rates["head"] = self.config.head_lr
@@ -89,24 +68,19 @@ class LearnedOptimizer(Learner[LearnedOptimizerConfig], name="learned_optimizer"
     def fit(self, support: SlotBatch, *, meta: bool = False) -> State:
         """Fast weights of adapter and head after the steps."""
         with torch.set_grad_enabled(meta):
-            for weights in self._path(support, meta):
+            for weights in self.path(support, meta):
                 last = weights
         return last
 
     def query_loss(self, support: SlotBatch, query: SlotBatch) -> Tensor:
         """Mean of the query losses after each step; at the start for a support set of label names only."""
-        start, *others = self._path(support, meta=True)
+        start, *others = self.path(support, meta=True)
         losses = [query.loss(self.query_scores(weights, query)) for weights in others or [start]]
         return torch.stack(losses).mean()
 
-    def score(self, state: State, features: Features, batch: SlotBatch) -> Scores:
-        """A linear head on the features, or the model's own head where it has one."""
-        return head_scores(state, features, batch, self.config.scale)
-
-    def _path(self, support: SlotBatch, meta: bool) -> Iterator[Weights]:
+    def path(self, support: SlotBatch, meta: bool) -> Iterator[Weights]:
         """The weights at the start and after each step."""
-        head = prototype_start(self, support, self.config.scale)
-        weights = differentiable_copy(fast_parameters(self.encoder) | head, meta=meta)
+        weights = differentiable_copy(self.start(support), meta=meta)
         yield weights
         examples = examples_of(support)
         if examples.n_slots:

@@ -20,54 +20,28 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from fewshot_nlp.backbone import Backbone
-from fewshot_nlp.learners.base import Learner, LearnerConfig
-from fewshot_nlp.modules.inner_loop import Weights, need_adapter, sgd_steps
-from fewshot_nlp.modules.start import (
-    HeadRate,
-    InnerRate,
-    InnerSteps,
-    differentiable_copy,
-    examples_of,
-    fast_parameters,
-    head_scores,
-    inner_rate,
-    prototype_start,
-    support_loss,
-    towards,
-)
-from fewshot_nlp.modules.state import FAST, State
-from fewshot_nlp.settings import Count, Scale
-from fewshot_nlp.slots import Features, Scores, SlotBatch
+from fewshot_nlp.learners.gradient import GradientConfig, GradientLearner, InnerSteps
+from fewshot_nlp.modules.inner_loop import Weights, sgd_path
+from fewshot_nlp.modules.start import differentiable_copy, examples_of, fast_parameters, support_loss, towards
+from fewshot_nlp.modules.state import State
+from fewshot_nlp.settings import Count
+from fewshot_nlp.slots import SlotBatch
 
 
-class ReptileConfig(LearnerConfig):
+class ReptileConfig(GradientConfig):
     """Settings of `Reptile`.
 
     Args:
         inner_steps: gradient steps on a task, k in the paper, from 1; with 1 it is joint training on all tasks.
-        inner_lr: their learning rate for the adapter; None takes 0.1, or 0.01 where
-            the model has a head of its own.
-        head_lr: their learning rate for the head.
         batch_size: examples in a step; None for all. Their order depends on that of the support set.
-        scale: features are L2-normalised and multiplied by this before the head.
     """
 
     inner_steps: InnerSteps = 8
-    inner_lr: InnerRate | None = None
-    head_lr: HeadRate = 1.0
     batch_size: Count | None = None
-    scale: Scale = 4.0
 
 
-class Reptile(Learner[ReptileConfig], name="reptile"):
+class Reptile(GradientLearner[ReptileConfig], name="reptile"):
     """Gradient steps on a task, and an outer step towards their result."""
-
-    head_use = "built_on"
-
-    def __init__(self, encoder: Backbone, config: ReptileConfig | None = None) -> None:
-        super().__init__(encoder, config)
-        need_adapter(encoder, self.config.seed)
 
     def fit(self, support: SlotBatch, *, meta: bool = False) -> State:
         """Fast weights of adapter and head after the inner steps; without gradients, see `query_loss`."""
@@ -80,32 +54,28 @@ class Reptile(Learner[ReptileConfig], name="reptile"):
             reached = query.loss(self.query_scores(end, query))
         return towards(reached, fast_parameters(self.encoder), end)
 
-    def score(self, state: State, features: Features, batch: SlotBatch) -> Scores:
-        """A linear head on the features, or the model's own head where it has one."""
-        return head_scores(state, features, batch, self.config.scale)
-
     def _descend(self, support: SlotBatch, parts: Sequence[SlotBatch]) -> State:
         """The weights after the steps; each step takes a mini-batch from the next part in turn."""
         with torch.no_grad():
-            head = prototype_start(self, support, self.config.scale)
+            start = self.start(support)
         parts = [part for part in parts if part.n_slots]
         with torch.enable_grad():
-            weights = differentiable_copy(fast_parameters(self.encoder) | head, meta=False)
+            weights = end = differentiable_copy(start, meta=False)
             if not parts:
                 return weights
             batches = self._batches(parts)
-            inner_lr = inner_rate(self.encoder, self.config.inner_lr)
 
             def loss(w: Weights) -> Tensor:
                 return support_loss(self, next(batches), w)(w)
 
-            end = sgd_steps(
+            for after in sgd_path(
                 weights,
                 loss,
                 steps=self.config.inner_steps,
-                rate=lambda n, _: inner_lr if n.startswith(FAST) else self.config.head_lr,
+                rate=lambda name, step: self.rate(name, step, False),
                 second_order=False,
-            )
+            ):
+                end = after
         return {name: weight.detach() for name, weight in end.items()}
 
     def _batches(self, parts: Sequence[SlotBatch]) -> Iterator[SlotBatch]:

@@ -58,21 +58,6 @@ def sgd_path(
         yield weights
 
 
-def sgd_steps(
-    weights: Weights,
-    loss: Callable[[Weights], Tensor],
-    *,
-    steps: int,
-    rate: Callable[[str, int], float | Tensor],
-    second_order: bool,
-) -> Weights:
-    """Weights after the last step of `sgd_path`; the initial values for 0 steps."""
-    path = sgd_path(weights, loss, steps=steps, rate=rate, second_order=second_order)
-    for after in path:
-        weights = after
-    return weights
-
-
 def fast_bfloat16(device: torch.device) -> bool:
     """Whether a device has instructions for bfloat16; without them it is slower than float32."""
     if device.type == "cuda":

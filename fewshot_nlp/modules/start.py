@@ -2,28 +2,20 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor
 
 from fewshot_nlp.backbone import Backbone
-from fewshot_nlp.modules.heads import linear_scores, prototype_head
+from fewshot_nlp.modules.heads import prototype_head
 from fewshot_nlp.modules.inner_loop import Weights
-from fewshot_nlp.modules.state import FAST, State, fast_weights
-from fewshot_nlp.slots import Features, Scores, SlotBatch
+from fewshot_nlp.modules.state import FAST, fast_weights
+from fewshot_nlp.slots import Features, SlotBatch
 
 if TYPE_CHECKING:
     from fewshot_nlp.learners.base import Learner
-
-InnerSteps = Annotated[int, Field(ge=1, le=1000)]
-"""Number of inner-loop steps on a support set."""
-InnerRate = Annotated[float, Field(ge=1e-8, le=10)]
-"""Inner-loop learning rate of the adapter."""
-HeadRate = Annotated[float, Field(ge=1e-8, le=100)]
-"""Inner-loop learning rate of the head."""
 
 
 def fast_parameters(encoder: Backbone, scope: str = "adapter") -> Weights:
@@ -53,13 +45,6 @@ def prototype_start(
     features = scaled_normalize(learner.features(support, double_backward=double_backward), scale)
     weight, bias = prototype_head(features, support, learner.config.label_names)
     return {"head.weight": weight, "head.bias": bias}
-
-
-def head_scores(state: State, features: Features, batch: SlotBatch, scale: float) -> Scores:
-    """A linear head on `scaled_normalize` features, or `DecoderInputs.prior` for a model with its own head."""
-    if batch.decoder.prior is not None:
-        return batch.decoder.prior
-    return linear_scores(state, scaled_normalize(features, scale))
 
 
 def differentiable_copy(weights: Mapping[str, Tensor], *, meta: bool) -> Weights:

@@ -11,7 +11,7 @@ from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.learners.learned_optimizer import LearnedOptimizer, LearnedOptimizerConfig
 from fewshot_nlp.learners.maml import MAML, MAMLConfig
-from fewshot_nlp.modules.inner_loop import sgd_steps
+from fewshot_nlp.modules.inner_loop import sgd_path
 from fewshot_nlp.modules.lstm_optimizer import LSTMOptimizer, learned_path, preprocess
 from fewshot_nlp.training import meta_train
 
@@ -92,7 +92,7 @@ def test_is_gradient_descent_before_any_training(form):
     *_, end = learned_path(
         {"x": start}, lambda w: value(w["x"]).sum(), lambda _: optimizer, steps=4, truncation=2
     )
-    descent = sgd_steps(
+    *_, descent = sgd_path(
         {"x": start.clone().requires_grad_()},
         lambda w: value(w["x"]).sum(),
         steps=4,

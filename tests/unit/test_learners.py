@@ -16,7 +16,7 @@ from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.learners.context_probe import neighbour
 from fewshot_nlp.learners.nearest_neighbour import nearest_of_each_class
 from fewshot_nlp.memory import Index
-from fewshot_nlp.modules.inner_loop import sgd_steps
+from fewshot_nlp.modules.inner_loop import sgd_path
 from fewshot_nlp.modules.linear_models import (
     PreconditionedRegression,
     apply,
@@ -220,13 +220,14 @@ def test_neighbours_stay_inside_their_example():
 def test_sgd_steps_on_a_quadratic_match_the_closed_form():
     w = torch.tensor([2.0, -1.0], dtype=torch.float64, requires_grad=True)
     curvature = torch.tensor([1.0, 3.0], dtype=torch.float64)
-    out = sgd_steps(
+    *_, end = sgd_path(
         {"w": w},
         lambda p: (curvature * p["w"] ** 2).sum() / 2,
         steps=4,
         rate=lambda *_: 0.1,
         second_order=True,
-    )["w"]
+    )
+    out = end["w"]
     torch.testing.assert_close(out, w * (1 - 0.1 * curvature) ** 4)
     (slope,) = torch.autograd.grad(out.sum(), w)
     torch.testing.assert_close(slope, (1 - 0.1 * curvature) ** 4)
