@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterable, Mapping
-from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -157,12 +156,7 @@ def _draw(
         raise FewShotError(f"{card} is for {kind.name}, without labels; leave --n_way and --labels out.")
     chosen: dict[str, Any] = {"n_way": ways, "labels": names} if kind.has_labels else {}
     make = SAMPLERS.get(kind.sampler)
-    known = [key for key in signature(make).parameters if key not in ("dataset", *knobs, *chosen)]
-    odd = next((option for option in options if option not in known), None)
-    if odd is not None:
-        raise FewShotError(
-            f"The sampler {kind.sampler} has no option {odd!r}. It has: {', '.join(known) or 'none'}."
-        )
+    make.check_options(options, (*knobs, *chosen))
     rows = load_rows(card, split)
     task = kind.of_languages(found.language)
     dataset = task.dataset(rows, card, found.domain, group_column=found.group_column)

@@ -1,14 +1,17 @@
 """What a sampler is: an addressable stream of episodes, each a pure function of its index."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Generic, Protocol, TypeVar, get_args, runtime_checkable
 
 import numpy as np
+from pydantic import Field, field_validator
 
-from fewshot_nlp.episode import Episode, Json, canonical_json, sha256
+from fewshot_nlp.episode import Episode, Json, TaskDataset, canonical_json, sha256
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.registry import Registry
+from fewshot_nlp.sampling.rows import RowIndex
+from fewshot_nlp.settings import Seed, Settings, Several, hints_of
 
 RESTARTS = 50
 """How often an episode that cannot be completed is begun again, with other random numbers."""
@@ -30,8 +33,9 @@ class TaskSampler(Protocol):
     def __len__(self) -> int: ...
 
 
-SAMPLERS: Registry[Callable[..., TaskSampler]] = Registry("sampler", "fewshot_nlp.sampling")
+SAMPLERS: "Registry[type[Sampler[Any]]]" = Registry("sampler", "fewshot_nlp.sampling")
 """Samplers of one data set by name; each is called as ``SAMPLERS.get(name)(dataset, **knobs)``."""
+AtLeastOne = Annotated[int, Field(ge=1)]
 
 
 def whole(name: str, value: object, least: int) -> None:
@@ -44,8 +48,7 @@ def whole(name: str, value: object, least: int) -> None:
         raise FewShotError(f"{name} is {value!r}, but must be a whole number of at least {least}.")
 
 
-@dataclass(frozen=True, kw_only=True)
-class SamplerConfig:
+class SamplerConfig(Settings):
     """The knobs that all samplers of one data set share.
 
     Args:
@@ -55,33 +58,91 @@ class SamplerConfig:
         n_episodes: length of the stream, at least 1; does not change any single episode.
     """
 
-    sampler: ClassVar[str]
-    k_shot: int = 5
-    n_query: int = 10
-    seed: int = 0
-    n_episodes: int = 600
-
-    def __post_init__(self) -> None:
-        for name, least in (("k_shot", 1), ("n_query", 1), ("seed", 0), ("n_episodes", 1)):
-            whole(name, getattr(self, name), least)
+    k_shot: AtLeastOne = 5
+    n_query: AtLeastOne = 10
+    seed: Seed = 0
+    n_episodes: AtLeastOne = 600
 
     def key(self) -> dict[str, Json]:
         """What, besides data, seed and index, decides an episode: all but ``seed`` and ``n_episodes``."""
-        knobs = {name: value for name, value in asdict(self).items() if name not in ("seed", "n_episodes")}
-        return {"sampler": self.sampler, **knobs}
+        return {name: value for name, value in self.to_dict().items() if name not in ("seed", "n_episodes")}
 
 
-def label_choice(labels: Sequence[str] | None) -> tuple[str, ...] | None:
-    """The ``labels`` knob in its normal form: sorted and unique, or None for all.
+class LabelledConfig(SamplerConfig):
+    """Knobs of samplers that draw labels first.
 
-    Raises:
-        FewShotError: for a single text, and for no labels at all.
+    Args:
+        n_way: labels in an episode; None for all.
+        labels: labels to draw from; None for all.
     """
-    if labels is None:
-        return None
-    if isinstance(labels, str) or not labels:
-        raise FewShotError(f"labels is {labels!r}, but must be a list of labels, or None for all.")
-    return tuple(sorted(set(labels)))
+
+    n_way: AtLeastOne | None = 5
+    labels: Annotated[Several[str], Field(min_length=1)] | None = None
+
+    @field_validator("labels")
+    @classmethod
+    def _sorted(cls, labels: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return labels and tuple(sorted(set(labels)))
+
+
+Config = TypeVar("Config", bound=SamplerConfig)
+
+
+class Sampler(ABC, Generic[Config]):
+    """Base of the samplers of one data set.
+
+    A subclass gives its name and knobs in its class line, ``class KShot(Sampler[KShotConfig], name="k_shot")``, and is
+    then registered.
+
+    Args:
+        dataset: the data.
+        config: the knobs.
+
+    Attributes:
+        n_examples: how many distinct examples there are to draw from.
+    """
+
+    name: ClassVar[str]
+    config_class: ClassVar[type[SamplerConfig]]
+    """The class of `config`, from the class line."""
+
+    def __init_subclass__(cls, *, name: str, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.name = name
+        (cls.config_class,) = get_args(cls.__dict__["__orig_bases__"][0])
+        SAMPLERS.register(name)(cls)
+
+    def __init__(self, dataset: TaskDataset, config: Config) -> None:
+        self.dataset, self.config = dataset, config
+        self._index = RowIndex(dataset)
+        self.n_examples = len(self._index.rows)
+
+    @abstractmethod
+    def episode(self, index: int) -> Episode:
+        """Episode number ``index``, from 0 on."""
+
+    def __len__(self) -> int:
+        return self.config.n_episodes
+
+    def _generator(self, index: int) -> np.random.Generator:
+        """The random numbers of an episode."""
+        key = {"sampler": self.name, **self.config.key()}
+        return generator(self.dataset.fingerprint, key, self.config.seed, index)
+
+    @classmethod
+    def check_options(cls, options: Iterable[str], given: Iterable[str] = ()) -> None:
+        """Refuses options that the sampler does not have.
+
+        Args:
+            options: their names.
+            given: knobs that are set elsewhere, and are no options here.
+        """
+        known = [knob for knob in hints_of(cls.config_class) if knob not in given]
+        odd = next((option for option in options if option not in known), None)
+        if odd is not None:
+            raise FewShotError(
+                f"The sampler {cls.name} has no option {odd!r}. It has: {', '.join(known) or 'none'}."
+            )
 
 
 def generator(fingerprint: str, config: Mapping[str, Json], seed: int, index: int) -> np.random.Generator:

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Generic, Literal, TypeVar
+from typing import Generic, Literal, TypeVar
 
 import numpy as np
 
 from fewshot_nlp.episode import Episode, Example, Json, TaskDataset, canonical_json
 from fewshot_nlp.errors import FewShotError, logger
-from fewshot_nlp.sampling.base import RESTARTS, SAMPLERS, SamplerConfig, generator, whole
-from fewshot_nlp.sampling.rows import RowIndex, Rows, can_divide, counted, make_episode
+from fewshot_nlp.sampling.base import RESTARTS, AtLeastOne, Sampler, SamplerConfig, generator, whole
+from fewshot_nlp.sampling.rows import Rows, can_divide, counted, make_episode
 
 T = TypeVar("T")
 PARTS = ("meta_train", "meta_val", "meta_test")
@@ -177,27 +177,19 @@ def _without(dataset: TaskDataset, inputs: set[str]) -> TaskDataset:
     return dataset.take(rows)
 
 
-@dataclass(frozen=True, kw_only=True)
 class KShotConfig(SamplerConfig):
     """Knobs of `KShot`, which explains them."""
 
-    sampler: ClassVar[str] = "k_shot"
-    k_shot: int = 16
-    n_query: int = 16
-    unit: str = "rows"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.unit not in ("rows", "words"):
-            raise FewShotError(f"unit is {self.unit!r}, but must be one of: rows, words.")
+    k_shot: AtLeastOne = 16
+    n_query: AtLeastOne = 16
+    unit: Literal["rows", "words"] = "rows"
 
     def key(self) -> dict[str, Json]:
         """As for the other samplers; ``unit`` only where it is not the usual one."""
         return {name: value for name, value in super().key().items() if (name, value) != ("unit", "rows")}
 
 
-@SAMPLERS.register("k_shot")
-class KShot:
+class KShot(Sampler[KShotConfig], name="k_shot"):
     """``k_shot`` support and ``n_query`` query rows, whatever their labels: for QA and translation.
 
     A group (``TaskDataset.groups``, e.g. a document) is never divided between support and query. Support
@@ -234,17 +226,15 @@ class KShot:
         k_shot: int = 16,
         n_query: int = 16,
         *,
-        unit: str = "rows",
+        unit: Literal["rows", "words"] = "rows",
         seed: int = 0,
         n_episodes: int = 600,
     ) -> None:
-        self.dataset = dataset
-        self.config = KShotConfig(k_shot=k_shot, n_query=n_query, unit=unit, seed=seed, n_episodes=n_episodes)
-        self._key = self.config.key()
-        self._index = RowIndex(dataset)
+        super().__init__(
+            dataset, KShotConfig(k_shot=k_shot, n_query=n_query, unit=unit, seed=seed, n_episodes=n_episodes)
+        )
         self._words = np.array([_words(example) for example in dataset.examples], np.int64)
         self._labels = tuple(self._index.by_label)
-        self.n_examples = len(self._index.rows)
         sizes = self._index.group_sizes(self._index.rows)
         if unit == "words":
             self._check_words()
@@ -286,7 +276,7 @@ class KShot:
             FewShotError: groups were not divided into these sizes in 50 restarts.
         """
         config, rows = self.config, self._index.rows
-        rng = generator(self.dataset.fingerprint, self._key, config.seed, index)
+        rng = self._generator(index)
         for attempt in range(RESTARTS + 1):
             order = rows[np.argsort(self._index.group_ranks(rng, spread=attempt == 0)[rows])]
             support = order[: self._size(order)]
@@ -309,9 +299,6 @@ class KShot:
             task_id=self.dataset.name,
             episode_id=f"{self.dataset.name}/{config.k_shot}-{name}/seed-{config.seed}/{index}",
         )
-
-    def __len__(self) -> int:
-        return self.config.n_episodes
 
 
 def _words(example: Example) -> int:

@@ -1,13 +1,15 @@
 """One stream of episodes from several, each index drawing its source by stated weights."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import isfinite
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from typing import Annotated, Literal, Protocol, Self, runtime_checkable
+
+from pydantic import Field, model_validator
 
 from fewshot_nlp.episode import Episode
 from fewshot_nlp.errors import FewShotError
-from fewshot_nlp.sampling.base import TaskSampler, generator, whole
+from fewshot_nlp.sampling.base import AtLeastOne, TaskSampler, generator
+from fewshot_nlp.settings import Seed, Settings
 
 Weights = Literal["uniform", "size", "temperature"] | Mapping[str, float]
 
@@ -19,32 +21,22 @@ class SizedSampler(TaskSampler, Protocol):
     n_examples: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class MixtureConfig:
+class MixtureConfig(Settings):
     """Knobs of `Mixture`, which explains them."""
 
-    sampler: ClassVar[str] = "mixture"
     weights: Weights = "uniform"
-    temperature: float | None = None
-    seed: int = 0
-    n_episodes: int | None = None
+    temperature: Annotated[float, Field(gt=0)] | None = None
+    seed: Seed = 0
+    n_episodes: AtLeastOne | None = None
 
-    def __post_init__(self) -> None:
-        whole("seed", self.seed, 0)
-        if self.n_episodes is not None:
-            whole("n_episodes", self.n_episodes, 1)
-        if isinstance(self.weights, str) and self.weights not in ("uniform", "size", "temperature"):
-            raise FewShotError(
-                f"weights is {self.weights!r}, but must be one of: uniform, size, temperature; or a weight "
-                "for each source."
-            )
+    @model_validator(mode="after")
+    def _belong_together(self) -> Self:
         if (self.temperature is not None) != (self.weights == "temperature"):
             raise FewShotError(
                 f"temperature is {self.temperature!r} and weights is {self.weights!r}; give a temperature "
                 'with weights="temperature", and only then.'
             )
-        if self.temperature is not None and not (isfinite(self.temperature) and self.temperature > 0):
-            raise FewShotError(f"temperature is {self.temperature!r}, but must be a number above 0.")
+        return self
 
 
 class Mixture:
@@ -94,7 +86,7 @@ class Mixture:
         total = sum(raw.values())
         self.probabilities: dict[str, float] = {name: weight / total for name, weight in raw.items()}
         self._names = tuple(self.probabilities)
-        self._key = {"sampler": self.config.sampler, "probabilities": self.probabilities}
+        self._key = {"sampler": "mixture", "probabilities": self.probabilities}
         own = self.config.n_episodes
         self._length = sum(map(len, self.samplers.values())) if own is None else own
 

@@ -10,17 +10,15 @@ and begun again if that fails (there, it would never end, as on many small data 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from fewshot_nlp.episode import Episode, TaskDataset
 from fewshot_nlp.errors import FewShotError
-from fewshot_nlp.sampling.base import SAMPLERS, SamplerConfig, generator, label_choice, whole
+from fewshot_nlp.sampling.base import AtLeastOne, LabelledConfig, Sampler
 from fewshot_nlp.sampling.draft import Pairs, SupportBuilder
 from fewshot_nlp.sampling.rows import (
-    RowIndex,
     Rows,
     choose_labels,
     counted,
@@ -36,26 +34,14 @@ REPAIR_STEPS = 100
 """Exchanges that are tried each time."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class NWayK2KShotConfig(SamplerConfig):
+class NWayK2KShotConfig(LabelledConfig):
     """Knobs of `NWayK2KShot`, which explains them."""
 
-    sampler: ClassVar[str] = "n_way_k2k_shot"
-    n_query: int = 5
-    n_way: int | None = 5
+    n_query: AtLeastOne = 5
     query: Literal["mentions", "rows"] = "mentions"
-    labels: tuple[str, ...] | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.n_way is not None:
-            whole("n_way", self.n_way, 1)
-        if self.query not in ("mentions", "rows"):
-            raise FewShotError(f"query is {self.query!r}, but must be one of: mentions, rows.")
 
 
-@SAMPLERS.register("n_way_k2k_shot")
-class NWayK2KShot:
+class NWayK2KShot(Sampler[NWayK2KShotConfig], name="n_way_k2k_shot"):
     """K to 2K mentions of each of N labels in the support set: for NER, and texts with several labels.
 
     Labels are drawn uniformly among those that have enough mentions; all others leave the targets. Examples
@@ -101,18 +87,14 @@ class NWayK2KShot:
         seed: int = 0,
         n_episodes: int = 600,
     ) -> None:
-        self.dataset = dataset
-        self.config = NWayK2KShotConfig(
-            n_way=n_way,
-            k_shot=k_shot,
-            n_query=n_query,
-            query=query,
-            labels=label_choice(labels),
-            seed=seed,
-            n_episodes=n_episodes,
-        )
-        self._key = self.config.key()
-        self._index = RowIndex(dataset)
+        knobs: dict[str, Any] = {
+            "n_way": n_way,
+            "k_shot": k_shot,
+            "n_query": n_query,
+            "query": query,
+            "labels": labels,
+        }
+        super().__init__(dataset, NWayK2KShotConfig(**knobs, seed=seed, n_episodes=n_episodes))
         self._pairs: list[Pairs] = [
             tuple((str(label), n) for label, n in counts.items()) for counts in dataset.label_counts
         ]
@@ -123,7 +105,6 @@ class NWayK2KShot:
         wanted = choose_labels(dataset, self._index.by_label, self.config.labels)
         self.n_way = len(wanted) if n_way is None else n_way
         self.label_names = self._drawable(wanted)
-        self.n_examples = len(self._index.rows)
 
     @property
     def _protocol(self) -> str:
@@ -185,7 +166,7 @@ class NWayK2KShot:
             FewShotError: no such sets were found, naming the label that fell short and its counts.
         """
         config = self.config
-        rng = generator(self.dataset.fingerprint, self._key, config.seed, index)
+        rng = self._generator(index)
         labels = draw_labels(rng, self.label_names, self.n_way)
         support, query = self._draw(rng, labels)
         n_labels = len(self._index.by_label)
@@ -198,9 +179,6 @@ class NWayK2KShot:
             task_id=task_id(self.dataset, labels, n_labels),
             episode_id=f"{self.dataset.name}/{self._protocol.replace(' ', '-')}/seed-{config.seed}/{index}",
         )
-
-    def __len__(self) -> int:
-        return self.config.n_episodes
 
     def _draw(self, rng: np.random.Generator, labels: Sequence[str]) -> tuple[list[int], list[int]]:
         """Rows of support and query, shuffled."""

@@ -1,16 +1,15 @@
 """N-way K-shot episodes of data in which every example has one label (Vinyals et al. 2016, section 4.1)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from fewshot_nlp.episode import Episode, TaskDataset
 from fewshot_nlp.errors import FewShotError
-from fewshot_nlp.sampling.base import RESTARTS, SAMPLERS, SamplerConfig, generator, label_choice, whole
+from fewshot_nlp.sampling.base import RESTARTS, LabelledConfig, Sampler
 from fewshot_nlp.sampling.rows import (
-    RowIndex,
     Rows,
     can_divide,
     choose_labels,
@@ -21,22 +20,13 @@ from fewshot_nlp.sampling.rows import (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class NWayKShotConfig(SamplerConfig):
+class NWayKShotConfig(LabelledConfig):
     """Knobs of `NWayKShot`, which explains them."""
 
-    sampler: ClassVar[str] = "n_way_k_shot"
-    n_way: int | None = 5
-    labels: tuple[str, ...] | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.n_way is not None:
-            whole("n_way", self.n_way, 2)
+    n_way: Annotated[int, Field(ge=2)] | None = 5
 
 
-@SAMPLERS.register("n_way_k_shot")
-class NWayKShot:
+class NWayKShot(Sampler[NWayKShotConfig], name="n_way_k_shot"):
     """Exactly ``k_shot`` support and ``n_query`` query rows of each of ``n_way`` labels.
 
     Labels are drawn uniformly among those with at least ``k_shot + n_query`` distinct inputs; others are
@@ -82,17 +72,8 @@ class NWayKShot:
         seed: int = 0,
         n_episodes: int = 600,
     ) -> None:
-        self.dataset = dataset
-        self.config = NWayKShotConfig(
-            n_way=n_way,
-            k_shot=k_shot,
-            n_query=n_query,
-            labels=label_choice(labels),
-            seed=seed,
-            n_episodes=n_episodes,
-        )
-        self._key = self.config.key()
-        self._index = RowIndex(dataset)
+        knobs: dict[str, Any] = {"n_way": n_way, "k_shot": k_shot, "n_query": n_query, "labels": labels}
+        super().__init__(dataset, NWayKShotConfig(**knobs, seed=seed, n_episodes=n_episodes))
         wanted = choose_labels(dataset, self._index.by_label, self.config.labels)
         bad = sum(list(counts.values()) != [1] for counts in dataset.label_counts)
         if bad:
@@ -102,7 +83,6 @@ class NWayKShot:
             )
         self.n_way = len(wanted) if n_way is None else n_way
         self.label_names = self._drawable(wanted)
-        self.n_examples = len(self._index.rows)
 
     @property
     def _asked(self) -> str:
@@ -139,7 +119,7 @@ class NWayKShot:
             FewShotError: groups cannot be divided between support and query (only where the data has groups).
         """
         config = self.config
-        rng = generator(self.dataset.fingerprint, self._key, config.seed, index)
+        rng = self._generator(index)
         labels = draw_labels(rng, self.label_names, self.n_way)
         support, query = self._grouped(rng, labels) if self._index.grouped else self._plain(rng, labels)
         return make_episode(
@@ -151,9 +131,6 @@ class NWayKShot:
             task_id=task_id(self.dataset, labels, len(self._index.by_label)),
             episode_id=f"{self.dataset.name}/{self.n_way}-way-{config.k_shot}-shot/seed-{config.seed}/{index}",
         )
-
-    def __len__(self) -> int:
-        return self.config.n_episodes
 
     def _plain(self, rng: np.random.Generator, labels: Sequence[str]) -> tuple[Rows, Rows]:
         k, n = self.config.k_shot, self.config.n_query

@@ -1,6 +1,5 @@
 """From the configuration's sources to two streams of episodes: to train on, and to choose the best by."""
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +8,7 @@ from fewshot_nlp.episode import Json, TaskDataset, canonical_json
 from fewshot_nlp.errors import FewShotError, logger
 from fewshot_nlp.persistence.disk import user_path
 from fewshot_nlp.sampling import SAMPLERS, Mixture, split_classes
+from fewshot_nlp.settings import hints_of
 from fewshot_nlp.sources import card_names, load_card, load_rows, read_rows
 from fewshot_nlp.tasks import Task
 from fewshot_nlp.training.config import MetaTrainConfig, SamplerSettings, Source
@@ -216,12 +216,9 @@ def _mixture(
 def _sampler(dataset: TaskDataset, settings: SamplerSettings, k: int, seed: int, usual: str) -> Any:
     name = settings.name or usual
     make = SAMPLERS.get(name)
-    knobs = [knob for knob in inspect.signature(make).parameters if knob != "dataset"]
-    unknown = next((option for option in settings.options if option not in knobs), None)
-    if unknown is not None:
-        raise FewShotError(f"The sampler {name} has no knob {unknown!r}. It has: {', '.join(knobs)}.")
+    make.check_options(settings.options)
     values: dict[str, Any] = {"k_shot": k, "n_query": settings.n_query, "seed": seed, **settings.options}
-    if "n_way" in knobs:
+    if "n_way" in hints_of(make.config_class):
         enough = settings.n_way is None or settings.n_way <= len(dataset.label_names)
         values["n_way"] = settings.n_way if enough else None
         if not enough:

@@ -565,7 +565,7 @@ def test_several_labels_a_text() -> None:
             "lower n_query.",
         ),
         (["", ""], {}, "tags has no labels; use KShot for tasks without labels."),
-        (["A"], {"n_way": 0}, "n_way is 0, but must be a whole number of at least 1."),
+        (["A"], {"n_way": 0}, "n_way is 0, but must be a whole number of at least 1, or None."),
         (["A"], {"query": "all"}, "query is 'all', but must be one of: mentions, rows."),
     ],
 )

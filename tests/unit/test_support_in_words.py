@@ -50,7 +50,7 @@ def test_groups_stay_whole() -> None:
 
 def test_rows_are_drawn_as_before() -> None:
     sampler = KShot(data(), 5, 4)
-    assert sampler.config.key() == {"sampler": "k_shot", "k_shot": 5, "n_query": 4}
+    assert sampler.config.key() == {"k_shot": 5, "n_query": 4}
     assert sampler.episode(0) == KShot(data(), 5, 4, unit="rows").episode(0)
 
 

@@ -106,7 +106,7 @@ def test_sources_are_guarded(
             "no setting 'rnak_pattern'. Did you mean 'rank_pattern'",
         ),
         ({"adapter": {"r": 2}}, "peft_type is None, but must be one of: .*LORA"),
-        ({"sampler": SamplerSettings(n_way=2, options={"qery": "rows"})}, "no knob 'qery'"),
+        ({"sampler": SamplerSettings(n_way=2, options={"qery": "rows"})}, "no option 'qery'"),
         ({"top_layers": 9}, "top_layers is 9"),
     ],
 )
