@@ -205,6 +205,9 @@ def in_words(hint: Any) -> str:
         >>> in_words(Several[Annotated[int, Field(ge=1)]])
         'a list, each item a whole number of at least 1'
     """
+    told = [field.description for field in get_args(hint)[1:] if isinstance(field, FieldInfo)]
+    if told and told[0]:
+        return told[0]
     hint, bounds = _bare(hint)
     origin = get_origin(hint)
     if origin in (Union, UnionType):
@@ -271,7 +274,7 @@ def _problems(kind: type[Settings], values: Any, error: ValidationError) -> Iter
             yield from _below(found["loc"], cause)
             continue
         owner, path, hint, value = _walk(kind, values, found["loc"])
-        if path in seen:
+        if any(told[: len(path)] == path for told in seen):  # an item's error makes the whole too short
             continue
         seen.add(path)
         if found["type"] in UNKNOWN:

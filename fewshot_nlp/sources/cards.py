@@ -1,25 +1,32 @@
 """Data set cards: a YAML file for each data set says what it holds, where it is, what it may be used for."""
 
-import re
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import field
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, Self, get_args
 
 import yaml
+from pydantic import Field, model_validator
 
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.persistence.disk import user_path
+from fewshot_nlp.settings import Settings, Several
 
 if TYPE_CHECKING:
     from fewshot_nlp.tasks import Task
 
-SHIPPABLE = ("public-domain", "permissive", "share-alike")
+Shippable = Literal["public-domain", "permissive", "share-alike"]
+SHIPPABLE = get_args(Shippable)
 """Licence classes of sets on which weights that ship may be trained."""
-LICENCE_CLASSES = (*SHIPPABLE, "non-commercial", "research", "unclear", "evaluation-only")
-
-T = TypeVar("T")
+LicenceClass = Shippable | Literal["non-commercial", "research", "unclear", "evaluation-only"]
+Words = Annotated[
+    str, Field(pattern=r"\S", description="a text that is not empty, in quotes where YAML takes it for more")
+]
+Code = Annotated[str, Field(pattern="^[a-z]{2,3}$", description="a language's code, such as de")]
+Domain = Annotated[str, Field(pattern="^[a-z]+$", description="one lower-case word")]
+HubName = Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$", description="a text like 'organisation/name'")]
+Rows = Annotated[int, Field(ge=1)]
 
 
 def task_of(name: str) -> "type[Task]":
@@ -33,8 +40,7 @@ def task_of(name: str) -> "type[Task]":
     return TASKS.get(name)
 
 
-@dataclass(frozen=True, kw_only=True)
-class HubCopy:
+class HubCopy(Settings):
     """The data set on the Hugging Face Hub, whose columns, splits and label names may differ from the card's.
 
     Args:
@@ -47,23 +53,15 @@ class HubCopy:
         label_names: names by id, where the Hub has bare numbers or other names.
     """
 
-    id: str
+    id: HubName
     revision: str = "main"
     config: str | None = None
-    columns: Mapping[str, str] = field(default_factory=dict)
-    splits: Mapping[str, str] = field(default_factory=dict)
-    label_names: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.id, str) or not re.fullmatch(r"[\w.-]+/[\w.-]+", self.id):
-            raise FewShotError(f"hub.id is {self.id!r}, but must look like 'organisation/name'.")
-        _need_texts("hub.columns", self.columns)
-        _need_texts("hub.splits", self.splits)
-        object.__setattr__(self, "label_names", _texts("hub.label_names", self.label_names))
+    columns: Mapping[Words, Words] = field(default_factory=dict)
+    splits: Mapping[Words, Words] = field(default_factory=dict)
+    label_names: Several[Words] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class DatasetCard:
+class DatasetCard(Settings):
     """What is known of one data set. A card is the file ``data/cards/<name>.yaml`` with these keys.
 
     Args:
@@ -72,7 +70,7 @@ class DatasetCard:
         domain: one lower-case word ("medical"); the unit of domain-disjoint splits.
         language: language codes; for translation the source's, then the target's.
         licence: the licence in words, and where it is stated.
-        licence_class: one of `LICENCE_CLASSES`.
+        licence_class: one of `LicenceClass`.
         may_train_weights: whether weights that ship may be trained on it; needs a class in `SHIPPABLE`.
         folder: where the rows are: a folder below FEWSHOT_NLP_DATA with ``<split>.jsonl.gz`` files, or a
             ``.jsonl`` file below `data_folder` with the package's own rows, whose only split is "train".
@@ -86,56 +84,44 @@ class DatasetCard:
         hub: the copy on the Hub, or None.
 
     Raises:
-        FewShotError: naming the first wrong value.
+        FewShotError: naming all wrong values.
     """
 
-    name: str
-    task: str
-    domain: str
-    language: tuple[str, ...]
-    licence: str
-    licence_class: str
+    name: Words
+    task: Words
+    domain: Domain
+    language: Annotated[Several[Code], Field(min_length=1)]
+    licence: Words
+    licence_class: LicenceClass
     may_train_weights: bool
-    folder: str
-    columns: Mapping[str, str]
-    splits: Mapping[str, int]
-    labels: tuple[str, ...] = ()
-    label_descriptions: Mapping[str, str] = field(default_factory=dict)
-    citation: str = ""
+    folder: Words
+    columns: Mapping[Words, Words]
+    splits: Annotated[Mapping[Words, Rows], Field(min_length=1)]
+    labels: Several[Words] = ()
+    label_descriptions: Mapping[Words, Words] = field(default_factory=dict)
+    citation: Words
     notes: str = ""
     group_column: str | None = None
     hub: HubCopy | None = None
 
-    def __post_init__(self) -> None:
-        for key in ("name", "task", "domain", "licence", "folder", "citation"):
-            value = getattr(self, key)
-            if not isinstance(value, str) or not value.strip():
-                raise FewShotError(f"{key} is {value!r}, but must be a text that is not empty.")
-        task_of(self.task)
-        _need_one_of("licence_class", self.licence_class, LICENCE_CLASSES)
-        if not re.fullmatch("[a-z]+", self.domain):
-            raise FewShotError(f"domain is {self.domain!r}, but must be one lower-case word.")
-        for key in ("language", "labels"):
-            object.__setattr__(self, key, _texts(key, getattr(self, key)))
-        if not self.language or not all(re.fullmatch("[a-z]{2,3}", code) for code in self.language):
-            raise FewShotError(
-                f"language is {list(self.language)}, but must be a list of codes such as [de, en]."
-            )
-        if not isinstance(self.may_train_weights, bool):
-            raise FewShotError(f"may_train_weights is {self.may_train_weights!r}, but must be true or false.")
+    @model_validator(mode="after")
+    def _may_ship(self) -> Self:
         if self.may_train_weights and self.licence_class not in SHIPPABLE:
             raise FewShotError(
                 f"may_train_weights is true, but the licence class {self.licence_class!r} is none of: "
                 f"{', '.join(SHIPPABLE)}."
             )
+        return self
+
+    @model_validator(mode="after")
+    def _folder_is_relative(self) -> Self:
         path = PurePosixPath(self.folder)
         if path.is_absolute() or ".." in path.parts or "\\" in self.folder:
             raise FewShotError(f"folder is {self.folder!r}, but must be relative, with '/' and without '..'.")
-        self._check_columns()
-        self._check_labels()
+        return self
 
-    def _check_columns(self) -> None:
-        _need_texts("columns", self.columns)
+    @model_validator(mode="after")
+    def _columns_suit_the_task(self) -> Self:
         named = set(self.columns.values())
         known = task_of(self.task).columns
         if not any(named >= set(columns) for columns in known):
@@ -145,25 +131,22 @@ class DatasetCard:
             raise FewShotError(
                 f"group_column is {self.group_column!r}, but columns name {', '.join(sorted(named))}."
             )
-        if not isinstance(self.splits, Mapping) or not self.splits:
-            raise FewShotError("splits is empty, but must name at least one split and its number of rows.")
-        for split, rows in self.splits.items():
-            if not isinstance(split, str) or type(rows) is not int or rows < 1:
-                raise FewShotError(f"splits has {split!r}: {rows!r}, but must map names to numbers of rows.")
+        return self
 
-    def _check_labels(self) -> None:
+    @model_validator(mode="after")
+    def _labels_suit_the_task(self) -> Self:
         if list(self.labels) != sorted(set(self.labels)):
             raise FewShotError("labels must be sorted, and each be named once.")
         if bool(self.labels) != task_of(self.task).has_labels:
             raise FewShotError(
                 f"there are {len(self.labels)} labels, which does not suit the task {self.task}."
             )
-        _need_texts("label_descriptions", self.label_descriptions)
         unknown = [label for label in self.label_descriptions if label not in self.labels]
         if unknown:
             raise FewShotError(
                 f"label_descriptions has {unknown[0]!r}, but the labels are: {', '.join(self.labels)}."
             )
+        return self
 
 
 def data_folder() -> Path:
@@ -216,10 +199,7 @@ def read_card(path: str | Path) -> DatasetCard:
     """
     path = user_path(path)
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if isinstance(value, dict) and value.get("hub") is not None:
-            value["hub"] = _build(HubCopy, value["hub"], "hub")
-        card = _build(DatasetCard, value, "the card")
+        card = DatasetCard.from_dict(yaml.safe_load(path.read_text(encoding="utf-8")))
     except yaml.YAMLError as error:
         raise FewShotError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     except FewShotError as error:
@@ -227,42 +207,3 @@ def read_card(path: str | Path) -> DatasetCard:
     if card.name != path.stem:
         raise FewShotError(f"{path}: the card is named {card.name!r}; name it {path.stem!r}, as the file.")
     return card
-
-
-def _build(kind: type[T], value: Any, where: str) -> T:
-    if not isinstance(value, dict):
-        raise FewShotError(f"{where} is a {type(value).__name__}, but must map keys to values.")
-    known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
-    for key in value:
-        if key not in known:
-            near = get_close_matches(str(key), known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise FewShotError(f"{where} has an unknown key {key!r}.{hint} Known: {', '.join(known)}.")
-    required = [n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING]
-    missing = [name for name in required if name not in value]
-    if missing:
-        raise FewShotError(f"{where} has no {', '.join(missing)}.")
-    return kind(**value)
-
-
-def _need_one_of(key: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise FewShotError(f"{key} is {value!r}, but must be one of: {', '.join(known)}.")
-
-
-def _texts(key: str, value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list | tuple):
-        raise FewShotError(f"{key} is {value!r}, but must be a list of texts.")
-    wrong = [item for item in value if not isinstance(item, str) or not item]
-    if wrong:
-        raise FewShotError(f"{key} has {wrong[0]!r}, which YAML does not read as a text; put it in quotes.")
-    return tuple(value)
-
-
-def _need_texts(key: str, value: Any) -> None:
-    if not isinstance(value, Mapping) or not all(
-        isinstance(t, str) and t for pair in value.items() for t in pair
-    ):
-        raise FewShotError(
-            f"{key} is {value!r}, but must map texts to texts; put numbers, yes and no in quotes."
-        )

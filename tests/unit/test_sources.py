@@ -126,25 +126,25 @@ def test_an_unknown_card_suggests_the_nearest():
         ({"licence_class": "unclear"}, "may_train_weights is true, but the licence class 'unclear'"),
         ({"may_train_weights": "yes please"}, "must be true or false"),
         ({"domain": "Legal (acts)"}, "one lower-case word"),
-        ({"language": "en"}, "must be a list of texts"),
-        ({"language": [False]}, "put it in quotes"),
-        ({"language": ["english"]}, "list of codes"),
+        ({"language": "en"}, "must be a list that is not empty, each item a language's code"),
+        ({"language": [False]}, "language.0 is False, but must be a language's code"),
+        ({"language": ["english"]}, "language.0 is 'english'"),
         ({"labels": ["b", "a"]}, "sorted"),
-        ({"labels": ["a", True]}, "True, which YAML does not read as a text"),
+        ({"labels": ["a", True]}, "labels.1 is True, but must be a text that is not empty, in quotes"),
         ({"labels": []}, "0 labels"),
         ({"label_descriptions": {"c": "third"}}, "label_descriptions has 'c', but the labels are: a, b"),
-        ({"splits": {}}, "splits is empty"),
-        ({"splits": {"train": 0}}, "'train': 0"),
+        ({"splits": {}}, "splits is {}, but must be a mapping that is not empty"),
+        ({"splits": {"train": 0}}, "splits.train is 0, but must be a whole number of at least 1"),
         ({"folder": "../else"}, "must be relative"),
         ({"folder": "/data/toy"}, "must be relative"),
         ({"columns": {"text": "text"}}, "classification needs: text, label"),
         ({"group_column": "document"}, "group_column is 'document'"),
         ({"citation": " "}, "citation is ' '"),
-        ({"domian": "x"}, "unknown key 'domian'. Did you mean 'domain'?"),
+        ({"domian": "x"}, "has no setting 'domian'. Did you mean 'domain'?"),
         ({"hub": {"id": "toy"}}, "organisation/name"),
-        ({"hub": {"id": "a/b", "comit": "x"}}, "hub has an unknown key 'comit'"),
-        ({"hub": {"revision": "main"}}, "hub has no id"),
-        ({"hub": "a/b"}, "hub is a str"),
+        ({"hub": {"id": "a/b", "comit": "x"}}, "hub has no setting 'comit'"),
+        ({"hub": {"revision": "main"}}, "hub.id is missing"),
+        ({"hub": "a/b"}, "hub is 'a/b', but must be settings: id, revision"),
         ({"name": "other"}, "named 'other'; name it 'toy'"),
     ],
 )
@@ -159,8 +159,9 @@ def test_wrong_cards_are_refused(tmp_path, change, part):
 def test_cards_that_are_not_yaml_or_lack_keys_are_refused(tmp_path):
     path = tmp_path / "toy.yaml"
     assert "not YAML" in message(read_card, write(path, "name: [a"))
-    assert "the card is a list" in message(read_card, write(path, "- a"))
-    assert "the card has no task, domain" in message(read_card, write(path, "name: toy"))
+    assert "is ['a'], but must be a mapping" in message(read_card, write(path, "- a"))
+    with pytest.raises(FewShotError, match=r"task is missing.*(?s:.*)domain is missing"):
+        read_card(write(path, "name: toy"))
 
 
 def test_importing_sources_imports_nothing_heavy():
