@@ -45,7 +45,7 @@ class GradientConfig(LearnerConfig):
         scale: features are L2-normalised and multiplied by this before the head.
     """
 
-    inner_steps: InnerSteps = 5
+    inner_steps: Annotated[int, Field(ge=0, le=1000)] = 5
     inner_lr: Annotated[float, Field(ge=1e-8, le=10)] | None = None
     head_lr: HeadRate = 1.0
     scale: Scale = 4.0

@@ -35,7 +35,6 @@ class InitializerConfig(GradientConfig):
         hidden: width of the network that writes the head.
     """
 
-    inner_steps: Annotated[int, Field(ge=0, le=1000)] = 5
     first_order: bool = False
     hidden: Annotated[int, Field(ge=1, le=10**5)] = 128
 

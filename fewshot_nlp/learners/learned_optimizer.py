@@ -22,7 +22,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fewshot_nlp.backbone import Backbone
-from fewshot_nlp.learners.gradient import GradientConfig, GradientLearner, HeadRate
+from fewshot_nlp.learners.gradient import GradientConfig, GradientLearner, HeadRate, InnerSteps
 from fewshot_nlp.modules.inner_loop import Weights
 from fewshot_nlp.modules.lstm_optimizer import LSTMOptimizer, learned_path
 from fewshot_nlp.modules.start import differentiable_copy, examples_of, inner_rate, seeded, support_loss
@@ -43,6 +43,7 @@ class LearnedOptimizerConfig(GradientConfig):
             the model has a head of its own.
     """
 
+    inner_steps: InnerSteps = 5
     truncation: Annotated[int, Field(ge=1, le=1000)] = 20
     form: Literal["residual", "gates"] = "residual"
     hidden: Annotated[int, Field(ge=1, le=1000)] = 20

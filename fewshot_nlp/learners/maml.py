@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from fewshot_nlp.backbone import Backbone
-from fewshot_nlp.learners.gradient import GradientConfig, GradientLearner
+from fewshot_nlp.learners.gradient import GradientConfig, GradientLearner, InnerSteps
 from fewshot_nlp.modules.heads import LearnedHead
 from fewshot_nlp.modules.inner_loop import Weights
 from fewshot_nlp.modules.rates import LearnedRates
@@ -48,6 +48,7 @@ class MAMLConfig(GradientConfig):
         learned_rates: meta-learn a rate for each weight matrix or vector and each step, from the rates above.
     """
 
+    inner_steps: InnerSteps = 5
     first_order: bool = False
     scope: Literal["adapter", "head"] = "adapter"
     head: Literal["zeros", "prototypes", "meta"] = "prototypes"

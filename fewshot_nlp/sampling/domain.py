@@ -178,7 +178,11 @@ def _without(dataset: TaskDataset, inputs: set[str]) -> TaskDataset:
 
 
 class KShotConfig(SamplerConfig):
-    """Knobs of `KShot`, which explains them."""
+    """Knobs of `KShot`.
+
+    Args:
+        unit: what ``k_shot`` counts.
+    """
 
     k_shot: AtLeastOne = 16
     n_query: AtLeastOne = 16

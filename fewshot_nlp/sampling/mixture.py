@@ -22,7 +22,14 @@ class SizedSampler(TaskSampler, Protocol):
 
 
 class MixtureConfig(Settings):
-    """Knobs of `Mixture`, which explains them."""
+    """Knobs of `Mixture`.
+
+    Args:
+        weights: how often each source is drawn.
+        temperature: of the weights, where they have one.
+        seed: of the draw of sources.
+        n_episodes: length of the stream.
+    """
 
     weights: Weights = "uniform"
     temperature: Annotated[float, Field(gt=0)] | None = None

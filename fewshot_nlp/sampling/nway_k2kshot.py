@@ -35,7 +35,11 @@ REPAIR_STEPS = 100
 
 
 class NWayK2KShotConfig(LabelledConfig):
-    """Knobs of `NWayK2KShot`, which explains them."""
+    """Knobs of `NWayK2KShot`.
+
+    Args:
+        query: what ``n_query`` counts.
+    """
 
     n_query: AtLeastOne = 5
     query: Literal["mentions", "rows"] = "mentions"

@@ -21,7 +21,7 @@ from fewshot_nlp.sampling.rows import (
 
 
 class NWayKShotConfig(LabelledConfig):
-    """Knobs of `NWayKShot`, which explains them."""
+    """Knobs of `NWayKShot`."""
 
     n_way: Annotated[int, Field(ge=2)] | None = 5
 
