@@ -1,13 +1,12 @@
 """Names to classes: one registry for tasks, one for learners, one for samplers; each class names itself."""
 
 from collections.abc import Callable
-from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import entry_points
 from pkgutil import iter_modules
 from typing import Generic, TypeVar
 
-from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.errors import FewShotError, did_you_mean
 
 T = TypeVar("T")
 
@@ -75,6 +74,4 @@ class Registry(Generic[T]):
 
 def nearest(name: object, known: list[str]) -> str:
     """The end of a message about an unknown name: the nearest known one, where one is near, and all of them."""
-    near = get_close_matches(str(name), known, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"{hint} Known: {', '.join(known)}."
+    return f"{did_you_mean(name, known)} Known: {', '.join(known)}."

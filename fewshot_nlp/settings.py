@@ -6,7 +6,6 @@ describes itself. All that is wrong is told at once, a line each, with path, val
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from inspect import cleandoc
 from re import MULTILINE, findall
 from types import NoneType, UnionType
@@ -28,7 +27,7 @@ from pydantic import ConfigDict, Field, GetCoreSchemaHandler, ValidationError
 from pydantic.dataclasses import dataclass
 from pydantic.fields import FieldInfo
 
-from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.errors import FewShotError, did_you_mean
 
 T = TypeVar("T")
 
@@ -279,8 +278,7 @@ def _problems(kind: type[Settings], values: Any, error: ValidationError) -> Iter
         seen.add(path)
         if found["type"] in UNKNOWN:
             known = list(hints_of(owner))
-            near = get_close_matches(str(path[-1]), known, n=1)
-            hint_text = f" Did you mean {near[0]!r}?" if near else ""
+            hint_text = did_you_mean(path[-1], known)
             yield path[:-1], f" has no setting {path[-1]!r}.{hint_text} It has: {', '.join(known) or 'none'}."
         elif found["type"] in MISSING:
             yield path, f" is missing; it must be {in_words(hint)}."

@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import field
-from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Literal, Self, get_args
 
 import yaml
 from pydantic import Field, model_validator
 
-from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.errors import FewShotError, did_you_mean
 from fewshot_nlp.persistence.disk import user_path
 from fewshot_nlp.settings import Settings, Several
 
@@ -185,8 +184,7 @@ def load_card(name: str) -> DatasetCard:
     """
     known = card_names()
     if name not in known:
-        near = get_close_matches(str(name), known, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(name, known)
         raise FewShotError(f"There is no data set card {name!r}.{hint} card_names() lists all {len(known)}.")
     return read_card(data_folder() / "cards" / f"{name}.yaml")
 

@@ -5,11 +5,10 @@ import json
 import os
 import zlib
 from collections.abc import Iterable
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.errors import FewShotError, did_you_mean
 from fewshot_nlp.persistence.disk import user_path
 from fewshot_nlp.sources.cards import DatasetCard, HubCopy, data_folder, load_card, task_of
 from fewshot_nlp.sources.features import named_rows
@@ -128,7 +127,7 @@ def _from_hub(card: DatasetCard, hub: HubCopy, split: str | None, sought: str) -
     named = hub.splits or {key: key for key in found}
     splits = {key: theirs for key, theirs in named.items() if theirs in found}
     if split is not None:
-        _need_split(card, split, splits, f"on the Hub ({hub.id})")
+        _need_split(card, split, splits, f" on the Hub ({hub.id})")
     wanted = [split] if split is not None else list(splits)
     return {key: _hub_rows(card, hub, found[splits[key]]) for key in wanted}
 
@@ -150,7 +149,5 @@ def _need_split(card: DatasetCard, split: str, known: Iterable[str], where: str 
     known = list(known)
     if split in known:
         return
-    near = get_close_matches(str(split), known, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    place = f" {where}" if where else ""
-    raise FewShotError(f"{card.name!r} has no split {split!r}{place}.{hint} It has: {', '.join(known)}.")
+    hint = did_you_mean(split, known)
+    raise FewShotError(f"{card.name!r} has no split {split!r}{where}.{hint} It has: {', '.join(known)}.")

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.errors import FewShotError, did_you_mean
 from fewshot_nlp.persistence.disk import atomic_write, user_path
 from fewshot_nlp.rows import likely_column, records
 from fewshot_nlp.sources.cards import card_names, task_of
@@ -189,7 +189,7 @@ def _renamed(rows: list[Row], mapping: Mapping[str, str], where: str) -> list[Ro
             if name not in row:
                 raise FewShotError(
                     f"{where}: column_mapping names the column {name!r}, but row {number} has: "
-                    f"{', '.join(map(str, row))}.{_nearest(name, row)}"
+                    f"{', '.join(map(str, row))}.{did_you_mean(name, row)}"
                 )
             if new in row and new not in mapping:
                 raise FewShotError(
@@ -215,8 +215,3 @@ def _need_inputs(row: Row, task_name: str, where: str) -> None:
         f"{where}: there is no column {missing!r}, which {task_name} needs; there are: "
         f"{', '.join(map(repr, there))}.{header} {hint}"
     )
-
-
-def _nearest(name: str, row: Row) -> str:
-    near = get_close_matches(name, [str(key) for key in row], n=1)
-    return f" Did you mean {near[0]!r}?" if near else ""

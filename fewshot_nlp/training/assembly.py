@@ -3,14 +3,13 @@
 import inspect
 from collections.abc import Mapping
 from dataclasses import fields
-from difflib import get_close_matches
 from typing import Any
 
 import torch
 
 from fewshot_nlp.backbone import BACKBONES, Backbone
 from fewshot_nlp.backbone.adapters import adapter_from_json
-from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.errors import FewShotError, did_you_mean
 from fewshot_nlp.persistence.storage import new_pipeline
 from fewshot_nlp.pipeline import Pipeline
 from fewshot_nlp.tasks import TASKS
@@ -61,9 +60,7 @@ def make_adapter(values: Mapping[str, Any]) -> Any:
     settings = [field.name for field in fields(kinds[kind])]
     unknown = next((key for key in values if key not in settings), None)
     if unknown is not None:
-        near = get_close_matches(unknown, settings, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise FewShotError(f"adapter: {kind} has no setting {unknown!r}.{hint}")
+        raise FewShotError(f"adapter: {kind} has no setting {unknown!r}.{did_you_mean(unknown, settings)}")
     try:
         return adapter_from_json(values)
     except (TypeError, ValueError) as error:
