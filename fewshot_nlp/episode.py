@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.errors import FewShotError, logger
 from fewshot_nlp.persistence.disk import atomic_write, user_path
 from fewshot_nlp.rows import Label, joined, sorted_labels
 
@@ -230,6 +230,20 @@ class TaskDataset:
             label_counts=tuple(self.label_counts[i] for i in indices),
             groups=tuple(self.groups[i] for i in indices) if self.groups else (),
         )
+
+    def without(self, inputs: set[str], where: str) -> "TaskDataset":
+        """The data set without some inputs; the logger says how many rows went.
+
+        Args:
+            inputs: the inputs, as `canonical_json`.
+            where: what else has them, for the message.
+        """
+        rows = [i for i, example in enumerate(self.examples) if canonical_json(example.inputs) not in inputs]
+        if len(rows) == len(self):
+            return self
+        gone = len(self) - len(rows)
+        logger.warning("%s: %d of %d rows are left out, because %s.", self.name, gone, len(self), where)
+        return self.take(rows)
 
     def keep_labels(self, labels: Iterable[Label]) -> "TaskDataset":
         """Only the given labels: other labels are dropped from targets, rows left without any label too.

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from fewshot_nlp.demo.section import K_SHOT, Baseline, Piece, Section, Shown
-from fewshot_nlp.episode import Example, TaskDataset
+from fewshot_nlp.episode import Example
 from fewshot_nlp.models import FewShotClassifier
-from fewshot_nlp.sampling import NWayKShot
 
 LIKELIEST = 2
 
@@ -29,10 +28,6 @@ INPUTS = {
 }
 
 
-def _sampler(dataset: TaskDataset, seed: int) -> NWayKShot:
-    return NWayKShot(dataset, n_way=None, k_shot=K_SHOT, n_query=1, seed=seed)
-
-
 def _row(example: Example) -> dict[str, Any]:
     return {"text": example.inputs["text"], "label": example.target}
 
@@ -51,7 +46,7 @@ CLASSIFICATION = Section(
     title="Text classification",
     support=f"{K_SHOT} texts of each of 7 labels",
     card="{domain}_classification",
-    sampler=_sampler,
+    knobs={"n_way": None, "k_shot": K_SHOT, "n_query": 1},
     row=_row,
     inputs=INPUTS,
     show=_show,

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from fewshot_nlp.backbone import BACKBONES
 from fewshot_nlp.demo.section import Section, Shown
@@ -12,6 +12,7 @@ from fewshot_nlp.evaluator import evaluate_episodes, mean_and_interval
 from fewshot_nlp.models.base import FewShotModel
 from fewshot_nlp.persistence.storage import new_pipeline
 from fewshot_nlp.pipeline import TaskModel
+from fewshot_nlp.sampling import SAMPLERS
 from fewshot_nlp.sources import load_card, load_rows
 from fewshot_nlp.tasks import TASKS
 
@@ -108,7 +109,8 @@ def run_domain(section: Section, domain: str, seeds: Sequence[int], encoder: str
 
 def held_out(section: Section, data: TaskDataset, seed: int) -> Episode:
     """An episode whose query set is every row that is not in the support set, nor in a document of it."""
-    drawn = section.sampler(data, seed).episode(0)
+    sampler: Any = SAMPLERS.get(TASKS.get(data.task).sampler)
+    drawn = sampler(data, **section.knobs, seed=seed).episode(0)
     names = [canonical_json(example.inputs) for example in data.examples]
     support = {canonical_json(example.inputs) for example in drawn.support}
     groups = data.groups or names

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from fewshot_nlp.demo.section import K_SHOT, Baseline, Piece, Section, Shown
-from fewshot_nlp.episode import Example, TaskDataset
+from fewshot_nlp.episode import Example
 from fewshot_nlp.models import FewShotNER
-from fewshot_nlp.sampling import NWayK2KShot
 
 INPUTS = {
     "medical": [
@@ -22,10 +21,6 @@ INPUTS = {
         "Moorgate Savings will redeem the convertible bond in June 2025 for $180 million.",
     ],
 }
-
-
-def _sampler(dataset: TaskDataset, seed: int) -> NWayK2KShot:
-    return NWayK2KShot(dataset, n_way=None, k_shot=K_SHOT, n_query=1, query="rows", seed=seed)
 
 
 def _row(example: Example) -> dict[str, Any]:
@@ -52,7 +47,7 @@ NER = Section(
     title="Named-entity recognition",
     support=f"{K_SHOT} to {2 * K_SHOT} mentions of each of 6 entity types",
     card="{domain}_ner",
-    sampler=_sampler,
+    knobs={"n_way": None, "k_shot": K_SHOT, "n_query": 1, "query": "rows"},
     row=_row,
     inputs=INPUTS,
     show=_show,

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from fewshot_nlp.demo.section import Baseline, Piece, Section, Shown
-from fewshot_nlp.episode import Example, TaskDataset
+from fewshot_nlp.episode import Example
 from fewshot_nlp.models import FewShotQA
-from fewshot_nlp.sampling import KShot
 
 N_SUPPORT = 10
 INPUTS = {
@@ -49,10 +48,6 @@ INPUTS = {
 }
 
 
-def _sampler(dataset: TaskDataset, seed: int) -> KShot:
-    return KShot(dataset, N_SUPPORT, 1, seed=seed)
-
-
 def _row(example: Example) -> dict[str, Any]:
     return {**example.inputs, "answers": example.target}
 
@@ -75,7 +70,7 @@ QUESTION_ANSWERING = Section(
     title="Question answering",
     support=f"{N_SUPPORT} questions, some of which their text does not answer",
     card="{domain}_question_answering",
-    sampler=_sampler,
+    knobs={"k_shot": N_SUPPORT, "n_query": 1},
     row=_row,
     inputs=INPUTS,
     show=_show,

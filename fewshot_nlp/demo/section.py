@@ -4,9 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fewshot_nlp.episode import Example, TaskDataset
+from fewshot_nlp.episode import Example
 from fewshot_nlp.models.base import FewShotModel
-from fewshot_nlp.sampling import TaskSampler
 
 DOMAINS = ("medical", "legal", "finance")
 K_SHOT = 5
@@ -66,7 +65,7 @@ class Section:
         title: heading.
         support: what the support set holds, in words.
         card: name of the data set card, with ``{domain}`` in it.
-        sampler: the sampler of support sets; called as ``sampler(dataset, seed)``, its queries are not used.
+        knobs: of the task's sampler, which draws support sets; its queries are not used.
         row: an example as a row for `adapt`.
         inputs: domain to new inputs, for which nobody wrote down an answer.
         show: predictions for some inputs.
@@ -81,7 +80,7 @@ class Section:
     title: str
     support: str
     card: str
-    sampler: Callable[[TaskDataset, int], TaskSampler]
+    knobs: Mapping[str, Any]
     row: Callable[[Example], dict[str, Any]]
     inputs: Mapping[str, Sequence[Any]]
     show: Callable[[Any, Sequence[Any]], list[Shown]]

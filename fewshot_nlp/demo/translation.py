@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from fewshot_nlp.demo.section import Piece, Section, Shown
-from fewshot_nlp.episode import Example, TaskDataset
+from fewshot_nlp.episode import Example
 from fewshot_nlp.models import FewShotTranslator
-from fewshot_nlp.sampling import KShot
 
 N_SUPPORT = 32
 INPUTS = {
@@ -25,10 +24,6 @@ INPUTS = {
 }
 
 
-def _sampler(dataset: TaskDataset, seed: int) -> KShot:
-    return KShot(dataset, N_SUPPORT, 1, seed=seed)
-
-
 def _row(example: Example) -> dict[str, Any]:
     return {"translation": {"de": example.inputs["text"], "en": example.target}}
 
@@ -45,7 +40,7 @@ TRANSLATION = Section(
     title="Translation, German to English",
     support=f"{N_SUPPORT} pairs of sentences",
     card="{domain}_translation",
-    sampler=_sampler,
+    knobs={"k_shot": N_SUPPORT, "n_query": 1},
     row=_row,
     inputs=INPUTS,
     show=_show,

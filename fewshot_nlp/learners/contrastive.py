@@ -37,7 +37,7 @@ from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.learners.base import Learner, LearnerConfig
 from fewshot_nlp.modules.adamw import Descent, first_order
-from fewshot_nlp.modules.inner_loop import Weights, fast_bfloat16
+from fewshot_nlp.modules.inner_loop import Weights, bfloat16
 from fewshot_nlp.modules.rates import LearnedRates, parameter_name
 from fewshot_nlp.modules.slot_pairs import Draw, draws
 from fewshot_nlp.modules.start import differentiable_copy, examples_of, fast_parameters, towards
@@ -238,9 +238,7 @@ class Contrastive(Learner[ContrastiveConfig], name="contrastive"):
         """
         chosen = torch.zeros(examples.n_slots, dtype=torch.bool)
         chosen[draw.slots] = True
-        device, wanted = self.encoder.device, self.config.bfloat16
-        enabled = fast_bfloat16(device) if wanted is None else wanted
-        with torch.autocast(device.type, torch.bfloat16, enabled=enabled):
+        with bfloat16(self.encoder.device, self.config.bfloat16):
             features = self.last_layer(self.features(examples.select(chosen), fast_weights(weights)))
         if self.config.loss == "cosine":
             return cosine_loss(features, draw)

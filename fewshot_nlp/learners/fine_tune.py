@@ -24,7 +24,7 @@ from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.learners.base import Learner, LearnerConfig
 from fewshot_nlp.modules.adamw import Descent, layer_depths, mini_batches
 from fewshot_nlp.modules.heads import LearnedHead, linear_scores
-from fewshot_nlp.modules.inner_loop import fast_bfloat16, need_adapter
+from fewshot_nlp.modules.inner_loop import bfloat16, need_adapter
 from fewshot_nlp.modules.start import examples_of, fast_parameters, prototype_start, scaled_normalize
 from fewshot_nlp.modules.state import FAST, State, fast_weights
 from fewshot_nlp.modules.weight_interpolation import between, weight_interpolation
@@ -156,9 +156,7 @@ class FineTune(Learner[FineTuneConfig], name="fine_tune"):
 
     def _training_scores(self, state: State, batch: SlotBatch) -> Scores:
         """`query_scores`, with the encoder in bfloat16 where the settings say so."""
-        device, wanted = self.encoder.device, self.config.bfloat16
-        enabled = fast_bfloat16(device) if wanted is None else wanted
-        with torch.autocast(device.type, torch.bfloat16, enabled=enabled):
+        with bfloat16(self.encoder.device, self.config.bfloat16):
             features = self.features(batch, fast_weights(state))
         return self.scores_of(state, features, batch)
 

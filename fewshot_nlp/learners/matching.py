@@ -28,16 +28,15 @@ from fewshot_nlp.backbone import Backbone, VocabularyHead
 from fewshot_nlp.errors import logger
 from fewshot_nlp.learners.base import Learner, LearnerConfig
 from fewshot_nlp.modules.context_embedding import ContextEmbedding
-from fewshot_nlp.modules.heads import UNSEEN
+from fewshot_nlp.modules.heads import share_scores
 from fewshot_nlp.modules.interpolation import choose_fixed, fixed_mass, mix
 from fewshot_nlp.modules.order import canonical_order
 from fewshot_nlp.modules.selection import balanced
 from fewshot_nlp.modules.start import seeded
-from fewshot_nlp.modules.state import State, slot_weights
+from fewshot_nlp.modules.state import State, slot_weights, target_kinds
 from fewshot_nlp.settings import Scale, Share
 from fewshot_nlp.slots import Features, Scores, SlotBatch
 
-FLOOR = 1e-30
 CHUNK = 4096
 """Queries at once."""
 SAMPLE = 512
@@ -111,8 +110,7 @@ class Matching(Learner[MatchingConfig], name="matching"):
         state = {"centre": centre, "keys": keys}
         if self.encoder.vocabulary is not None:
             return state | self._mixture(support, kept, features, state, self.encoder.vocabulary)
-        targets = support.target_matrix[kept].to(features)
-        values = targets if support.normaliser == "classes" else torch.cat([targets, 1 - targets], dim=1)
+        values = torch.cat(target_kinds(support, features), dim=1)[kept.to(features.device)]
         return state | {"values": values if weight is None else values * weight[kept].to(features)[:, None]}
 
     def score(self, state: State, features: Features, batch: SlotBatch) -> Scores:
@@ -122,13 +120,8 @@ class Matching(Learner[MatchingConfig], name="matching"):
             mass = fixed_mass(distances, state["interpolation"], state["temperature"])
             return mix(batch.decoder.prior, state["classes"].expand(len(features), -1), mass)
         values = state["values"]
-        held = values.sum(dim=0)
         shares = [self._attention(state, part) @ values for part in torch.split(features, CHUNK)]
-        scores = torch.cat(shares).clamp_min(FLOOR).log() - self.balance * held.clamp_min(1e-4).log()
-        if batch.normaliser != "classes":
-            yes, no = scores.chunk(2, dim=1)
-            scores, held = yes - no, held[: batch.n_classes]
-        return scores.masked_fill(held <= 0, UNSEEN)
+        return share_scores(torch.cat(shares), values.sum(dim=0), self.balance, batch)
 
     def _cosines(self, state: State, features: Tensor) -> Float[Tensor, "n_slots n_keys"]:
         queries = F.normalize(features - state["centre"], dim=-1)

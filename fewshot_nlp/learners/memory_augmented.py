@@ -28,16 +28,14 @@ from torch import Tensor, nn
 
 from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.learners.base import Learner, LearnerConfig
-from fewshot_nlp.modules.heads import UNSEEN
+from fewshot_nlp.modules.heads import share_scores
 from fewshot_nlp.modules.key_value import KeyValueReader
 from fewshot_nlp.modules.selection import balanced
 from fewshot_nlp.modules.start import seeded
-from fewshot_nlp.modules.state import State, slot_weights
+from fewshot_nlp.modules.state import State, slot_weights, target_kinds
 from fewshot_nlp.modules.turing import TuringMemory
 from fewshot_nlp.settings import Count, Scale, Share
 from fewshot_nlp.slots import Features, Scores, SlotBatch
-
-FLOOR = 1e-30
 
 
 class MemoryAugmentedConfig(LearnerConfig):
@@ -106,8 +104,7 @@ class MemoryAugmented(Learner[MemoryAugmentedConfig], name="memory_augmented"):
         centre = features.mean(dim=0)
         slots = F.normalize(features - centre, dim=-1)
         targets = support.target_matrix.to(features)
-        values = targets if support.normaliser == "classes" else torch.cat([targets, 1 - targets], dim=1)
-        values = values * weight[kept].to(features)[:, None]
+        values = torch.cat(target_kinds(support, features), dim=1) * weight[kept].to(features)[:, None]
         if isinstance(self.memory, KeyValueReader):
             return {"centre": centre, "memory.keys": self.memory.keys(slots), "memory.values": values}
         generator = torch.Generator().manual_seed(self.config.seed)
@@ -126,12 +123,7 @@ class MemoryAugmented(Learner[MemoryAugmentedConfig], name="memory_augmented"):
         else:
             weights = self.memory.read(memory, slots)[0]
         held = memory["values"].sum(dim=0)
-        shares = (weights @ memory["values"]).clamp_min(FLOOR).log()
-        shares = shares - self.balance * held.clamp_min(FLOOR).log().clamp_min(-10)
-        if batch.normaliser == "classes":
-            return shares.masked_fill(held <= 0, UNSEEN)
-        yes, no = shares[:, : batch.n_classes], shares[:, batch.n_classes :]
-        return (yes - no).masked_fill(held[: batch.n_classes] <= 0, UNSEEN)
+        return share_scores(weights @ memory["values"], held, self.balance, batch)
 
 
 def label_codes(

@@ -28,7 +28,7 @@ from fewshot_nlp.modules.interpolation import (
     mix,
     train_adaptive,
 )
-from fewshot_nlp.modules.state import State
+from fewshot_nlp.modules.state import State, target_kinds
 from fewshot_nlp.settings import Count, Share, Temperature
 from fewshot_nlp.slots import Features, Scores, SlotBatch
 
@@ -79,8 +79,7 @@ class NearestNeighbour(Learner[NearestNeighbourConfig], name="nearest_neighbour"
         support, features = support.select(keep), features[keep.to(features.device)]
         keys = features.half() if self.config.half else features
         if support.normaliser != "classes":
-            targets = support.target_matrix.to(features)
-            return {"keys": keys, "values": torch.cat([targets, 1 - targets], dim=1)}
+            return {"keys": keys, "values": torch.cat(target_kinds(support, features), dim=1)}
         state = {"keys": keys, "values": support.gold.to(features.device)}
         head = self.encoder.vocabulary
         return state if head is None else state | self._mixture(support, features, head)

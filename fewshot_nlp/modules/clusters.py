@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fewshot_nlp.memory.index import distances
 from fewshot_nlp.modules.order import canonical_order
-from fewshot_nlp.modules.state import slot_weights
+from fewshot_nlp.modules.state import slot_weights, target_kinds
 from fewshot_nlp.slots import Features, SlotBatch
 
 STARTS = 4
@@ -39,9 +39,8 @@ def cluster_means(
         slots_each: slots of a class for each of its clusters, whose number is between 1 and ``most``.
         seed: for the starts.
     """
-    targets = support.target_matrix.to(features)
     weight = slot_weights(support, label_names, features)[:, None]
-    kinds = [targets] if support.normaliser == "classes" else [targets, 1 - targets]
+    kinds = target_kinds(support, features)
     order = canonical_order(support).to(features.device)
     means, shares = [], []
     for column in torch.cat([kind * weight for kind in kinds], dim=1).T:

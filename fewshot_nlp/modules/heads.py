@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fewshot_nlp.errors import FewShotError
-from fewshot_nlp.modules.state import class_sums, slot_weights
+from fewshot_nlp.modules.state import class_sums, slot_weights, target_kinds
 from fewshot_nlp.slots import Features, Scores, SlotBatch
 
 UNSEEN = -1e4
@@ -47,12 +47,29 @@ def class_means(
     Classes that do not exclude each other have a second mean, over the slots that are not of the class. The mean
     over no slot is zero.
     """
-    targets = support.target_matrix.to(values)
     weight = slot_weights(support, label_names, values)[:, None]
-    kinds = [targets] if support.normaliser == "classes" else [targets, 1 - targets]
+    kinds = target_kinds(support, values)
     sums = [class_sums(values, kind * weight) for kind in kinds]
     means = torch.stack([total / mass.clamp_min(1e-12)[:, None] for total, mass in sums])
     return means, sums[0][1]
+
+
+def share_scores(
+    shares: Tensor, held: Float[Tensor, " n_values"], balance: Tensor, batch: SlotBatch
+) -> Scores:
+    """Scores of classes by the attention that their slots get; yes against no where they do not exclude each other.
+
+    Args:
+        shares: of the attention, a column for each of `target_kinds`.
+        held: the weight of those slots.
+        balance: share of that weight that an attention is freed of.
+        batch: the slots that attend.
+    """
+    scores = shares.clamp_min(1e-30).log() - balance * held.clamp_min(1e-30).log().clamp_min(-10)
+    if batch.normaliser != "classes":
+        yes, no = scores.chunk(2, dim=1)
+        scores, held = yes - no, held[: batch.n_classes]
+    return scores.masked_fill(held <= 0, UNSEEN)
 
 
 def residual_network(inputs: int, hidden: int, outputs: int) -> nn.Sequential:

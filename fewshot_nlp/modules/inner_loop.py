@@ -58,6 +58,13 @@ def sgd_path(
         yield weights
 
 
+def bfloat16(device: torch.device, wanted: bool | None) -> torch.autocast:
+    """A block that computes in bfloat16 where that is wanted; None: where the device has instructions for it."""
+    return torch.autocast(
+        device.type, torch.bfloat16, enabled=fast_bfloat16(device) if wanted is None else wanted
+    )
+
+
 def fast_bfloat16(device: torch.device) -> bool:
     """Whether a device has instructions for bfloat16; without them it is slower than float32."""
     if device.type == "cuda":

@@ -106,8 +106,9 @@ def inner_rate(encoder: Backbone, given: float | None) -> float:
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seeds torch's global generator in the block, for initial values of a module, and restores it afterwards."""
-    with torch.random.fork_rng(devices=[]):
+def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """Seeds torch's global generator, and a GPU's, in the block, and restores it afterwards."""
+    devices = [device.index or 0] if device is not None and device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield

@@ -24,6 +24,12 @@ def class_sums(
     return weights.T @ features, weights.sum(dim=0)
 
 
+def target_kinds(batch: SlotBatch, like: Tensor) -> list[Scores]:
+    """The 0/1 targets; where classes do not exclude each other also their opposite, "not this class"."""
+    targets = batch.target_matrix.to(like)
+    return [targets] if batch.normaliser == "classes" else [targets, 1 - targets]
+
+
 def slot_weights(batch: SlotBatch, label_names: float | Tensor, like: Tensor) -> Float[Tensor, " n_slots"]:
     """Weight of each slot: 1 for slots of examples, ``label_names`` for label slots.
 

@@ -12,6 +12,7 @@ from fewshot_nlp.sampling.base import RESTARTS, AtLeastOne, Sampler, SamplerConf
 from fewshot_nlp.sampling.rows import Rows, can_divide, counted, make_episode
 
 T = TypeVar("T")
+SAME = "a part for evaluation has the same inputs"
 PARTS = ("meta_train", "meta_val", "meta_test")
 
 
@@ -157,24 +158,10 @@ def split_domains(
         raise FewShotError(f"No domain is left to train on; all known are taken: {', '.join(known)}.")
     test = tuple(d for d in datasets if d.domain in meta_test)
     seen = {canonical_json(e.inputs) for d in test for e in d.examples}
-    val = tuple(_without(d, seen) for d in datasets if d.domain in meta_val)
+    val = tuple(d.without(seen, SAME) for d in datasets if d.domain in meta_val)
     seen |= {canonical_json(e.inputs) for d in val for e in d.examples}
-    train = tuple(_without(d, seen) for d in datasets if d.domain not in (*meta_test, *meta_val))
+    train = tuple(d.without(seen, SAME) for d in datasets if d.domain not in (*meta_test, *meta_val))
     return MetaSplits(meta_train=train, meta_val=val, meta_test=test)
-
-
-def _without(dataset: TaskDataset, inputs: set[str]) -> TaskDataset:
-    """The data set without rows of these inputs."""
-    rows = [i for i, e in enumerate(dataset.examples) if canonical_json(e.inputs) not in inputs]
-    if len(rows) == len(dataset):
-        return dataset
-    logger.warning(
-        "%s: %d of %d rows are left out, because a part for evaluation has the same inputs.",
-        dataset.name,
-        len(dataset) - len(rows),
-        len(dataset),
-    )
-    return dataset.take(rows)
 
 
 class KShotConfig(SamplerConfig):

@@ -55,7 +55,10 @@ def make_streams(config: MetaTrainConfig, task: Task) -> Streams:
         val = {name: part.meta_val for name, part in parts.items()}
     elif val:
         seen = {canonical_json(example.inputs) for data in val.values() for example in data.examples}
-        train = {name: _without(data, seen) for name, data in train.items()}
+        train = {
+            name: data.without(seen, "they are among the meta-validation rows")
+            for name, data in train.items()
+        }
     if config.selection.leakage_ngram is not None:
         train = _guarded(config, task, train, val)
     fingerprints = {f"train.{name}": data.fingerprint for name, data in train.items()}
@@ -157,19 +160,6 @@ def _consistent(rows: Sequence[Mapping[str, Any]], task: Task, name: str) -> lis
             len(rows),
         )
     return kept
-
-
-def _without(data: TaskDataset, inputs: set[str]) -> TaskDataset:
-    rows = [i for i, example in enumerate(data.examples) if canonical_json(example.inputs) not in inputs]
-    if len(rows) == len(data):
-        return data
-    logger.warning(
-        "%s: %d of %d rows are among the meta-validation rows and are left out.",
-        data.name,
-        len(data) - len(rows),
-        len(data),
-    )
-    return data.take(rows)
 
 
 def _check_licence(source: Source, ship: bool) -> None:

@@ -4,8 +4,7 @@ Adapted parameters reach the encoder through `torch.func.functional_call`, past 
 DistributedDataParallel reduces gradients; so they are summed here, explicitly, in one flat tensor.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from math import isfinite, nan
 
 import numpy as np
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from fewshot_nlp.episode import Episode
 from fewshot_nlp.errors import FewShotError, ScienceError
+from fewshot_nlp.modules.start import seeded
 from fewshot_nlp.pipeline import Pipeline
 from fewshot_nlp.sampling import TaskSampler
 from fewshot_nlp.slots import OUTSIDE, MetaContext
@@ -100,7 +100,7 @@ def outer_gradient(
             break
         episode = stream.episode(index)
         own_seed = episode_seed(seed, index)
-        with own_random_numbers(own_seed, accelerator.device), regulariser.dropping(pipeline.learner.encoder):
+        with seeded(own_seed, accelerator.device), regulariser.dropping(pipeline.learner.encoder):
             try:
                 with accelerator.autocast():
                     meta = meta_loss(pipeline, episode, context, regulariser, own_seed)
@@ -154,12 +154,3 @@ def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
 def episode_seed(seed: int, index: int) -> int:
     """The seed of whatever is drawn while episode ``index`` is learned from, in whichever process."""
     return int(np.random.SeedSequence(seed, spawn_key=(index,)).generate_state(1, np.uint64)[0] >> 1)
-
-
-@contextmanager
-def own_random_numbers(seed: int, device: torch.device) -> Iterator[None]:
-    """Torch's global generator starts at ``seed`` in the block, and is afterwards as it was before."""
-    devices = [device.index or 0] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield

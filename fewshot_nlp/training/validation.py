@@ -11,10 +11,11 @@ from accelerate.utils import gather_object  # type: ignore[import-untyped]
 from fewshot_nlp.episode import Episode
 from fewshot_nlp.errors import ScienceError
 from fewshot_nlp.evaluator import mean_and_interval
+from fewshot_nlp.modules.start import seeded
 from fewshot_nlp.pipeline import Pipeline
 from fewshot_nlp.sampling import TaskSampler
 from fewshot_nlp.training.interruption import Stopped
-from fewshot_nlp.training.outer_step import episode_seed, own_random_numbers
+from fewshot_nlp.training.outer_step import episode_seed
 
 
 def meta_validate(
@@ -85,7 +86,7 @@ def meta_validate(
 def _measure(pipeline: Pipeline, episode: Episode, seed: int, device: torch.device) -> tuple[float, float]:
     """Loss and primary metric of one episode's queries; their targets are used after scoring only."""
     task, labels = pipeline.task, episode.label_names
-    with own_random_numbers(seed, device):
+    with seeded(seed, device):
         loss, predicted = pipeline.adapt(episode.support, labels).measure(episode.query)
     targets = [p["target"] for p in predicted]
     return loss, float(task.metrics(episode.targets, targets, labels)[task.primary_metric])

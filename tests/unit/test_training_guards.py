@@ -86,7 +86,7 @@ def test_sources_are_guarded(
     assert held & {"Ann in Rome 0", "Ann in Rome 1"}
     assert not held & seen
     assert "1 of 13 rows contradict" in caplog.text
-    assert "2 of 14 rows are among the meta-validation rows" in caplog.text
+    assert "2 of 14 rows are left out, because they are among" in caplog.text
     with pytest.raises(FewShotError, match="is for the task classification"):
         make_streams(
             config(sources=(Source(name="medical_classification"),)),
