@@ -206,7 +206,7 @@ def measured(pipeline: Pipeline, given: list[Episode]) -> dict[str, list[float]]
             with own_random_numbers(episode_seed(0, index), torch.device("cpu")):
                 model = pipeline.adapt(episode.support, episode.label_names)
                 loss, predicted = model.measure(episode.query)
-            found = task.metrics(episode.targets, [p["target"] for p in predicted], episode.label_names)
+            found = task.metrics(*task.paired(episode.query, predicted), episode.label_names)
             scores["loss"].append(loss)
             scores["metric"].append(float(found[task.primary_metric]))
     return scores

@@ -135,13 +135,13 @@ def evaluate_episodes(
             digest.update((content + "\n").encode("utf-8", "surrogatepass"))
             record = done.get(sha256(content))
             if record is None:
-                predicted = [p["target"] for p in pipeline.predict_episode(episode)]
+                gold, predicted = task.paired(episode.query, pipeline.predict_episode(episode))
                 record = {
                     "episode_id": episode.episode_id,
                     "episode_sha": sha256(content),
-                    "scores": task.metrics(episode.targets, predicted, episode.label_names),
+                    "scores": task.metrics(gold, predicted, episode.label_names),
                     "labels": list(episode.label_names),
-                    "gold": list(episode.targets),
+                    "gold": gold,
                     "predicted": predicted,
                 }
                 done.add(record)

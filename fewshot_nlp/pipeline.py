@@ -1,7 +1,7 @@
 """A task and a learner: from examples to predictions."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 from tqdm import tqdm
@@ -117,7 +117,9 @@ class Pipeline:
 
     def predict_episode(self, episode: Episode) -> list[Prediction]:
         """Adapts to an episode's support set and predicts its queries, without their targets."""
-        return self.adapt(episode.support, episode.label_names).predict(episode.queries)
+        task, support = self.task.suited(episode.support)
+        model = replace(self, task=task).adapt(support, episode.label_names)
+        return model.predict([task.asked(example) for example in episode.query])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -169,9 +171,11 @@ class TaskModel:
         task, tokenizer = self.pipeline.task, self.pipeline.learner.encoder.tokenizer
         batch = task.collate(examples, self.labels, tokenizer, with_targets=True)
         scores = self.adapted.scores(batch)
-        if task.generation_options(batch, tokenizer) is None:
+        asked = [task.asked(example) for example in examples]
+        same = asked == [example.query for example in examples]
+        if same and task.generation_options(batch, tokenizer) is None:
             return float(batch.loss(scores)), task.decode(scores, batch, self.decoding_parameters)
-        return float(batch.loss(scores)), self.predict([example.query for example in examples])
+        return float(batch.loss(scores)), self.predict(asked)
 
     def _decode(self, batch: SlotBatch) -> list[Prediction]:
         task, tokenizer = self.pipeline.task, self.pipeline.learner.encoder.tokenizer

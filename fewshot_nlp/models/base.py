@@ -262,10 +262,9 @@ class FewShotModel:
                 f"The rows have the label {unknown[0]!r}, which the support set had not ({len(unknown)} such "
                 f"labels). Known: {joined(model.labels)}. Adapt with examples of it, or leave its rows out."
             )
-        predicted = model.predict([e.query for e in examples], progress=True)
-        return self.pipeline.task.metrics(
-            [e.target for e in examples], [p["target"] for p in predicted], model.labels
-        )
+        task = self.pipeline.task
+        predicted = model.predict([task.asked(e) for e in examples], progress=True)
+        return task.metrics(*task.paired(examples, predicted), model.labels)
 
     def save_pretrained(self, folder: str | Path, *, examples: bool = True) -> Path:
         """Writes the model to a folder, which `from_pretrained` reads; with a model card.

@@ -252,11 +252,26 @@ class Task(ABC):
         """The task with options that fit a support set, and the examples in its form; most tasks return themselves."""
         return self, list(examples)
 
+    def asked(self, example: Example) -> Query:
+        """What a model is given of an example when it predicts."""
+        return example.query
+
+    def paired(
+        self, examples: Sequence[Example], predictions: Sequence[Prediction]
+    ) -> tuple[list[Json], list[Json]]:
+        """Gold and predicted targets of examples in one form, for `metrics`.
+
+        Args:
+            examples: labelled ones.
+            predictions: of what is `asked` of each.
+        """
+        return [e.target for e in examples], [p["target"] for p in predictions]
+
     def check_conflicts(self, examples: Sequence[Example]) -> None:
         """Raises `FewShotError` for two examples with the same input and different targets."""
         seen: dict[str, tuple[int, str]] = {}
         for number, example in enumerate(examples, start=1):
-            key, target = canonical_json(example.inputs), canonical_json(example.target)
+            key, target = canonical_json(self.asked(example).inputs), canonical_json(example.target)
             first, known = seen.setdefault(key, (number, target))
             if known != target:
                 raise FewShotError(
@@ -296,7 +311,7 @@ class Task(ABC):
         examples = self.examples(rows)
         contradictions = 0
         for index, example in enumerate(examples):
-            first = unique.setdefault(canonical_json(example.inputs), index)
+            first = unique.setdefault(canonical_json(self.asked(example).inputs), index)
             contradictions += examples[first].target != example.target
         if contradictions:
             logger.info(

@@ -18,16 +18,14 @@ from fewshot_nlp.tasks.base import Prediction, Row, Task, need_column
 from fewshot_nlp.tasks.defaults import Defaults, Usage
 from fewshot_nlp.tasks.label_words import check_descriptions
 from fewshot_nlp.tasks.tags import (
-    CUT,
     Repair,
     check_tags,
-    cut_at,
     spans_to_tags,
-    split_words,
     tag_spans,
     word_shapes,
 )
 from fewshot_nlp.tasks.transitions import abstract, hidden_markov, legal_bio, viterbi
+from fewshot_nlp.tokenization.segmentation import CUT, cut_at, split_words
 from fewshot_nlp.tokenization.windows import WindowTokenizer
 from fewshot_nlp.tokenization.words import place_words, word_slots
 
@@ -156,12 +154,29 @@ class NER(Task, name="ner"):
         return task, [task._again(e) if "text" in e.inputs else e for e in examples]
 
     def _again(self, example: Example) -> Example:
-        offsets = place_words(example.inputs["tokens"], example.inputs["text"])[1]
-        spans = [
-            {"start": offsets[first][0], "end": offsets[last - 1][1], "label": label}
-            for label, first, last in tag_spans(example.target)
+        return self._tagged(example.inputs["text"], _spans_of(example))
+
+    def asked(self, example: Example) -> Query:
+        """A text in the words that prediction finds in it, whatever its gold spans cut."""
+        return self.query(example.inputs["text"]) if "text" in example.inputs else example.query
+
+    def paired(
+        self, examples: Sequence[Example], predictions: Sequence[Prediction]
+    ) -> tuple[list[Json], list[Json]]:
+        """Tags of the same words: those of a text are cut at the borders of gold and predicted entities alike."""
+        pairs = [
+            self._paired(e, p) if "text" in e.inputs else (e.target, p["target"])
+            for e, p in zip(examples, predictions, strict=True)
         ]
-        return self._tagged(example.inputs["text"], spans)
+        return [gold for gold, _ in pairs], [predicted for _, predicted in pairs]
+
+    def _paired(self, example: Example, prediction: Prediction) -> tuple[Json, Json]:
+        text, gold = example.inputs["text"], _spans_of(example)
+        found = [{**e, "label": e["entity_group"]} for e in prediction["entities"]]
+        words = cut_at(
+            split_words(text, self.cuts), (s[k] for s in (*gold, *found) for k in ("start", "end"))
+        )
+        return spans_to_tags(words, gold, text), spans_to_tags(words, found, text)
 
     def labels_of(self, example: Example) -> dict[Label, int]:
         """Mentions of each entity type."""
@@ -320,6 +335,15 @@ class NER(Task, name="ner"):
     ) -> dict[str, float]:
         """`entity_scores`."""
         return entity_scores(gold, predicted)
+
+
+def _spans_of(example: Example) -> list[dict[str, Any]]:
+    """The entities of a text in characters."""
+    offsets = place_words(example.inputs["tokens"], example.inputs["text"])[1]
+    return [
+        {"start": offsets[first][0], "end": offsets[last - 1][1], "label": label}
+        for label, first, last in tag_spans(example.target)
+    ]
 
 
 def checked_spans(value: Any) -> list[dict[str, Any]]:

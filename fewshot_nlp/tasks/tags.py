@@ -1,12 +1,9 @@
-"""BIO tags: checks, repair, conversion to and from entity spans; words of a text and their shapes."""
+"""BIO tags: checks, repair, conversion to and from entity spans; shapes of words."""
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from itertools import accumulate, pairwise
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-import regex
 from jaxtyping import Float
 
 from fewshot_nlp.errors import FewShotError
@@ -15,67 +12,10 @@ from fewshot_nlp.rows import as_name
 Repair = Literal["begin", "error"]
 """What an ``I-X`` that continues no ``X`` becomes: a ``B-X``, or an error."""
 
-_UNSPACED = (
-    r"\p{Han}\p{Hiragana}\p{Katakana}ー\p{Bopomofo}\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}"
-)
-"""Scripts in which a blank does not part words, or a name and its particle."""
-_WORD = regex.compile(
-    rf"(?V1)(?:(?![{_UNSPACED}])[\p{{L}}\p{{M}}\p{{N}}])+(?:[.,]\p{{N}}+)*|(?=\S)\X", regex.VERSION1
-)
-_NUMBER_AND_LETTER = regex.compile(r"(?<=\p{N})(?=\p{L})|(?<=\p{L})(?=\p{N})")
-CUT = "|"
-"""Marks the place at which a word is cut; no word of letters holds it."""
 _SCHEMES = {"S": "B", "U": "B", "E": "I", "L": "I", "M": "I", "B": "B", "I": "I"}
 """Prefixes of BIOES, BILOU and BMES, each with that of BIO."""
 _ENDS = frozenset("SUEL")
 """Prefixes of an entity's last word."""
-
-
-def split_words(text: str, cuts: Collection[str] = ()) -> list[tuple[int, int]]:
-    """Character offsets of the words of a text.
-
-    A word is a run of letters, marks and digits (numbers keep their inner points and commas), or any other
-    single character as a reader sees it (a combined emoji is one). In scripts without blanks between words (Chinese,
-    Japanese, Thai, ...) and in Korean, every character as a reader sees it is a word.
-
-    Args:
-        text: any text.
-        cuts: words that are split, with marked positions: ``"gon|na"``. If one of them is split between a digit and a
-            letter (``"10|mg"``), all words are split there.
-    """
-    inner = {cut.replace(CUT, ""): _places(cut) for cut in cuts}
-    numbers = any(place in _by_numbers(word) for word, places in inner.items() for place in places)
-    result: list[tuple[int, int]] = []
-    for found in _WORD.finditer(text):
-        (start, end), word = found.span(), found.group()
-        places = set(inner.get(word, ()))
-        if numbers:
-            places |= _by_numbers(word)
-        result += pairwise([start, *(start + place for place in sorted(places)), end])
-    return result
-
-
-def _by_numbers(word: str) -> set[int]:
-    return {found.start() for found in _NUMBER_AND_LETTER.finditer(word)}
-
-
-def _places(cut: str) -> list[int]:
-    return list(accumulate(map(len, cut.split(CUT)[:-1])))
-
-
-def cut_at(offsets: Sequence[tuple[int, int]], borders: Iterable[int]) -> list[tuple[int, int]]:
-    """Words, split at borders inside them.
-
-    Args:
-        offsets: start and end characters of words, ascending.
-        borders: positions in characters.
-    """
-    places = sorted(set(borders))
-    result: list[tuple[int, int]] = []
-    for start, end in offsets:
-        inside = places[bisect_right(places, start) : bisect_left(places, end)]
-        result += pairwise([start, *inside, end])
-    return result
 
 
 def check_tags(tags: Sequence[str], repair: Repair = "begin") -> list[str]:

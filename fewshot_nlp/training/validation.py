@@ -88,5 +88,4 @@ def _measure(pipeline: Pipeline, episode: Episode, seed: int, device: torch.devi
     task, labels = pipeline.task, episode.label_names
     with seeded(seed, device):
         loss, predicted = pipeline.adapt(episode.support, labels).measure(episode.query)
-    targets = [p["target"] for p in predicted]
-    return loss, float(task.metrics(episode.targets, targets, labels)[task.primary_metric])
+    return loss, float(task.metrics(*task.paired(episode.query, predicted), labels)[task.primary_metric])

@@ -15,8 +15,9 @@ from fewshot_nlp.metrics.ner import entity_scores
 from fewshot_nlp.slots import SlotBatch
 from fewshot_nlp.tasks import TASKS
 from fewshot_nlp.tasks.label_words import readable
-from fewshot_nlp.tasks.tags import check_tags, spans_to_tags, split_words, tag_spans
+from fewshot_nlp.tasks.tags import check_tags, spans_to_tags, tag_spans
 from fewshot_nlp.tasks.transitions import abstract, hidden_markov, legal_bio, viterbi
+from fewshot_nlp.tokenization.segmentation import split_words
 
 
 @pytest.fixture(scope="module")
