@@ -259,12 +259,7 @@ class Task(ABC):
     def paired(
         self, examples: Sequence[Example], predictions: Sequence[Prediction]
     ) -> tuple[list[Json], list[Json]]:
-        """Gold and predicted targets of examples in one form, for `metrics`.
-
-        Args:
-            examples: labelled ones.
-            predictions: of what is `asked` of each.
-        """
+        """Gold and predicted targets of examples in one form, for `metrics`; predictions are of what is `asked`."""
         return [e.target for e in examples], [p["target"] for p in predictions]
 
     def check_conflicts(self, examples: Sequence[Example]) -> None:

@@ -12,11 +12,12 @@ from torch import Tensor
 from fewshot_nlp.episode import Example, Json, Query
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.metrics.ner import entity_scores
-from fewshot_nlp.rows import Label, as_list, as_name, as_offset, as_text, as_words, shown
+from fewshot_nlp.rows import Label, as_list, as_text, as_words, shown
 from fewshot_nlp.slots import Hints, Scores, SlotBatch
 from fewshot_nlp.tasks.base import Prediction, Row, Task, need_column
 from fewshot_nlp.tasks.defaults import Defaults, Usage
 from fewshot_nlp.tasks.label_words import check_descriptions
+from fewshot_nlp.tasks.spans import checked_spans, spans_of
 from fewshot_nlp.tasks.tags import (
     Repair,
     check_tags,
@@ -28,8 +29,6 @@ from fewshot_nlp.tasks.transitions import abstract, hidden_markov, legal_bio, vi
 from fewshot_nlp.tokenization.segmentation import CUT, cut_at, split_words
 from fewshot_nlp.tokenization.windows import WindowTokenizer
 from fewshot_nlp.tokenization.words import place_words, word_slots
-
-SPAN_KEYS = ("start", "end", "label")
 
 
 class NER(Task, name="ner"):
@@ -154,7 +153,7 @@ class NER(Task, name="ner"):
         return task, [task._again(e) if "text" in e.inputs else e for e in examples]
 
     def _again(self, example: Example) -> Example:
-        return self._tagged(example.inputs["text"], _spans_of(example))
+        return self._tagged(example.inputs["text"], spans_of(example))
 
     def asked(self, example: Example) -> Query:
         """A text in the words that prediction finds in it, whatever its gold spans cut."""
@@ -171,7 +170,7 @@ class NER(Task, name="ner"):
         return [gold for gold, _ in pairs], [predicted for _, predicted in pairs]
 
     def _paired(self, example: Example, prediction: Prediction) -> tuple[Json, Json]:
-        text, gold = example.inputs["text"], _spans_of(example)
+        text, gold = example.inputs["text"], spans_of(example)
         found = [{**e, "label": e["entity_group"]} for e in prediction["entities"]]
         words = cut_at(
             split_words(text, self.cuts), (s[k] for s in (*gold, *found) for k in ("start", "end"))
@@ -335,40 +334,3 @@ class NER(Task, name="ner"):
     ) -> dict[str, float]:
         """`entity_scores`."""
         return entity_scores(gold, predicted)
-
-
-def _spans_of(example: Example) -> list[dict[str, Any]]:
-    """The entities of a text in characters."""
-    offsets = place_words(example.inputs["tokens"], example.inputs["text"])[1]
-    return [
-        {"start": offsets[first][0], "end": offsets[last - 1][1], "label": label}
-        for label, first, last in tag_spans(example.target)
-    ]
-
-
-def checked_spans(value: Any) -> list[dict[str, Any]]:
-    """Spans in normal form: integer offsets, labels as texts.
-
-    Args:
-        value: a list of mappings, or a mapping of lists, which is how `datasets` stores a sequence of them.
-
-    Raises:
-        FewShotError: a span is not valid; the message names it.
-    """
-    if isinstance(value, Mapping):
-        columns = [as_list(value.get(key)) for key in SPAN_KEYS]
-        if None in columns or len({len(c) for c in columns if c is not None}) != 1:
-            raise FewShotError(
-                f"'spans' is {shown(value)}, but must have equally long lists 'start', 'end', 'label'."
-            )
-        value = [dict(zip(SPAN_KEYS, cells, strict=True)) for cells in zip(*columns, strict=True)]
-    spans = as_list(value)
-    if spans is None:
-        raise FewShotError(f"'spans' is {shown(value)}, but must be a list of spans.")
-    result = []
-    for number, span in enumerate(spans, start=1):
-        if not isinstance(span, Mapping) or set(SPAN_KEYS) - set(span):
-            raise FewShotError(f"span {number} is {shown(span)}, but must have 'start', 'end' and 'label'.")
-        ends = {key: as_offset(span[key], f"{key!r} of span {number}") for key in ("start", "end")}
-        result.append({**ends, "label": as_name(span["label"], f"'label' of span {number}")})
-    return result

@@ -27,7 +27,7 @@ from fewshot_nlp.rows import (
 from fewshot_nlp.sources import read_rows
 from fewshot_nlp.tasks import TASKS
 from fewshot_nlp.tasks.label_words import readable
-from fewshot_nlp.tasks.ner import checked_spans
+from fewshot_nlp.tasks.spans import checked_spans
 
 TEXTS = [("my card was lost", 10), ("send a new card", 10), ("an order of the court", 2), ("the judge", 2)]
 HALF, OTHER = "\ud83d", "\ude00"
