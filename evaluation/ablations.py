@@ -15,7 +15,6 @@ import re
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from typing import Any
 import torch
 from records import append_record, earlier_records, read_records
 
+from fewshot_nlp.arguments import nested
 from fewshot_nlp.episode import Episode
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.evaluator import mean_and_interval
@@ -43,10 +43,10 @@ from fewshot_nlp.training.selection import Selection
 RESULTS = Path(__file__).with_name("results") / "ablations.jsonl"
 BASELINE, SEARCH = "baseline", "search"
 SPACE: dict[str, dict[str, Any]] = {
-    "outer_lr": {"low": 3e-4, "high": 1e-2, "log": True},
+    "outer.lr": {"low": 3e-4, "high": 1e-2, "log": True},
     "adapter.r": {"choices": [4, 8, 16]},
     "learner_config.temperature": {"low": 0.03, "high": 0.3, "log": True},
-    "label_smoothing": {"low": 0.0, "high": 0.2},
+    "outer.label_smoothing": {"low": 0.0, "high": 0.2},
 }
 """What `SEARCH` moves: the best of eight trials by meta-validation, of which the last model is measured."""
 KEYS = ("setup", "variant", "steps", "n_episodes", "seed")
@@ -60,18 +60,18 @@ def sources(*names: str) -> tuple[Source, ...]:
 COMMON: dict[str, Any] = {
     "adapter": {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": "all-linear"},
     "top_layers": 1,  # of the three that are run
-    "outer_lr": 2e-3,
-    "meta_batch": 4,
-    "n_val_episodes": 2,
+    "outer.lr": 2e-3,
+    "outer.meta_batch": 4,
+    "validation.n_episodes": 2,
 }
 CLASSIFICATION: dict[str, Any] = {
     "task": "classification",
     "learner": "prototypical",
     "encoder": EncoderSettings(layers=(3,)),
-    "sources": sources("clinc150", "hwu64", "stackoverflow20", "scicite", "csabstruct"),
-    "val_sources": sources("snips_intents"),
-    "sampler": SamplerSettings(n_way=5, k_shot=(1, 2), n_query=2),
-    "targets": ("banking77",),
+    "data.sources": sources("clinc150", "hwu64", "stackoverflow20", "scicite", "csabstruct"),
+    "validation.sources": sources("snips_intents"),
+    "data.sampler": SamplerSettings(n_way=5, k_shot=(1, 2), n_query=2),
+    "data.targets": ("banking77",),
 }
 GRADIENTS = {"inner_steps": 2, "inner_lr": 0.5, "head_lr": 2.0}
 SETUPS: dict[str, dict[str, Any]] = {
@@ -81,16 +81,16 @@ SETUPS: dict[str, dict[str, Any]] = {
     | {
         "learner": "maml",
         "learner_config": GRADIENTS | {"head": "meta", "n_classes": 5},
-        "sources": sources("csabstruct"),
+        "data.sources": sources("csabstruct"),
     },
     "entities": {
         "task": "ner",
         "learner": "prototypical",
         "encoder": EncoderSettings(layers=(3,)),
-        "sources": sources("wikigold", "wnut17", "uner_ewt", "scierc", "snips_slots"),
-        "val_sources": sources("crossner_politics"),
-        "sampler": SamplerSettings(n_way=3, k_shot=(1, 2), n_query=4, options={"query": "rows"}),
-        "targets": ("bc5cdr",),
+        "data.sources": sources("wikigold", "wnut17", "uner_ewt", "scierc", "snips_slots"),
+        "validation.sources": sources("crossner_politics"),
+        "data.sampler": SamplerSettings(n_way=3, k_shot=(1, 2), n_query=4, options={"query": "rows"}),
+        "data.targets": ("bc5cdr",),
     },
 }
 """What a setup's variants share. ``fixed_head`` meets the same five classes in every episode, and can memorise them."""
@@ -113,23 +113,23 @@ def written_out(texts: Sequence[str], seed: int) -> list[str]:
 
 
 def regularised(**settings: Any) -> dict[str, Any]:
-    return {"regularisation": Regularisation(**settings)}
+    return {"outer.regularisation": Regularisation(**settings)}
 
 
 def selected(**settings: Any) -> dict[str, Any]:
-    return {"selection": Selection(**settings)}
+    return {"data.selection": Selection(**settings)}
 
 
 def augmented(**settings: Any) -> dict[str, Any]:
-    return {"augmentation": Augmentation(**settings)}
+    return {"data.augmentation": Augmentation(**settings)}
 
 
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "prototypes": {
         BASELINE: {},
-        "label_smoothing": {"label_smoothing": 0.1},
-        "weight_decay": {"weight_decay": 5.0},
-        "no_clipping": {"max_grad_norm": None},
+        "label_smoothing": {"outer.label_smoothing": 0.1},
+        "weight_decay": {"outer.weight_decay": 5.0},
+        "no_clipping": {"outer.max_grad_norm": None},
         "dropout": regularised(dropout="own"),
         "label_shuffle": regularised(label_shuffle=0.3),
         "name_dropout": regularised(name_dropout=0.5),
@@ -138,7 +138,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "word_dropout": augmented(word_dropout=0.1),
         "paraphrase": augmented(paraphrase=written_out, paraphrase_rate=0.5),
         "merge_labels": augmented(merge_labels=0.3),
-        "temperature_mixing": {"mixture": "temperature", "temperature": 3.0},
+        "temperature_mixing": {"data.mixture": "temperature", "data.temperature": 3.0},
         "curriculum_n_way": selected(curriculum="n_way"),
         "curriculum_k_shot": selected(curriculum="k_shot"),
         "curriculum_sources": selected(curriculum="sources"),
@@ -175,20 +175,23 @@ def config_of(
     setup: str, variant: str, options: argparse.Namespace, seed: int, folder: Path
 ) -> MetaTrainConfig:
     steps = options.steps
-    given = (
-        COMMON
-        | SETUPS[setup]
-        | {"outer_steps": steps, "val_every": steps, "save_every": steps, "warmup": steps // 6, "seed": seed}
-    )
-    base = MetaTrainConfig(**given, output_dir=str(folder))
-    return replace(base, **VARIANTS[setup][variant])
+    own = {
+        "outer.steps": steps,
+        "outer.warmup": steps // 6,
+        "validation.every": steps,
+        "run.save_every": steps,
+        "run.seed": seed,
+        "run.output_dir": str(folder),
+    }
+    given = COMMON | SETUPS[setup] | own | VARIANTS[setup][variant]
+    return MetaTrainConfig.from_dict(nested(given))
 
 
 @cache
 def episodes(setup: str, n_episodes: int) -> dict[str, list[Episode]]:
     """The episodes that all variants of a setup are measured on."""
-    base = MetaTrainConfig(**COMMON | SETUPS[setup], output_dir="-")
-    task, name = TASKS.get(base.task)(), base.targets[0]
+    base = MetaTrainConfig.from_dict(nested(COMMON | SETUPS[setup] | {"run.output_dir": "-"}))
+    task, name = TASKS.get(base.task)(), base.data.targets[0]
     val = make_streams(base, task).val
     assert val is not None
     target = SAMPLERS.get(TASKS.get(base.task).sampler)(
@@ -214,13 +217,13 @@ def measured(pipeline: Pipeline, given: list[Episode]) -> dict[str, list[float]]
 
 def searched(config: MetaTrainConfig) -> MetaTrainResult:
     """The best of eight trials, on 20 meta-validation episodes; it sees no target."""
-    base = Path(config.output_dir).with_name("base.yaml")
+    base = Path(config.run.output_dir).with_name("base.yaml")
     base.write_text(json.dumps(config.to_dict()))  # JSON is YAML
-    settings = {"n_val_episodes": 20, "val_every": -(-config.outer_steps // 3)}
+    settings = {"validation.n_episodes": 20, "validation.every": -(-config.outer.steps // 3)}
     found = search(
         SearchConfig(
             base=str(base),
-            output_dir=config.output_dir,
+            output_dir=config.run.output_dir,
             space=SPACE,
             settings=settings,
             n_trials=8,
@@ -242,7 +245,7 @@ def one(setup: str, variant: str, options: argparse.Namespace, seed: int) -> dic
     losses = [r["train_loss"] for r in result.history if "train_loss" in r]
     return {
         "metric": pipeline.task.primary_metric,
-        "target_data": config.targets[0],
+        "target_data": config.data.targets[0],
         "train_loss": sum(losses[-10:]) / len(losses[-10:]),
         "train_seconds": seconds,
         **{part: measured(pipeline, e) for part, e in episodes(setup, options.n_episodes).items()},
@@ -291,7 +294,7 @@ def table(path: Path) -> str:
             f"{first['steps']} outer steps of 4 episodes; {first['n_episodes']} meta-validation episodes and "
             f"{first['n_episodes']} target episodes ({first['target_data']}, {first['metric']}); seeds {seeds}. "
             "Episodes for meta-validation come from "
-            f"{', '.join(source.name for source in given['val_sources'])}.",
+            f"{', '.join(source.name for source in given['validation.sources'])}.",
             "",
             "| variant | training loss | val. loss | difference | val. metric | difference | target loss | difference "
             "| target metric | difference |",

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from records import append_record, earlier_records, read_records
 
+from fewshot_nlp.arguments import nested
 from fewshot_nlp.episode import Episode
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.evaluator import evaluate_episodes, mean_and_interval
@@ -57,32 +58,32 @@ computed before.
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "classification": {
-        "sources": sources("clinc150", "hwu64", "stackoverflow20", "scicite", "csabstruct"),
-        "val_sources": sources("snips_intents", split="validation"),
-        "targets": ("hallmarks_of_cancer", "unfair_tos", "fomc_stance"),
-        "sampler": SamplerSettings(n_way=5, k_shot=(1, 2), n_query=1),
+        "data.sources": sources("clinc150", "hwu64", "stackoverflow20", "scicite", "csabstruct"),
+        "validation.sources": sources("snips_intents", split="validation"),
+        "data.targets": ("hallmarks_of_cancer", "unfair_tos", "fomc_stance"),
+        "data.sampler": SamplerSettings(n_way=5, k_shot=(1, 2), n_query=1),
         "measured": {"n_way": 5, "k_shot": 5, "n_query": 4},
     },
     "ner": {
         "encoder": EncoderSettings(layers=(3,)),
-        "sources": sources("wikigold", "wnut17", "broad_twitter", "uner_ewt", "scierc", "snips_slots"),
-        "val_sources": sources("crossner_politics", split="validation"),
-        "targets": ("bc5cdr", "inlegalner", "sec_filings_fin"),
-        "sampler": SamplerSettings(n_way=3, k_shot=(1, 2), n_query=4, options={"query": "rows"}),
+        "data.sources": sources("wikigold", "wnut17", "broad_twitter", "uner_ewt", "scierc", "snips_slots"),
+        "validation.sources": sources("crossner_politics", split="validation"),
+        "data.targets": ("bc5cdr", "inlegalner", "sec_filings_fin"),
+        "data.sampler": SamplerSettings(n_way=3, k_shot=(1, 2), n_query=4, options={"query": "rows"}),
         "measured": {"n_way": None, "k_shot": 5, "n_query": 5, "query": "rows"},
     },
     "question_answering": {
-        "sources": sources("squadshifts_newwiki", "squadshifts_reddit", "squadshifts_amazon"),
-        "val_sources": sources("squad_v1", split="validation"),
-        "targets": ("sleep_qa", "policy_qa", "tatqa_spans"),
-        "sampler": SamplerSettings(k_shot=3, n_query=2),
+        "data.sources": sources("squadshifts_newwiki", "squadshifts_reddit", "squadshifts_amazon"),
+        "validation.sources": sources("squad_v1", split="validation"),
+        "data.targets": ("sleep_qa", "policy_qa", "tatqa_spans"),
+        "data.sampler": SamplerSettings(k_shot=3, n_query=2),
         "measured": {"k_shot": 5, "n_query": 5},
     },
     "translation": {
-        "sources": sources("tatoeba_de_en", "multi30k_de_en", "bcontrast_chat_de_en"),
-        "val_sources": sources("libreoffice_help_de_en", split="validation"),
-        "targets": ("openehr_de_en", "mozilla_legal_de_en", "d365_finance_de_en"),
-        "sampler": SamplerSettings(k_shot=5, n_query=5),
+        "data.sources": sources("tatoeba_de_en", "multi30k_de_en", "bcontrast_chat_de_en"),
+        "validation.sources": sources("libreoffice_help_de_en", split="validation"),
+        "data.targets": ("openehr_de_en", "mozilla_legal_de_en", "d365_finance_de_en"),
+        "data.sampler": SamplerSettings(k_shot=5, n_query=5),
         "measured": {"k_shot": 5, "n_query": 10},
     },
 }
@@ -91,22 +92,22 @@ SETTINGS: dict[str, dict[str, Any]] = {
 def config_of(task: str, learner: str, options: argparse.Namespace, folder: Path) -> MetaTrainConfig:
     given = {key: value for key, value in SETTINGS[task].items() if key != "measured"}
     steps = max(1, options.episodes // 4)
-    return MetaTrainConfig(
-        task=task,
-        learner=learner,
-        adapter=ADAPTER,
-        top_layers=None if task == "translation" else 2,
-        n_val_episodes=options.val_episodes,
-        val_every=max(1, steps // 3),
-        outer_lr=1e-3,
-        warmup=min(10, steps),
-        meta_batch=4,
-        outer_steps=steps,
-        save_every=max(1, steps // 3),
-        seed=options.seed,
-        output_dir=str(folder),
-        **given,
-    )
+    own = {
+        "task": task,
+        "learner": learner,
+        "adapter": ADAPTER,
+        "top_layers": None if task == "translation" else 2,
+        "validation.n_episodes": options.val_episodes,
+        "validation.every": max(1, steps // 3),
+        "outer.lr": 1e-3,
+        "outer.warmup": min(10, steps),
+        "outer.meta_batch": 4,
+        "outer.steps": steps,
+        "run.save_every": max(1, steps // 3),
+        "run.seed": options.seed,
+        "run.output_dir": str(folder),
+    }
+    return MetaTrainConfig.from_dict(nested(own | given))
 
 
 def target_episodes(task: str, name: str, pipeline: Pipeline, seed: int, n_episodes: int) -> Any:
@@ -161,7 +162,7 @@ def cell(task: str, learner: str, options: argparse.Namespace) -> dict[str, Any]
             pipeline = load(result.folder).pipeline
         record["parameters"] = sum(p.numel() for p in pipeline.learner.parameters())
         shown = []
-        for domain, name in zip(DOMAINS, config.targets, strict=True):
+        for domain, name in zip(DOMAINS, config.data.targets, strict=True):
             episodes = target_episodes(task, name, pipeline, options.seed, options.target_episodes)
             shown += episodes[:3]
             with pipeline.learner.encoder.cache_frozen_layers():

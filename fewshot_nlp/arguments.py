@@ -120,6 +120,27 @@ def put(values: dict[str, Any], path: str, value: Any) -> None:
     at[last] = value
 
 
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by their paths as mappings within mappings.
+
+    Example:
+        >>> nested({"task": "ner", "outer.steps": 5, "outer.lr": 0.1})
+        {'task': 'ner', 'outer': {'steps': 5, 'lr': 0.1}}
+    """
+    result: dict[str, Any] = {}
+    for path, value in values.items():
+        put(result, path, value)
+    return result
+
+
+def changed(settings: Kind, values: Mapping[str, Any]) -> Kind:
+    """A copy of settings with other values at their paths; errors as for `put`, and for values that do not fit."""
+    result = settings.to_dict()
+    for path, value in values.items():
+        put(result, path, value)
+    return settings.from_dict(result)
+
+
 def overview(kind: type[Settings]) -> str:
     """All settings of a class as text: path, values, default, and what each does."""
     lines = []

@@ -1,4 +1,4 @@
-"""Meta-trains from a YAML file; any setting can be overridden: ``--config file.yaml --outer_steps 2``."""
+"""Meta-trains from a YAML file; any setting can be overridden: ``--config file.yaml --outer.steps 2``."""
 
 import logging
 import os

@@ -250,9 +250,11 @@ def write(folder: Path, model: Model, settings: Settings, step: int) -> None:
         if "lora_B" in name:
             parameter.data *= settings.interpolation
     config = asdict(settings) | {
-        "outer_lr": settings.lr,
-        "outer_steps": settings.steps,
-        "sources": [{"name": n, "split": s} for n, splits in settings.sources.items() for s in splits],
+        "outer": {"steps": settings.steps, "meta_batch": settings.meta_batch, "lr": settings.lr},
+        "run": {"seed": settings.seed},
+        "data": {
+            "sources": [{"name": n, "split": s} for n, splits in settings.sources.items() for s in splits]
+        },
     }
     model.head.rest_bias.data += model.bias.mean()
     encoder = model.encoder

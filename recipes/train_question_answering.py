@@ -196,9 +196,9 @@ def train(settings: Settings, folder: Path, stop_after: int, start: Path | None)
 def write(folder: Path, pipeline: Pipeline, settings: Settings, step: int) -> None:
     """The model folder with its card; tensors as float16."""
     config = asdict(settings) | {
-        "outer_lr": settings.lr,
-        "outer_steps": settings.steps,
-        "sources": [{"name": name, "split": "train"} for name in SOURCES],
+        "outer": {"steps": settings.steps, "meta_batch": settings.meta_batch, "lr": settings.lr},
+        "run": {"seed": settings.seed},
+        "data": {"sources": [{"name": name, "split": "train"} for name in SOURCES]},
     }
     extra = {
         "license": "cc-by-sa-4.0",

@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from fewshot_nlp import arguments
+from fewshot_nlp.arguments import nested
 from fewshot_nlp.training import MetaTrainConfig
 from fewshot_nlp.training.config import EncoderSettings, SamplerSettings, Source
 
@@ -15,25 +17,34 @@ LORA = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["query"
 
 
 def config_of(folder: Path, encoder: Path, **changes: Any) -> MetaTrainConfig:
-    """A run of less than a second, on the package's own corpora."""
+    """A run of less than a second, on the package's own corpora; ``outer__steps=3`` is the setting ``outer.steps``."""
     values: dict[str, Any] = {
         "task": "ner",
         "learner": "prototypical",
         "encoder": EncoderSettings(name=str(encoder)),
         "adapter": LORA,
-        "sources": (Source(name="medical_ner"), Source(name="legal_ner")),
-        "sampler": SamplerSettings(n_way=2, k_shot=(1, 2), n_query=3, options={"query": "rows"}),
-        "val_sources": (Source(name="finance_ner"),),
-        "n_val_episodes": 3,
-        "val_every": 3,
-        "outer_lr": 1e-2,
-        "warmup": 2,
-        "meta_batch": 2,
-        "outer_steps": 6,
-        "save_every": 2,
-        "output_dir": str(folder),
+        "data.sources": (Source(name="medical_ner"), Source(name="legal_ner")),
+        "data.sampler": SamplerSettings(n_way=2, k_shot=(1, 2), n_query=3, options={"query": "rows"}),
+        "validation.sources": (Source(name="finance_ner"),),
+        "validation.n_episodes": 3,
+        "validation.every": 3,
+        "outer.lr": 1e-2,
+        "outer.warmup": 2,
+        "outer.meta_batch": 2,
+        "outer.steps": 6,
+        "run.save_every": 2,
+        "run.output_dir": str(folder),
     }
-    return MetaTrainConfig(**(values | changes))
+    return MetaTrainConfig.from_dict(nested(values | _paths(changes)))
+
+
+def changed(config: MetaTrainConfig, **changes: Any) -> MetaTrainConfig:
+    """A copy of a configuration with other values; ``outer__steps=3`` is the setting ``outer.steps``."""
+    return arguments.changed(config, _paths(changes))
+
+
+def _paths(changes: dict[str, Any]) -> dict[str, Any]:
+    return {name.replace("__", "."): value for name, value in changes.items()}
 
 
 def arguments_of(config: MetaTrainConfig) -> list[str]:

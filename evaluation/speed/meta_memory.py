@@ -74,8 +74,9 @@ def peak() -> None:
 
 def long_run(n_episodes: int, cache_mb: int) -> None:
     """Meta-trains by second order and prints resident memory as it goes."""
+    from fewshot_nlp.learners.maml import MAMLConfig
     from fewshot_nlp.training.callbacks import Callback
-    from fewshot_nlp.training.config import MetaTrainConfig, SamplerSettings, Source
+    from fewshot_nlp.training.config import Data, MetaTrainConfig, OuterLoop, Run, SamplerSettings, Source
     from fewshot_nlp.training.meta_train import meta_train
 
     torch.set_num_threads(1)
@@ -92,15 +93,14 @@ def long_run(n_episodes: int, cache_mb: int) -> None:
         config = MetaTrainConfig(
             task="classification",
             learner="maml",
-            learner_config={"inner_steps": 1},
+            learner_config=MAMLConfig(inner_steps=1),
             adapter={"peft_type": "LORA", "r": 8, "target_modules": ["query", "value"]},
             top_layers=1,
-            sources=(Source(name="banking77"),),
-            sampler=SamplerSettings(n_way=2, k_shot=1, n_query=1),
-            meta_batch=META_BATCH,
-            outer_steps=n_episodes // META_BATCH,
-            cache_mb=cache_mb,
-            output_dir=str(Path(folder) / "run"),
+            data=Data(
+                sources=(Source(name="banking77"),), sampler=SamplerSettings(n_way=2, k_shot=1, n_query=1)
+            ),
+            outer=OuterLoop(meta_batch=META_BATCH, steps=n_episodes // META_BATCH),
+            run=Run(cache_mb=cache_mb, output_dir=str(Path(folder) / "run")),
         )
         meta_train(config, [Watch()])
     after = [size for episodes, size in sizes.items() if episodes > 200]

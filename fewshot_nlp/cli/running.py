@@ -8,7 +8,7 @@ from fewshot_nlp.cli.console import answer, answer_json, stdout_is_ours
 def train(*arguments: str) -> None:
     """Meta-trains a learner, by a YAML file of settings: `--config FILE`; recipes/configs has examples.
 
-    Any setting may be given, as in `--outer_steps 100`; `fewshot-nlp train --help` explains all. `--json` prints one
+    Any setting may be given, as in `--outer.steps 100`; `fewshot-nlp train --help` explains all. `--json` prints one
     JSON object and nothing else. On several processes run `accelerate launch recipes/meta_train.py` with the same
     arguments.
     """

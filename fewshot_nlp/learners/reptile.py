@@ -6,7 +6,7 @@ k steps. The outer loop differentiates a loss, so the meta-loss here is a surrog
 exactly theta - theta_k, by sum(theta * (theta - theta_k)) with the difference held constant. Its value is the query
 loss at theta_k, without a gradient, for the log. Nothing is differentiated through the steps.
 Settings of the outer loop: ``meta_batch: 1`` is the serial version, more the batched one; the paper's plain update is
-``optimizer: sgd`` (its momentum of 0.9 is an addition) with ``outer_lr`` as epsilon, ``schedule: linear``,
+``optimizer: sgd`` (its momentum of 0.9 is an addition) with ``lr`` as epsilon, ``schedule: linear``,
 ``warmup: 0``, ``max_grad_norm: null`` and ``weight_decay: 0``; AdamW on the same gradient often goes faster.
 Deviations: theta is a PEFT adapter; the head starts at the prototypes of each task. Inner steps are plain gradient
 descent, not Adam. A model with a head of its own (a translation model) keeps it. As in the paper, meta-training

@@ -120,7 +120,7 @@ def read_sources(extra: Mapping[str, Any]) -> list[dict[str, str]]:
     config = (extra.get("meta_training") or {}).get("config") or {}
     cards = set(card_names())
     result = []
-    for given in [*(extra.get("sources") or []), *(config.get("sources") or [])]:
+    for given in [*(extra.get("sources") or []), *(config.get("data", {}).get("sources") or [])]:
         source = {"name": given} if isinstance(given, str) else given
         card = load_card(source["name"]) if source["name"] in cards else None
         result.append(
@@ -173,7 +173,11 @@ def _metadata(model: Any, name: str, scores: list[Score], sources: list[dict[str
     )
 
 
-_RUN = {"meta_batch": "number of episodes in a step", "outer_lr": "learning rate", "seed": "seed"}
+_RUN = {
+    ("outer", "meta_batch"): "number of episodes in a step",
+    ("outer", "lr"): "learning rate",
+    ("run", "seed"): "seed",
+}
 """What a card tells of a run's settings."""
 
 
@@ -181,8 +185,10 @@ def _training(run: Mapping[str, Any] | None, metric: str) -> str:
     if not run:
         return ""
     config, validation = run.get("config") or {}, run.get("validation") or {}
-    told = [f"Step {run.get('step', 'not stated')} of {config.get('outer_steps', 'not stated')}"]
-    told += [f"{words} {config[key]}" for key, words in _RUN.items() if key in config]
+    told = [f"Step {run.get('step', 'not stated')} of {config.get('outer', {}).get('steps', 'not stated')}"]
+    told += [
+        f"{words} {config[part][key]}" for (part, key), words in _RUN.items() if key in config.get(part, {})
+    ]
     text = ", ".join(told) + "."
     if metric not in validation:
         return text + " Meta-validation: not measured."

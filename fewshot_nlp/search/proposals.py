@@ -20,9 +20,9 @@ class Space:
         FewShotError: naming an entry that is neither.
 
     Example:
-        >>> space = Space({"outer_lr": {"low": 0.001, "high": 0.1}, "adapter.r": {"choices": [4, 8]}})
+        >>> space = Space({"outer.lr": {"low": 0.001, "high": 0.1}, "adapter.r": {"choices": [4, 8]}})
         >>> space.corners()
-        [{'outer_lr': 0.001, 'adapter.r': 4}, {'outer_lr': 0.1, 'adapter.r': 8}]
+        [{'outer.lr': 0.001, 'adapter.r': 4}, {'outer.lr': 0.1, 'adapter.r': 8}]
     """
 
     def __init__(self, entries: Mapping[str, Mapping[str, Any]]) -> None:

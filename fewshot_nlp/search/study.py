@@ -7,14 +7,14 @@ looked at, never a target's. Several processes, on any machines, that name the s
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import Field, model_validator
 
-from fewshot_nlp.arguments import put
+from fewshot_nlp.arguments import changed
 from fewshot_nlp.episode import Json, canonical_json, sha256
 from fewshot_nlp.errors import FewShotError, ScienceError, logger
 from fewshot_nlp.persistence.disk import atomic_write, user_path
@@ -25,10 +25,7 @@ from fewshot_nlp.training.callbacks import Callback, Record
 from fewshot_nlp.training.config import MetaTrainConfig, parse_config
 from fewshot_nlp.training.meta_train import meta_train
 
-FIXED = frozenset(
-    {"task", "targets", "val_sources", "val_class_fraction", "val_sampler", "n_val_episodes", "val_every"}
-    | {"val_seed", "best_by", "seed", "output_dir", "resume", "save_every", "keep_last"}
-)
+FIXED = ("task", "validation", "run", "data.targets")
 """Settings that no search may move: with another value, the trials' figures could not be compared."""
 
 
@@ -37,9 +34,9 @@ class SearchConfig(Settings):
 
     Args:
         base: YAML file of the meta-training run that is searched around.
-        space: for each setting that moves, by its path (``outer_lr``, ``adapter.r``): ``{low, high}``, with
+        space: for each setting that moves, by its path (``outer.lr``, ``adapter.r``): ``{low, high}``, with
             ``log: true`` or ``step`` on request; or ``{choices: [...]}``. Whole bounds give whole numbers.
-        settings: other settings of every trial, by path, such as fewer ``outer_steps``.
+        settings: other settings of every trial, by path, such as fewer ``outer.steps``.
         n_trials: trials in the study, over all processes and restarts; from 1.
         output_dir: a folder for each trial, and ``best.yaml``.
         storage: URL of a database (``sqlite:///study.db``), or the path of a journal file, which suffices on a shared
@@ -66,7 +63,9 @@ class SearchConfig(Settings):
 
     @model_validator(mode="after")
     def _comparable(self) -> Self:
-        fixed = next((path for path in self.space if path.split(".")[0] in FIXED), None)
+        fixed = next(
+            (path for path in self.space if f"{path}.".startswith(tuple(f"{p}." for p in FIXED))), None
+        )
         if fixed is not None:
             raise FewShotError(f"space: {fixed!r} cannot be searched: the trials' figures would not compare.")
         Space(self.space)
@@ -105,8 +104,8 @@ def search(config: SearchConfig) -> SearchResult:
             storage holds another search under this name, or no trial came to its end.
     """
     base = _base(config)
-    key = "val_loss" if base.best_by == "loss" else TASKS.get(base.task).primary_metric
-    study = _study(config, base, "minimize" if base.best_by == "loss" else "maximize")
+    key = "val_loss" if base.validation.best_by == "loss" else TASKS.get(base.task).primary_metric
+    study = _study(config, base, "minimize" if base.validation.best_by == "loss" else "maximize")
     while len(_counted(study)) < config.n_trials:
         trial = study.ask()
         if "folder" not in trial.user_attrs:  # else it was stopped by a signal
@@ -123,7 +122,7 @@ def search(config: SearchConfig) -> SearchResult:
     made = trial_config(base, Space(config.space).values(best.params), _folder(config, best))
     _write_best(config, made, best)
     return SearchResult(
-        folder=user_path(made.output_dir) / "best",
+        folder=user_path(made.run.output_dir) / "best",
         config=made,
         values=Space(config.space).values(best.params),
         figure=float(best.value),
@@ -140,24 +139,21 @@ def _folder(config: SearchConfig, trial: Any) -> str:
 
 def trial_config(base: MetaTrainConfig, values: Mapping[str, Json], folder: str) -> MetaTrainConfig:
     """The settings of a trial: the base's, with values put at their paths."""
-    result: dict[str, Json] = base.to_dict()
-    for path, value in values.items():
-        put(result, path, value)
-    return MetaTrainConfig.from_dict(result | {"output_dir": folder})
+    return changed(base, {**values, "run.output_dir": folder})
 
 
 def _base(config: SearchConfig) -> MetaTrainConfig:
     """The settings that all trials share; how meta-validation episodes are drawn is among them."""
     plain = parse_config(["--config", config.base])
-    base = trial_config(plain, config.settings, plain.output_dir)
-    if not base.val_sources and not base.val_class_fraction:
+    base = trial_config(plain, config.settings, plain.run.output_dir)
+    if not base.validation.sources and not base.validation.class_fraction:
         raise FewShotError(
-            f"A search compares trials by meta-validation, but {config.base} has neither val_sources nor "
-            "val_class_fraction."
+            f"A search compares trials by meta-validation, but {config.base} has neither validation.sources "
+            "nor validation.class_fraction."
         )
-    base = replace(base, val_sampler=base.val_sampler or base.sampler)
+    base = changed(base, {"validation.sampler": base.validation.sampler or base.data.sampler})
     for values in Space(config.space).corners():
-        trial_config(base, values, base.output_dir)
+        trial_config(base, values, base.run.output_dir)
     return base
 
 
@@ -193,7 +189,8 @@ def _study(config: SearchConfig, base: MetaTrainConfig, direction: str) -> Any:
         direction=direction,
         load_if_exists=True,
     )
-    what = {"base": replace(base, output_dir="-").to_dict(), "space": config.space, "seed": config.seed}
+    anywhere = changed(base, {"run.output_dir": "-"})
+    what = {"base": anywhere.to_dict(), "space": config.space, "seed": config.seed}
     digest = sha256(canonical_json(what))
     if study.user_attrs.get("search", digest) != digest:
         raise FewShotError(
@@ -247,7 +244,7 @@ def _settle(study: Any, trial: Any, config: MetaTrainConfig, key: str) -> None:
     try:
         history = meta_train(config, [_Told(trial, key)]).history
         figures = [r[key] for r in history if "val_loss" in r and r["step"]]
-        value = min(figures) if config.best_by == "loss" else max(figures)
+        value = min(figures) if config.validation.best_by == "loss" else max(figures)
     except optuna.TrialPruned:
         study.tell(trial, state=state.PRUNED)
         logger.info("Trial %d was pruned.", trial.number)
@@ -266,9 +263,10 @@ def _settle(study: Any, trial: Any, config: MetaTrainConfig, key: str) -> None:
 
 def _write_best(config: SearchConfig, made: MetaTrainConfig, best: Any) -> None:
     path = user_path(config.output_dir) / "best.yaml"
-    again = replace(made, output_dir=str(Path(config.output_dir) / "again"))
-    head = f"# Trial {best.number} of the study {config.study!r}: {made.best_by} of {made.n_val_episodes} " \
-           f"meta-validation episodes {best.value:g}. Its model is in {made.output_dir}/best.\n" \
+    again = changed(made, {"run.output_dir": str(Path(config.output_dir) / "again")})
+    looks = made.validation
+    head = f"# Trial {best.number} of the study {config.study!r}: {looks.best_by} of {looks.n_episodes} " \
+           f"meta-validation episodes {best.value:g}. Its model is in {made.run.output_dir}/best.\n" \
            f"# Again: accelerate launch recipes/meta_train.py --config {path}\n"  # fmt: skip
     with atomic_write(path) as part:
         part.write_text(

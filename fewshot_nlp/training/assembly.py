@@ -19,10 +19,10 @@ from fewshot_nlp.training.config import EncoderSettings, MetaTrainConfig
 def build_pipeline(config: MetaTrainConfig, device: torch.device) -> Pipeline:
     """Task and learner of a configuration, before any training."""
     encoder = _backbone(config)
-    encoder.gradient_checkpointing = config.gradient_checkpointing
+    encoder.gradient_checkpointing = config.run.gradient_checkpointing
     if config.adapter is not None:
         adapter = make_adapter(config.adapter)
-        encoder.attach(adapter, config.top_layers, config.seed)
+        encoder.attach(adapter, config.top_layers, config.run.seed)
     elif config.top_layers is not None:
         raise FewShotError("top_layers says where the adapter goes, but adapter is not given.")
     pipeline = new_pipeline(config.task, config.task_config, encoder, config.learner, config.learner_config)

@@ -49,8 +49,8 @@ class Progress(Callback):
     """A bar on stderr: episodes done, episodes a second, time left, loss."""
 
     def __init__(self, config: MetaTrainConfig, *, shown: bool) -> None:
-        self._episodes = config.outer_steps * config.meta_batch
-        self._meta_batch, self._shown = config.meta_batch, shown
+        self._episodes = config.outer.steps * config.outer.meta_batch
+        self._meta_batch, self._shown = config.outer.meta_batch, shown
 
     def on_start(self, records: Sequence[Record]) -> bool:
         """Shows what is done already."""

@@ -24,7 +24,7 @@ FORMAT = 1
 TENSORS = "tensors.safetensors"
 STATE = "state.json"
 FREE_KEYS = frozenset({"output_dir", "resume", "save_every", "keep_last", "patience", "trackers"})
-"""Settings that a resumed run may change: they do not change what a step computes."""
+"""Settings, by the end of their path, that a resumed run may change: they do not change what a step computes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,10 +64,6 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep_last: int) -> Pat
         "config_sha256": config_digest(checkpoint.config),
         "fingerprints": checkpoint.fingerprints,
         "best": checkpoint.best,
-        "random": {
-            "seed": checkpoint.config["seed"],
-            "next_episode": checkpoint.step * checkpoint.config["meta_batch"],
-        },
         "tensors_sha256": hashlib.sha256(data).hexdigest(),
     }
     target = folder / f"step-{checkpoint.step:07d}"
@@ -133,7 +129,7 @@ def load_newest(
 
 def config_digest(config: Mapping[str, Json]) -> str:
     """SHA-256 of the settings that decide what is computed."""
-    return sha256(canonical_json({key: value for key, value in config.items() if key not in FREE_KEYS}))
+    return sha256(canonical_json({key: value for key, value in flat(config).items() if _decides(key)}))
 
 
 def _same_run(
@@ -141,7 +137,7 @@ def _same_run(
 ) -> None:
     then, now = flat(checkpoint.config), flat(config)
     for key in sorted(then | now):
-        if key.split(".")[0] not in FREE_KEYS and then.get(key) != now.get(key):
+        if _decides(key) and then.get(key) != now.get(key):
             raise FewShotError(
                 f"{path} is of a run with {key}={then.get(key)!r}, but this one has {key}={now.get(key)!r}; "
                 "restore that setting, or name another output_dir."
@@ -149,6 +145,10 @@ def _same_run(
     for key in sorted(checkpoint.fingerprints | dict(fingerprints)):
         if checkpoint.fingerprints.get(key) != fingerprints.get(key):
             raise FewShotError(f"{path}: the rows of {key} have changed since; name another output_dir.")
+
+
+def _decides(path: str) -> bool:
+    return path.rpartition(".")[2] not in FREE_KEYS
 
 
 def flat(value: Json, prefix: str = "") -> dict[str, Json]:

@@ -15,7 +15,7 @@ from fewshot_nlp.training.regularisation import Regularisation
 from fewshot_nlp.training.selection import Selection
 
 AtLeastOne = Annotated[int, Field(ge=1)]
-OuterRate = Annotated[float, Field(gt=0, le=1e12)]
+Positive = Annotated[float, Field(gt=0, le=1e12)]
 ShareBelowOne = Annotated[float, Field(ge=0, le=0.99)]
 SAME_CORPUS = (
     frozenset({"hwu64", "liu54"}),
@@ -89,6 +89,137 @@ class EncoderSettings(Settings):
     dtype: Literal["float32", "bfloat16"] | None = None
 
 
+class OuterLoop(Settings):
+    """How the meta-parameters are moved.
+
+    Args:
+        steps: number of outer steps, from 1.
+        meta_batch: episodes in an outer step, over all processes; a multiple of their number.
+        lr: highest learning rate; in (0, 1e12], tens of which only make it diverge.
+        optimizer: "adamw" or "sgd".
+        momentum: of "sgd"; in [0, 1). 0 makes the outer step a plain one, as Reptile's is.
+        weight_decay: on matrices; vectors and scalars have none; from 0.
+        warmup: outer steps during which the rate rises linearly from 0; from 0.
+        schedule: of the rate after the warm-up: "linear" or "cosine" to 0, or "constant".
+        max_grad_norm: the outer gradient is scaled down to this norm; None for never.
+        label_smoothing: share of the probability of the query's targets spread over all classes; in [0, 1).
+        regularisation: dropout, labels dealt anew, names left out, the information penalty, mixed features.
+    """
+
+    steps: AtLeastOne = 200
+    meta_batch: AtLeastOne = 4
+    lr: Positive = 1e-3
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    momentum: Annotated[float, Field(ge=0, le=0.999)] = 0.9
+    weight_decay: WeightDecay = 0.01
+    warmup: Annotated[int, Field(ge=0)] = 0
+    schedule: Literal["linear", "constant", "cosine"] = "linear"
+    max_grad_norm: Positive | None = 1.0
+    label_smoothing: ShareBelowOne = 0.0
+    regularisation: Regularisation = Regularisation()
+
+    @model_validator(mode="after")
+    def _warmup_fits(self) -> Self:
+        if self.warmup > self.steps:
+            raise FewShotError(f"warmup is {self.warmup}, but there are only {self.steps} steps.")
+        return self
+
+
+class Data(Settings):
+    """What training episodes are drawn from, and how.
+
+    Args:
+        sources: data sets to draw training episodes from.
+        sampler: how episodes are drawn.
+        mixture: how often each source is drawn: "uniform", "size", "temperature", or a weight for each name.
+        temperature: above 0; with ``mixture="temperature"``: 1 is "size", larger draws small sources more.
+        selection: curriculum, hard-task sampling, leakage guard, and the measure of the mixture's diversity.
+        augmentation: words left out, mentions and words replaced, paraphrases, joined labels.
+        targets: data sets that the result will be measured on; a run that trains on one of them is refused.
+        ship: whether the weights will be given away; then every source must allow it (its card says).
+    """
+
+    sources: Annotated[Several[Source], Field(min_length=1)]
+    sampler: SamplerSettings = SamplerSettings()
+    mixture: Literal["uniform", "size", "temperature"] | dict[str, float] = "uniform"
+    temperature: float | None = None
+    selection: Selection = Selection()
+    augmentation: Augmentation = Augmentation()
+    targets: Several[str] = ()
+    ship: bool = False
+
+    @model_validator(mode="after")
+    def _sources_differ(self) -> Self:
+        names = [source.name for source in self.sources]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise FewShotError(f"{twice!r} is among the sources twice; join its splits with '+'.")
+        return self
+
+
+class Validation(Settings):
+    """By which episodes the best model is chosen.
+
+    Args:
+        sources: data sets to draw meta-validation episodes from; none of them may be trained on.
+        class_fraction: share of each training source's classes that is held out for meta-validation; in [0, 1).
+        sampler: how meta-validation episodes are drawn; None: as for training.
+        n_episodes: number of meta-validation episodes, always the same ones; from 2.
+        every: outer steps between meta-validations, from 1.
+        seed: of the meta-validation episodes, apart from ``run.seed``, so that runs can be compared.
+        best_by: which figure chooses the best model: the mean meta-validation "loss" or primary "metric".
+        patience: the run ends after this many meta-validations without a better one, from 1; None: never early.
+    """
+
+    sources: Several[Source] = ()
+    class_fraction: ShareBelowOne = 0.0
+    sampler: SamplerSettings | None = None
+    n_episodes: Annotated[int, Field(ge=2)] = 40
+    every: AtLeastOne = 50
+    seed: Seed = 0
+    best_by: Literal["loss", "metric"] = "loss"
+    patience: AtLeastOne | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if self.sources and self.class_fraction:
+            raise FewShotError("Give sources or class_fraction, not both.")
+        if self.patience is not None and not (self.sources or self.class_fraction):
+            raise FewShotError(
+                f"patience is {self.patience} meta-validations, but there are none; give sources or class_fraction."
+            )
+        return self
+
+
+class Run(Settings):
+    """Where a run writes, how it is repeated, and what it may use.
+
+    Args:
+        output_dir: folder for ``best``, ``final``, ``checkpoints``, ``log.jsonl``, ``config.yaml``; all processes
+            must see it.
+        seed: of the episodes, the adapter's start and all else that is drawn at random.
+        deterministic: take deterministic kernels only, and fail where there is none; on a CPU runs repeat anyway.
+        cache_mb: mebibytes of memory that keep what the layers below the adapter gave for a text, so that a text met
+            again costs less; from 0: keep nothing.
+        gradient_checkpointing: keep no activations of the encoder's passes, but run them again for their gradient:
+            less memory, for inner loops of many steps; more time.
+        trackers: where else the figures go: "tensorboard", "trackio", "wandb", "mlflow"; their packages are needed.
+        save_every: outer steps between checkpoints, from 1.
+        keep_last: how many checkpoints are kept, from 1; 2 survive a damaged newest one.
+        resume: "auto" goes on from the newest whole checkpoint in ``output_dir``; "never" wants a new folder.
+    """
+
+    output_dir: Annotated[str, Field(min_length=1)]
+    seed: Seed = 0
+    deterministic: bool = False
+    cache_mb: Annotated[int, Field(ge=0)] = 512
+    gradient_checkpointing: bool = False
+    trackers: Several[Literal["tensorboard", "trackio", "wandb", "mlflow"]] = ()
+    save_every: AtLeastOne = 50
+    keep_last: AtLeastOne = 2
+    resume: Literal["auto", "never"] = "auto"
+
+
 class MetaTrainConfig(Settings):
     """Settings of `meta_train`.
 
@@ -102,94 +233,27 @@ class MetaTrainConfig(Settings):
         top_layers: put the adapter into the last k layers only; None for all.
         train: what of the encoder is meta-trained: its "adapter", "all" of it, or nothing: only what the
             "learner" owns. The learner's own parameters are trained in every case.
-        sources: data sets to draw training episodes from.
-        sampler: how episodes are drawn.
-        mixture: how often each source is drawn: "uniform", "size", "temperature", or a weight for each name.
-        temperature: above 0; with ``mixture="temperature"``: 1 is "size", larger draws small sources more.
-        selection: curriculum, hard-task sampling, leakage guard, and the measure of the mixture's diversity.
-        val_sources: data sets to draw meta-validation episodes from; none of them may be a source.
-        val_class_fraction: share of each source's classes that is held out for meta-validation; in [0, 1).
-        val_sampler: how meta-validation episodes are drawn; None: as for training.
-        n_val_episodes: number of meta-validation episodes, always the same ones; from 2.
-        val_every: outer steps between meta-validations, from 1.
-        val_seed: seed of the meta-validation episodes, apart from ``seed``, so that runs can be compared.
-        best_by: which figure chooses the best model: the mean meta-validation "loss" or primary "metric".
-        patience: the run ends after this many meta-validations without a better one, from 1; None: never early.
-        targets: data sets that the result will be measured on; a run that trains on one of them is refused.
-        ship: whether the weights will be given away; then every source must allow it (its card says).
-        outer_lr: highest learning rate of the outer loop; in (0, 1e12], tens of which only make it diverge.
-        optimizer: "adamw" or "sgd".
-        momentum: of "sgd"; in [0, 1). 0 makes the outer step a plain one, as Reptile's is.
-        weight_decay: on matrices; vectors and scalars have none; from 0.
-        warmup: outer steps during which the rate rises linearly from 0; from 0.
-        schedule: of the rate after the warm-up: "linear" or "cosine" to 0, or "constant".
-        meta_batch: episodes in an outer step, over all processes; a multiple of their number.
-        outer_steps: number of outer steps, from 1.
-        max_grad_norm: the outer gradient is scaled down to this norm; None for never.
-        label_smoothing: share of the probability of the query's targets spread over all classes; in [0, 1).
-        regularisation: dropout, labels dealt anew, names left out, the information penalty, mixed features.
-        augmentation: words left out, mentions and words replaced, paraphrases, joined labels.
-        cache_mb: mebibytes of memory that keep what the layers below the adapter gave for a text, so that a text met
-            again costs less; from 0: keep nothing.
-        gradient_checkpointing: keep no activations of the encoder's passes, but run them again for their gradient:
-            less memory, for inner loops of many steps; more time.
-        seed: of the episodes, the adapter's start and all else that is drawn at random.
-        deterministic: take deterministic kernels only, and fail where there is none; on a CPU runs repeat anyway.
-        trackers: where else the figures go: "tensorboard", "trackio", "wandb", "mlflow"; their packages are needed.
-        output_dir: folder for ``best``, ``final``, ``checkpoints``, ``log.jsonl``, ``config.yaml``; all processes
-            must see it.
-        save_every: outer steps between checkpoints, from 1.
-        keep_last: how many checkpoints are kept, from 1; 2 survive a damaged newest one.
-        resume: "auto" goes on from the newest whole checkpoint in ``output_dir``; "never" wants a new folder.
+        data: what training episodes are drawn from, and how.
+        validation: by which episodes the best model is chosen.
+        outer: the outer loop.
+        run: where the run writes, how it is repeated, and what it may use.
 
     Raises:
-        FewShotError: naming a value out of its range, or a data set that is a source and also measured on.
+        SettingsError: naming each value out of its range; a data set that is a source and also measured on.
     """
 
     task: str
-    learner: str
-    sources: Annotated[Several[Source], Field(min_length=1)]
-    output_dir: Annotated[str, Field(min_length=1)]
     task_config: dict[str, Any] = field(default_factory=dict)
+    learner: str
     learner_config: Annotated[LearnerConfig, Field(validate_default=True)] = LearnerConfig()
     encoder: EncoderSettings = EncoderSettings()
     adapter: dict[str, Any] | None = None
     top_layers: AtLeastOne | None = None
     train: Literal["adapter", "all", "learner"] = "adapter"
-    sampler: SamplerSettings = SamplerSettings()
-    mixture: Literal["uniform", "size", "temperature"] | dict[str, float] = "uniform"
-    temperature: float | None = None
-    selection: Selection = Selection()
-    val_sources: Several[Source] = ()
-    val_class_fraction: ShareBelowOne = 0.0
-    val_sampler: SamplerSettings | None = None
-    n_val_episodes: Annotated[int, Field(ge=2)] = 40
-    val_every: AtLeastOne = 50
-    val_seed: Seed = 0
-    best_by: Literal["loss", "metric"] = "loss"
-    patience: AtLeastOne | None = None
-    targets: Several[str] = ()
-    ship: bool = False
-    outer_lr: OuterRate = 1e-3
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    momentum: Annotated[float, Field(ge=0, le=0.999)] = 0.9
-    weight_decay: WeightDecay = 0.01
-    warmup: Annotated[int, Field(ge=0)] = 0
-    schedule: Literal["linear", "constant", "cosine"] = "linear"
-    meta_batch: AtLeastOne = 4
-    outer_steps: AtLeastOne = 200
-    max_grad_norm: OuterRate | None = 1.0
-    label_smoothing: ShareBelowOne = 0.0
-    regularisation: Regularisation = Regularisation()
-    augmentation: Augmentation = Augmentation()
-    cache_mb: Annotated[int, Field(ge=0)] = 512
-    gradient_checkpointing: bool = False
-    seed: Seed = 0
-    deterministic: bool = False
-    trackers: Several[Literal["tensorboard", "trackio", "wandb", "mlflow"]] = ()
-    save_every: AtLeastOne = 50
-    keep_last: AtLeastOne = 2
-    resume: Literal["auto", "never"] = "auto"
+    data: Data
+    validation: Validation = Validation()
+    outer: OuterLoop = OuterLoop()
+    run: Run
 
     @field_validator("learner")
     @classmethod
@@ -206,49 +270,33 @@ class MetaTrainConfig(Settings):
 
     @model_validator(mode="after")
     def _apart(self) -> Self:
-        if self.patience is not None and not (self.val_sources or self.val_class_fraction):
-            raise FewShotError(
-                f"patience is {self.patience} meta-validations, but there are none; give val_sources or "
-                "val_class_fraction."
-            )
-        if self.warmup > self.outer_steps:
-            raise FewShotError(f"warmup is {self.warmup}, but there are only {self.outer_steps} outer_steps.")
-        self._check_apart()
-        return self
-
-    def _check_apart(self) -> None:
         """No data set is both trained on and measured on."""
-        sources = [source.name for source in self.sources]
-        twice = next((name for name in sources if sources.count(name) > 1), None)
-        if twice is not None:
-            raise FewShotError(f"{twice!r} is among the sources twice; join its splits with '+'.")
-        measured = [(s.name, "a val_source") for s in self.val_sources] + [
-            (t, "a target") for t in self.targets
-        ]
+        sources = [source.name for source in self.data.sources]
+        measured = [(s.name, "one of validation.sources") for s in self.validation.sources]
+        measured += [(target, "a target") for target in self.data.targets]
         for name, role in measured:
             if name in sources:
                 raise FewShotError(
                     f"{name!r} is a source and {role}: figures on it would say nothing about unseen data. "
-                    "Leave it out of one, or hold out classes with val_class_fraction."
+                    "Leave it out of one, or hold out classes with validation.class_fraction."
                 )
             kin = next((s for family in SAME_CORPUS if name in family for s in sources if s in family), None)
             if kin is not None:
                 raise FewShotError(
                     f"{name!r} is {role}, but the source {kin!r} comes from the same corpus; leave one out."
                 )
-        if self.val_sources and self.val_class_fraction:
-            raise FewShotError("Give val_sources or val_class_fraction, not both.")
+        return self
 
 
 def parse_config(arguments: Sequence[str]) -> MetaTrainConfig:
-    """The settings of a command line: ``--config file.yaml`` and overrides such as ``--outer_steps 2``.
+    """The settings of a command line: ``--config file.yaml`` and overrides such as ``--outer.steps 2``.
 
     Raises:
         FewShotError: a line for each unknown key and each value of a wrong type or out of range; no such file.
 
     Example:
-        >>> sources = '--sources=[{"name": "wnut17"}]'
-        >>> parse_config(["--task=ner", "--learner=maml", "--output_dir=out", sources]).meta_batch
+        >>> sources = '--data.sources=[{"name": "wnut17"}]'
+        >>> parse_config(["--task=ner", "--learner=maml", "--run.output_dir=out", sources]).outer.meta_batch
         4
     """
     return read_arguments(MetaTrainConfig, arguments)

@@ -44,13 +44,15 @@ def make_streams(config: MetaTrainConfig, task: Task) -> Streams:
         FewShotError: a source of another task, one that weights to ship may not be trained on, too few rows
             for the sampler, or an unknown knob of it.
     """
-    for source in config.sources:
-        _check_licence(source, config.ship)
-    train = {source.name: read_source(source, task) for source in config.sources}
-    val = {source.name: read_source(source, task) for source in config.val_sources}
-    if config.val_class_fraction:
-        shares = (1 - config.val_class_fraction, config.val_class_fraction, 0.0)
-        parts = {name: split_classes(data, shares, seed=config.val_seed) for name, data in train.items()}
+    for source in config.data.sources:
+        _check_licence(source, config.data.ship)
+    train = {source.name: read_source(source, task) for source in config.data.sources}
+    val = {source.name: read_source(source, task) for source in config.validation.sources}
+    if config.validation.class_fraction:
+        shares = (1 - config.validation.class_fraction, config.validation.class_fraction, 0.0)
+        parts = {
+            name: split_classes(data, shares, seed=config.validation.seed) for name, data in train.items()
+        }
         train = {name: part.meta_train for name, part in parts.items()}
         val = {name: part.meta_val for name, part in parts.items()}
     elif val:
@@ -59,28 +61,32 @@ def make_streams(config: MetaTrainConfig, task: Task) -> Streams:
             name: data.without(seen, "they are among the meta-validation rows")
             for name, data in train.items()
         }
-    if config.selection.leakage_ngram is not None:
+    if config.data.selection.leakage_ngram is not None:
         train = _guarded(config, task, train, val)
     fingerprints = {f"train.{name}": data.fingerprint for name, data in train.items()}
     fingerprints |= {f"val.{name}": data.fingerprint for name, data in val.items()}
-    val_settings = config.val_sampler or config.sampler
-    weights = config.mixture
+    val_settings = config.validation.sampler or config.data.sampler
+    weights = config.data.mixture
     if isinstance(weights, dict):  # not of sources that the guard left out
-        out = {source.name for source in config.sources} - train.keys()
+        out = {source.name for source in config.data.sources} - train.keys()
         weights = {name: weight for name, weight in weights.items() if name not in out}
     mixtures = stages(
-        config.selection.curriculum,
-        config.sampler,
+        config.data.selection.curriculum,
+        config.data.sampler,
         list(train),
-        lambda settings: _mixture(train, settings, weights, config.temperature, config.seed, task.sampler),
+        lambda settings: _mixture(
+            train, settings, weights, config.data.temperature, config.run.seed, task.sampler
+        ),
     )
     stream = SelectedTasks(
-        mixtures, config.selection, meta_batch=config.meta_batch, outer_steps=config.outer_steps
+        mixtures, config.data.selection, meta_batch=config.outer.meta_batch, outer_steps=config.outer.steps
     )
     return Streams(
         train=stream,
-        diversity=_diversity(config.selection.diversity_rows, train, stream.shares(config.outer_steps)),
-        val=_mixture(val, val_settings, "uniform", None, config.val_seed, task.sampler) if val else None,
+        diversity=_diversity(config.data.selection.diversity_rows, train, stream.shares(config.outer.steps)),
+        val=_mixture(val, val_settings, "uniform", None, config.validation.seed, task.sampler)
+        if val
+        else None,
         fingerprints=fingerprints,
     )
 
@@ -88,16 +94,16 @@ def make_streams(config: MetaTrainConfig, task: Task) -> Streams:
 def _guarded(
     config: MetaTrainConfig, task: Task, train: Mapping[str, TaskDataset], val: Mapping[str, TaskDataset]
 ) -> dict[str, TaskDataset]:
-    """The sources without what is too near the targets or, where they are other data sets, the val_sources."""
-    measured = {name: read_source(_measured_part(name), task).examples for name in config.targets}
-    if config.val_sources:
+    """The sources without what is too near the targets or, where they are other data sets, the validation.sources."""
+    measured = {name: read_source(_measured_part(name), task).examples for name in config.data.targets}
+    if config.validation.sources:
         measured |= {name: data.examples for name, data in val.items()}
     return without_leaks(
         train,
         measured,
-        n=config.selection.leakage_ngram or 1,
-        max_share=config.selection.leakage_max_share,
-        drop_sources=config.selection.leakage_drop_sources,
+        n=config.data.selection.leakage_ngram or 1,
+        max_share=config.data.selection.leakage_max_share,
+        drop_sources=config.data.selection.leakage_drop_sources,
     )
 
 

@@ -47,7 +47,7 @@ class MetaTrainResult:
 def meta_train(config: MetaTrainConfig, callbacks: Sequence[Callback] = ()) -> MetaTrainResult:
     """Meta-trains a learner, on one process or on all that ``accelerate launch`` started.
 
-    Writes into ``config.output_dir``: ``log.jsonl`` (loss, rate, gradient norm and episodes a second of every
+    Writes into ``config.run.output_dir``: ``log.jsonl`` (loss, rate, gradient norm and episodes a second of every
     outer step, and the meta-validations), ``config.yaml`` (all settings, with versions), ``checkpoints``, and the
     models ``best`` and ``final``, each with a card, which ``from_pretrained`` loads. A run that was stopped goes
     on from its last checkpoint; on one CPU process the result has the same bits as that of an unbroken run.
@@ -66,7 +66,7 @@ def meta_train(config: MetaTrainConfig, callbacks: Sequence[Callback] = ()) -> M
     pipeline = build_pipeline(config, accelerator.device)
     streams = make_streams(config, pipeline.task)
     with ExitStack() as stack:
-        stack.enter_context(deterministic_kernels(config.deterministic, accelerator.device))
+        stack.enter_context(deterministic_kernels(config.run.deterministic, accelerator.device))
         trainable = stack.enter_context(trainable_parameters(pipeline, config.train))
         stack.enter_context(_lower_layers_cached(config, pipeline))
         state = RunState(config, accelerator, pipeline, streams, trainable)
@@ -78,24 +78,24 @@ def meta_train(config: MetaTrainConfig, callbacks: Sequence[Callback] = ()) -> M
 
 
 def _lower_layers_cached(config: MetaTrainConfig, pipeline: Pipeline) -> AbstractContextManager[Any]:
-    if not config.cache_mb:
+    if not config.run.cache_mb:
         return nullcontext()
-    return pipeline.learner.encoder.cache_frozen_layers(config.cache_mb * 2**20)
+    return pipeline.learner.encoder.cache_frozen_layers(config.run.cache_mb * 2**20)
 
 
 def _own_callbacks(config: MetaTrainConfig, accelerator: Accelerator) -> list[Callback]:
     found: list[Callback] = [Progress(config, shown=accelerator.is_local_main_process)]
-    if config.patience is not None:
-        found.append(EarlyStopping(config.patience))
-    if config.trackers:
+    if config.validation.patience is not None:
+        found.append(EarlyStopping(config.validation.patience))
+    if config.run.trackers:
         found.append(Trackers(accelerator, config))
     return found
 
 
 def _check_processes(config: MetaTrainConfig, accelerator: Accelerator) -> None:
-    if config.meta_batch % accelerator.num_processes:
+    if config.outer.meta_batch % accelerator.num_processes:
         raise FewShotError(
-            f"meta_batch is {config.meta_batch}, but must be a multiple of the number of processes, "
+            f"meta_batch is {config.outer.meta_batch}, but must be a multiple of the number of processes, "
             f"{accelerator.num_processes}."
         )
     if accelerator.mixed_precision == "fp16":
@@ -117,7 +117,7 @@ class _Run:
         config, accelerator = self.config, self.accelerator
         logger.info(
             "Meta-batch of %d episodes over %d processes; %d parameters trained.",
-            config.meta_batch, accelerator.num_processes, sum(p.numel() for p in self.state.trainable.values()),
+            config.outer.meta_batch, accelerator.num_processes, sum(p.numel() for p in self.state.trainable.values()),
         )  # fmt: skip
         ended = self._any([callback.on_start(self.state.journal.records) for callback in self.callbacks])
         if self.state.step == 0 and self.streams.diversity:
@@ -125,9 +125,9 @@ class _Run:
         try:
             while not ended:
                 ended = (
-                    self._validate_if_due(interruption.should_stop) or self.state.step == config.outer_steps
+                    self._validate_if_due(interruption.should_stop) or self.state.step == config.outer.steps
                 )
-                if self.state.step % config.save_every == 0 or ended:
+                if self.state.step % config.run.save_every == 0 or ended:
                     self.state.save_checkpoint()
                 if not ended:
                     self._one_step(interruption.should_stop)
@@ -135,7 +135,7 @@ class _Run:
             self.state.save_checkpoint()
             if accelerator.is_main_process:
                 logger.warning(
-                    "Stopped by a signal after %d of %d steps.", self.state.step, config.outer_steps
+                    "Stopped by a signal after %d of %d steps.", self.state.step, config.outer.steps
                 )
             interruption.leave()
         finally:
@@ -149,9 +149,10 @@ class _Run:
         return any(gather_object([any(stops)]))
 
     def _one_step(self, should_stop: Callable[[], bool]) -> None:
-        config, began, rate = self.config, time.perf_counter(), learning_rate(self.config, self.state.step)
+        config, began = self.config, time.perf_counter()
+        rate = learning_rate(config.outer, self.state.step)
         context = MetaContext(
-            progress=self.state.step / config.outer_steps, label_smoothing=config.label_smoothing
+            progress=self.state.step / config.outer.steps, label_smoothing=config.outer.label_smoothing
         )
         try:
             losses = outer_gradient(
@@ -160,37 +161,37 @@ class _Run:
                 self.state.trainable,
                 self.streams.train,
                 step=self.state.step,
-                meta_batch=config.meta_batch,
+                meta_batch=config.outer.meta_batch,
                 context=context,
                 regulariser=self.state.regulariser,
-                seed=config.seed,
+                seed=config.run.seed,
                 should_stop=should_stop,
             )
-            loss = sum(losses) / config.meta_batch
-            limit = float("inf") if config.max_grad_norm is None else config.max_grad_norm
+            loss = sum(losses) / config.outer.meta_batch
+            limit = float("inf") if config.outer.max_grad_norm is None else config.outer.max_grad_norm
             norm = float(nn.utils.clip_grad_norm_(list(self.state.trainable.values()), limit))
             set_rate(self.state.optimizer, rate)
             self.state.optimizer.step()
             bad = not_finite(self.state.trainable)
             if bad is not None:
-                episode = self.streams.train.episode(self.state.step * config.meta_batch).episode_id
+                episode = self.streams.train.episode(self.state.step * config.outer.meta_batch).episode_id
                 raise ScienceError(
                     f"{self.pipeline.learner.name}: the parameter {bad} became NaN or infinite in step "
                     f"{self.state.step}, whose first episode is {episode!r} (loss {loss:g}, gradient norm "
-                    f"{norm:g}). Lower outer_lr ({rate:g})."
+                    f"{norm:g}). Lower outer.lr ({rate:g})."
                 )
         except ScienceError as error:
             raise ScienceError(f"{error} {self.state.where()}") from error
         shares = self.streams.train.shares(self.state.step)
         self.streams.train.learn(self.state.step, losses)
         self.state.step += 1
-        speed = config.meta_batch / (time.perf_counter() - began)
+        speed = config.outer.meta_batch / (time.perf_counter() - began)
         record = {
             "step": self.state.step,
             "train_loss": loss,
             "lr": rate,
             "grad_norm": norm,
-            "meta_batch": config.meta_batch,
+            "meta_batch": config.outer.meta_batch,
             "processes": self.accelerator.num_processes,
             "episodes_per_s": round(speed, 3),
             **({"shares": shares} if self.streams.train.losses else {}),
@@ -202,7 +203,7 @@ class _Run:
     def _validate_if_due(self, should_stop: Callable[[], bool]) -> bool:
         """Whether the run is to end here, by what its callbacks say of a meta-validation."""
         config = self.config
-        due = self.state.step % config.val_every == 0 or self.state.step == config.outer_steps
+        due = self.state.step % config.validation.every == 0 or self.state.step == config.outer.steps
         done = any(r["step"] == self.state.step and "val_loss" in r for r in self.state.journal.records)
         if self.streams.val is None or not due or done:
             return False
@@ -211,14 +212,14 @@ class _Run:
                 self.accelerator,
                 self.pipeline,
                 self.streams.val,
-                config.n_val_episodes,
-                config.val_seed,
+                config.validation.n_episodes,
+                config.validation.seed,
                 should_stop,
             )
         except ScienceError as error:
             raise ScienceError(f"{error} {self.state.where()}") from error
         metric = self.pipeline.task.primary_metric
-        key, sign = ("val_loss", -1) if config.best_by == "loss" else (metric, 1)
+        key, sign = ("val_loss", -1) if config.validation.best_by == "loss" else (metric, 1)
         better = self.state.best is None or sign * found[key] > sign * self.state.best[key]
         record = {"step": self.state.step, **found, "best": better}
         if better:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.pipeline import Pipeline
-from fewshot_nlp.training.config import MetaTrainConfig
+from fewshot_nlp.training.config import OuterLoop
 
 Optimizer = torch.optim.AdamW | torch.optim.SGD
 
@@ -59,35 +59,31 @@ def trainable_parameters(pipeline: Pipeline, train: str) -> Iterator[dict[str, n
             parameter.grad = None
 
 
-def make_optimizer(config: MetaTrainConfig, trainable: Mapping[str, nn.Parameter]) -> Optimizer:
+def make_optimizer(outer: OuterLoop, trainable: Mapping[str, nn.Parameter]) -> Optimizer:
     """The optimizer; weight decay is on matrices only, so that a learned temperature does not drift to 1."""
     groups = [
         {"params": [p for p in trainable.values() if (p.dim() > 1) == matrices], "weight_decay": decay}
-        for matrices, decay in ((True, config.weight_decay), (False, 0.0))
+        for matrices, decay in ((True, outer.weight_decay), (False, 0.0))
     ]
     groups = [group for group in groups if group["params"]]
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=config.outer_lr, momentum=config.momentum)
-    return torch.optim.AdamW(groups, lr=config.outer_lr)
+    if outer.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=outer.lr, momentum=outer.momentum)
+    return torch.optim.AdamW(groups, lr=outer.lr)
 
 
-def learning_rate(config: MetaTrainConfig, step: int) -> float:
+def learning_rate(outer: OuterLoop, step: int) -> float:
     """The rate of outer step ``step``, from 0 on: a pure function, so that no schedule's state is saved.
 
     Example:
-        >>> from fewshot_nlp.training.config import Source
-        >>> config = MetaTrainConfig(
-        ...     task="ner", learner="maml", sources=(Source(name="wnut17"),), output_dir="out",
-        ...     outer_lr=1.0, warmup=2, outer_steps=6,
-        ... )
-        >>> [learning_rate(config, step) for step in range(6)]
+        >>> outer = OuterLoop(lr=1.0, warmup=2, steps=6)
+        >>> [learning_rate(outer, step) for step in range(6)]
         [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
     """
-    if step < config.warmup:
-        return config.outer_lr * (step + 1) / config.warmup
-    done = (step - config.warmup) / max(1, config.outer_steps - config.warmup)
-    share = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + cos(pi * done)) / 2}[config.schedule]
-    return config.outer_lr * share
+    if step < outer.warmup:
+        return outer.lr * (step + 1) / outer.warmup
+    done = (step - outer.warmup) / max(1, outer.steps - outer.warmup)
+    share = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + cos(pi * done)) / 2}[outer.schedule]
+    return outer.lr * share
 
 
 def set_rate(optimizer: Optimizer, rate: float) -> None:
@@ -116,7 +112,7 @@ def restore_state(
     parameters = {f"parameter.{name}": p for name, p in trainable.items()}
     if parameters.keys() != {name for name in tensors if name.startswith("parameter.")}:
         raise FewShotError(
-            "The checkpoint holds other parameters than this run trains; name another output_dir."
+            "The checkpoint holds other parameters than this run trains; name another run.output_dir."
         )
     with torch.no_grad():
         for name, parameter in parameters.items():

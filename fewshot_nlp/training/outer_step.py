@@ -124,7 +124,7 @@ def outer_gradient(
     if not bool(torch.isfinite(told).all()):  # seen by every process, so none waits for another
         failures = [f for f in gather_object([failure]) if f]
         raise ScienceError(
-            f"{pipeline.learner.name}: {failures[0].rstrip('.')}. Lower outer_lr or the learner's own rates, "
+            f"{pipeline.learner.name}: {failures[0].rstrip('.')}. Lower outer.lr or the learner's own rates, "
             "or set max_grad_norm."
         )
     if bool(told[-1]):

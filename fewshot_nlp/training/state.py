@@ -46,11 +46,11 @@ class RunState:
     ) -> None:
         self.config, self.accelerator, self.pipeline, self.streams = config, accelerator, pipeline, streams
         self.regulariser = make_regulariser(
-            config.regularisation, config.augmentation, pipeline, streams.train.episode(0)
+            config.outer.regularisation, config.data.augmentation, pipeline, streams.train.episode(0)
         )
         self.trainable = self.regulariser.parameters | dict(trainable)
-        self.optimizer: Optimizer = make_optimizer(config, self.trainable)
-        self.folder = user_path(config.output_dir)
+        self.optimizer: Optimizer = make_optimizer(config.outer, self.trainable)
+        self.folder = user_path(config.run.output_dir)
         self.step = self.saved_at = 0
         self._make_folder()
         stored = self._resume()
@@ -104,17 +104,17 @@ class RunState:
                 fingerprints=self.streams.fingerprints,
                 best=self.best,
             )
-            save_checkpoint(self.folder / "checkpoints", checkpoint, self.config.keep_last)
+            save_checkpoint(self.folder / "checkpoints", checkpoint, self.config.run.keep_last)
             self.saved_at = self.step
         self.accelerator.wait_for_everyone()
 
     def _resume(self) -> dict[str, Any] | None:
         """Takes up the newest checkpoint, where there is one; returns the best meta-validation that it knows."""
         folder = self.folder / "checkpoints"
-        if self.config.resume == "never":
+        if self.config.run.resume == "never":
             if checkpoints(folder):
                 raise FewShotError(
-                    f"{folder} holds checkpoints of an earlier run; name another output_dir, or set "
+                    f"{folder} holds checkpoints of an earlier run; name another run.output_dir, or set "
                     "resume: auto."
                 )
             return None

@@ -36,7 +36,7 @@ def make_accelerator(config: MetaTrainConfig) -> Accelerator:
             "launch with distributed_type MULTI_GPU (docs/scale.md says how large encoders fit)."
         )
     installed = {str(tracker) for tracker in get_available_trackers()}
-    missing = [name for name in config.trackers if name not in installed]
+    missing = [name for name in config.run.trackers if name not in installed]
     if missing:
         raise FewShotError(
             f"trackers names {missing[0]!r}, which is not installed here: "
@@ -47,12 +47,12 @@ def make_accelerator(config: MetaTrainConfig) -> Accelerator:
         logger.info(
             "ACCELERATE_GRADIENT_ACCUMULATION_STEPS=%s is not heeded: meta_batch says how many.", steps
         )
-    folder = str(user_path(config.output_dir) / "trackers")
+    folder = str(user_path(config.run.output_dir) / "trackers")
     return Accelerator(
         # A plugin goes before the environment, which would have every loss divided by its number of steps.
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
-        log_with=list(config.trackers) or None,
-        project_config=ProjectConfiguration(project_dir=config.output_dir, logging_dir=folder),
+        log_with=list(config.run.trackers) or None,
+        project_config=ProjectConfiguration(project_dir=config.run.output_dir, logging_dir=folder),
     )
 
 

@@ -69,7 +69,7 @@ def meta_validate(
     if any(stops):
         raise Stopped
     if failures:
-        raise ScienceError(f"{failures[0].rstrip('.')}. Lower outer_lr or the learner's own rates.")
+        raise ScienceError(f"{failures[0].rstrip('.')}. Lower outer.lr or the learner's own rates.")
     found.sort()
     mean, loss_half = mean_and_interval([loss for _, loss, _ in found])
     score, score_half = mean_and_interval([metric for _, _, metric in found])

@@ -4,10 +4,9 @@ import multiprocessing
 import random
 import signal
 import time
-from dataclasses import replace
 from pathlib import Path
 
-from training_runs import assert_same_run, config_of, step_of
+from training_runs import assert_same_run, changed, config_of, step_of
 
 from fewshot_nlp.training import meta_train
 from fewshot_nlp.training.regularisation import Regularisation
@@ -34,9 +33,9 @@ def inode(folder: Path) -> int | None:
 def test_killed_at_random_moments_and_resumed(tmp_path: Path, tiny_encoder_folder: Path) -> None:
     folder = tmp_path / "killed"
     config = config_of(
-        folder, tiny_encoder_folder, learner="maml", learner_config={"inner_steps": 2}, meta_batch=1,
-        outer_steps=STEPS, save_every=2, val_every=5, selection=Selection(hard_temperature=0.1),
-        regularisation=Regularisation(dropout=0.1, information=0.01),
+        folder, tiny_encoder_folder, learner="maml", learner_config={"inner_steps": 2}, outer__meta_batch=1,
+        outer__steps=STEPS, run__save_every=2, validation__every=5, data__selection=Selection(hard_temperature=0.1),
+        outer__regularisation=Regularisation(dropout=0.1, information=0.01),
     )  # fmt: skip
     context = multiprocessing.get_context("forkserver")  # real processes that need not import torch each time
     context.set_forkserver_preload(list(PRELOADED))
@@ -57,6 +56,6 @@ def test_killed_at_random_moments_and_resumed(tmp_path: Path, tiny_encoder_folde
     assert not (folder / "final").exists()
     meta_train(config)
     assert not list(folder.glob(".*")), "nothing half written is left"
-    whole = replace(config, output_dir=str(tmp_path / "whole"))
+    whole = changed(config, run__output_dir=str(tmp_path / "whole"))
     meta_train(whole)
-    assert_same_run(folder, Path(whole.output_dir))
+    assert_same_run(folder, Path(whole.run.output_dir))

@@ -3,12 +3,11 @@
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from training_runs import assert_same_run, config_of
+from training_runs import assert_same_run, changed, config_of
 
 from fewshot_nlp.learners.maml import MAML
 from fewshot_nlp.training import meta_train, validation
@@ -51,7 +50,7 @@ def test_signal_gives_up_the_work_in_hand(
 ) -> None:
     config = config_of(
         tmp_path / "stopped", tiny_encoder_folder, learner="maml", learner_config={"inner_steps": 1},
-        meta_batch=4, save_every=100,
+        outer__meta_batch=4, run__save_every=100,
     )  # fmt: skip
     calls: list[int] = []
     with monkeypatch.context() as patch:
@@ -65,7 +64,7 @@ def test_signal_gives_up_the_work_in_hand(
     found = [path.name for path in (tmp_path / "stopped").glob("checkpoints/*")]
     assert found == [f"step-{step:07d}" for step in saved]
     meta_train(config)
-    whole = replace(config, output_dir=str(tmp_path / "whole"))
+    whole = changed(config, run__output_dir=str(tmp_path / "whole"))
     meta_train(whole)
     assert_same_run(tmp_path / "stopped", tmp_path / "whole")
 

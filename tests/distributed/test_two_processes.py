@@ -4,10 +4,19 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
-from training_runs import ROOT, SCRIPT, arguments_of, assert_same_run, config_of, environment, log_of, step_of
+from training_runs import (
+    ROOT,
+    SCRIPT,
+    arguments_of,
+    assert_same_run,
+    changed,
+    config_of,
+    environment,
+    log_of,
+    step_of,
+)
 
 from fewshot_nlp.training import MetaTrainConfig
 
@@ -28,14 +37,14 @@ def finish(config: MetaTrainConfig) -> None:
     process = start(config)
     _, told = process.communicate(timeout=400)
     assert process.returncode == 0, told[-3000:]
-    steps = [record for record in log_of(Path(config.output_dir)) if "train_loss" in record]
-    assert [record["processes"] for record in steps] == [2] * config.outer_steps
+    steps = [record for record in log_of(Path(config.run.output_dir)) if "train_loss" in record]
+    assert [record["processes"] for record in steps] == [2] * config.outer.steps
 
 
 def test_both_stop_at_a_signal_and_go_on_to_the_same_bits(tmp_path: Path, tiny_encoder_folder: Path) -> None:
     config = config_of(
         tmp_path / "stopped", tiny_encoder_folder, learner="maml", learner_config={"inner_steps": 1},
-        outer_steps=30, save_every=100, val_every=10,
+        outer__steps=30, run__save_every=100, validation__every=10,
     )  # fmt: skip
     process = start(config)
     while process.poll() is None and step_of(tmp_path / "stopped") < 4:
@@ -46,6 +55,6 @@ def test_both_stop_at_a_signal_and_go_on_to_the_same_bits(tmp_path: Path, tiny_e
     [checkpoint] = (tmp_path / "stopped" / "checkpoints").iterdir()
     assert checkpoint.name == f"step-{step_of(tmp_path / 'stopped'):07d}"
     finish(config)
-    whole = replace(config, output_dir=str(tmp_path / "whole"))
+    whole = changed(config, run__output_dir=str(tmp_path / "whole"))
     finish(whole)
     assert_same_run(tmp_path / "stopped", tmp_path / "whole")

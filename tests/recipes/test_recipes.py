@@ -77,12 +77,12 @@ def launch(command: str, folder: Path) -> list[dict[str, Any]]:
     """Runs a command as it is written, but for two outer steps into a folder; returns the log."""
     config = parse_config(shlex.split(command.partition("recipes/meta_train.py")[2]))
     overrides = {
-        "outer_steps": "2", "warmup": "0", "n_val_episodes": "2", "val_every": "2", "meta_batch": "2",
-        "output_dir": str(folder),
+        "outer.steps": "2", "outer.warmup": "0", "outer.meta_batch": "2", "validation.n_episodes": "2",
+        "validation.every": "2", "run.output_dir": str(folder),
     }  # fmt: skip
     if not os.environ.get(DATA_VARIABLE):  # then on the package's own corpora
         own = [{"name": f"{domain}_{config.task}"} for domain in ("medical", "legal")]
-        overrides |= {"sources": json.dumps(own[:1]), "val_sources": json.dumps(own[1:])}
+        overrides |= {"data.sources": json.dumps(own[:1]), "validation.sources": json.dumps(own[1:])}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-c", f"{command} {shlex.join(f'--{k}={v}' for k, v in overrides.items())}"], cwd=ROOT,
@@ -118,22 +118,22 @@ def test_machines_are_described_as_accelerate_reads_them(path: Path) -> None:
     given = launch_command_parser().parse_args(command[command.index("launch") + 1 :])
     assert given.config_file == str(path.relative_to(ROOT))
     assert given.training_script == "recipes/meta_train.py"
-    assert parse_config(given.training_script_args).meta_batch % processes == 0
+    assert parse_config(given.training_script_args).outer.meta_batch % processes == 0
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=NAMES)
 def test_sources_are_permitted_and_apart_from_the_targets(path: Path) -> None:
     config = parse_config(["--config", str(path)])
-    assert config.ship
-    assert config.targets
-    assert config.val_sources
-    for source in (*config.sources, *config.val_sources):
+    assert config.data.ship
+    assert config.data.targets
+    assert config.validation.sources
+    for source in (*config.data.sources, *config.validation.sources):
         card = load_card(source.name)
         assert card.task == config.task
         assert card.domain not in KEPT_FOR_TARGETS, source.name
         assert set(source.split.split("+")) <= set(card.splits)
-    assert all(load_card(source.name).may_train_weights for source in config.sources)
-    assert all(load_card(name).domain in KEPT_FOR_TARGETS for name in config.targets)
+    assert all(load_card(source.name).may_train_weights for source in config.data.sources)
+    assert all(load_card(name).domain in KEPT_FOR_TARGETS for name in config.data.targets)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=NAMES)

@@ -131,7 +131,7 @@ def test_refuses_translation_in_one_line(learner, tiny_translator_folder):
 def test_two_outer_steps_from_the_yaml_move_the_learners_parameter(learner, tmp_path, tiny_encoder_folder):
     path = tmp_path / "ner_shrunken.yaml"
     path.write_text(YAML, encoding="utf-8")
-    small = ["--outer_steps=2", "--val_every=2", f"--output_dir={tmp_path / 'run'}"]
+    small = ["--outer.steps=2", "--validation.every=2", f"--run.output_dir={tmp_path / 'run'}"]
     config = parse_config([f"--config={path}", f"--encoder.name={tiny_encoder_folder}", *small])
     result = meta_train(config)
     assert [r["val_loss"] for r in result.history if "val_loss" in r]

@@ -128,7 +128,7 @@ def test_commands_of_the_page_run(folder, capsys):
     for line in COMMANDS.strip().splitlines():
         program, *arguments = shlex.split(line)
         assert program == "fewshot-nlp"
-        few = ["--outer_steps", "2", "--val_every", "2"] if arguments[0] == "train" else []
+        few = ["--outer.steps", "2", "--validation.every", "2"] if arguments[0] == "train" else []
         with pytest.raises(SystemExit) as end:
             main([*arguments, *few])
         out, err = capsys.readouterr()

@@ -159,6 +159,8 @@ def test_bad_settings_are_refused_in_one_line(config, message):
 
 
 def test_meta_training_lowers_the_meta_validation_loss(tmp_path, tiny_encoder_folder):
-    config = config_of(tmp_path, tiny_encoder_folder, learner="amortized", outer_steps=24, val_every=24)
+    config = config_of(
+        tmp_path, tiny_encoder_folder, learner="amortized", outer__steps=24, validation__every=24
+    )
     losses = [record["val_loss"] for record in meta_train(config).history if "val_loss" in record]
     assert losses[-1] < losses[0] - 0.02, losses

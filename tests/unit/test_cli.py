@@ -299,15 +299,16 @@ class TestTrain:
             "learner": "prototypical",
             "encoder": {"name": str(tiny_encoder_folder)},
             "train": "learner",
-            "sources": [{"name": "legal_classification"}],
-            "sampler": {"n_way": 2, "k_shot": 1, "n_query": 1},
-            "output_dir": str(tmp_path / "run"),
-            "outer_steps": 50,
-            "meta_batch": 1,
+            "data": {
+                "sources": [{"name": "legal_classification"}],
+                "sampler": {"n_way": 2, "k_shot": 1, "n_query": 1},
+            },
+            "outer": {"steps": 50, "meta_batch": 1},
+            "run": {"output_dir": str(tmp_path / "run")},
         }
         config = tmp_path / "config.yaml"
         config.write_text(json.dumps(settings))  # JSON is YAML
-        said = good("train", "--config", config, "--outer_steps", 2, "--json")
+        said = good("train", "--config", config, "--outer.steps", 2, "--json")
         folder = json.loads(said)["folder"]
         steps = [
             json.loads(line).get("step") for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()
@@ -319,8 +320,8 @@ class TestTrain:
 
     def test_an_unknown_setting_is_one_line(self, tmp_path: Path) -> None:
         config = tmp_path / "config.yaml"
-        config.write_text("task: ner\nlearner: maml\nouter_stepz: 3\noutput_dir: nowhere\n")
-        assert "outer_stepz" in refused("train", "--config", config)
+        config.write_text("task: ner\nlearner: maml\nouter: {stepz: 3}\n")
+        assert "outer has no setting 'stepz'" in refused("train", "--config", config)
 
     def test_a_missing_file_of_settings(self, tmp_path: Path) -> None:
         assert "There is no file" in refused("train", "--config", tmp_path / "none.yaml")

@@ -332,9 +332,9 @@ def test_meta_training_lowers_the_meta_validation_loss(tmp_path, tiny_encoder_fo
             "start": start,
         },
         train="adapter" if start == "adapter" else "learner",
-        outer_lr=5e-2,
-        outer_steps=12,
-        val_every=12,
+        outer__lr=5e-2,
+        outer__steps=12,
+        validation__every=12,
     )
     history = meta_train(config).history
     losses = [record["val_loss"] for record in history if "val_loss" in record]

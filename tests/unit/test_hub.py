@@ -476,13 +476,14 @@ def test_card_leaves_numbers_that_are_none_out_of_the_head(model: FewShotClassif
 def test_card_names_sources_and_their_licences(model: FewShotClassifier, tmp_path: Path) -> None:
     model.extra["meta_training"] = {
         "config": {
-            "sources": [
-                {"name": "wnut17", "split": "train"},
-                {"name": str(tmp_path / "rows.jsonl"), "split": "train"},
-            ],
-            "outer_steps": 200,
-            "meta_batch": 4,
-            "seed": 5,
+            "data": {
+                "sources": [
+                    {"name": "wnut17", "split": "train"},
+                    {"name": str(tmp_path / "rows.jsonl"), "split": "train"},
+                ]
+            },
+            "outer": {"steps": 200, "meta_batch": 4},
+            "run": {"seed": 5},
         },
         "step": 150,
         "validation": {"step": 150, "accuracy": 0.61, "accuracy_ci95": 0.02, "n_episodes": 40, "val_seed": 3},

@@ -151,8 +151,8 @@ def test_meta_training_lowers_the_meta_validation_loss(tmp_path, tiny_encoder_fo
         tiny_encoder_folder,
         learner="initializer",
         learner_config=coarse,
-        outer_steps=12,
-        val_every=12,
+        outer__steps=12,
+        validation__every=12,
     )
     losses = [record["val_loss"] for record in meta_train(config).history if "val_loss" in record]
     assert losses[-1] < losses[0] - 0.02, losses

@@ -261,9 +261,9 @@ def test_meta_training_lowers_the_meta_validation_loss(
         learner="learned_optimizer",
         learner_config={"inner_steps": 3, **settings},
         train=train,
-        outer_lr=outer_lr,
-        outer_steps=12,
-        val_every=12,
+        outer__lr=outer_lr,
+        outer__steps=12,
+        validation__every=12,
     )
     losses = [record["val_loss"] for record in meta_train(config).history if "val_loss" in record]
     assert losses[-1] < losses[0] - 0.05, losses

@@ -135,7 +135,12 @@ def test_the_outer_loop_says_how_far_it_is(tmp_path, tiny_encoder_folder, monkey
     monkeypatch.setattr(MAML, "meta_loss", watched)
     plus = {"inner_steps": 2, "multi_step_until": 0.5, "first_order_until": 0.5, "learned_rates": True}
     config = config_of(
-        tmp_path, tiny_encoder_folder, learner="maml", learner_config=plus, meta_batch=1, outer_steps=4
+        tmp_path,
+        tiny_encoder_folder,
+        learner="maml",
+        learner_config=plus,
+        outer__meta_batch=1,
+        outer__steps=4,
     )
     meta_train(config)
     assert seen == [0.0, 0.25, 0.5, 0.75]
@@ -170,9 +175,9 @@ def test_meta_training_lowers_the_meta_validation_loss(tmp_path, tiny_encoder_fo
         tiny_encoder_folder,
         learner="maml",
         learner_config=plus,
-        outer_steps=12,
-        outer_lr=0.03,
-        val_every=12,
+        outer__steps=12,
+        outer__lr=0.03,
+        validation__every=12,
     )
     losses = [record["val_loss"] for record in meta_train(config).history if "val_loss" in record]
     assert losses[-1] < losses[0] - 0.05, losses

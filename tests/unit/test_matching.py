@@ -261,8 +261,8 @@ def test_meta_training_lowers_the_meta_validation_loss(tmp_path, tiny_encoder_fo
         learner="matching",
         train="learner" if context else "adapter",
         learner_config={"context": context, "hidden": 16},
-        outer_steps=12,
-        val_every=12,
+        outer__steps=12,
+        validation__every=12,
     )
     losses = [r["val_loss"] for r in meta_train(config).history if "val_loss" in r]
     assert losses[-1] < losses[0] - 0.02, losses

@@ -231,8 +231,8 @@ def test_meta_training_lowers_the_meta_validation_loss(kind, tmp_path, tiny_enco
         tiny_encoder_folder,
         learner="memory_augmented",
         learner_config={"kind": kind, "max_slots": 40, "rows": 40},
-        outer_steps=12,
-        val_every=12,
+        outer__steps=12,
+        validation__every=12,
     )
     losses = [record["val_loss"] for record in meta_train(config).history if "val_loss" in record]
     assert losses[-1] < losses[0] - 0.01, losses

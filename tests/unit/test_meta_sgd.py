@@ -107,8 +107,8 @@ def test_meta_training_lowers_the_meta_validation_loss(tmp_path, tiny_encoder_fo
         tiny_encoder_folder,
         learner="meta_sgd",
         learner_config=coarse,
-        outer_steps=12,
-        val_every=12,
+        outer__steps=12,
+        validation__every=12,
     )
     history = meta_train(config).history
     losses = [record["val_loss"] for record in history if "val_loss" in record]

@@ -216,7 +216,12 @@ def test_several_are_refused_where_a_class_is_a_token():
 def test_meta_training_lowers_the_meta_validation_loss(tmp_path, tiny_encoder_folder):
     several = {"n_prototypes": 3, "slots_per_prototype": 5, "learn_label_names": True}
     config = config_of(
-        tmp_path, tiny_encoder_folder, learner_config=several, outer_lr=0.05, outer_steps=12, val_every=12
+        tmp_path,
+        tiny_encoder_folder,
+        learner_config=several,
+        outer__lr=0.05,
+        outer__steps=12,
+        validation__every=12,
     )
     losses = [r["val_loss"] for r in meta_train(config).history if "val_loss" in r]
     assert losses[-1] < losses[0] - 0.02, losses

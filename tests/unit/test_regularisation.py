@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import Tensor
-from training_runs import arguments_of, config_of
+from training_runs import arguments_of, changed, config_of
 
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import LEARNERS
@@ -53,7 +53,12 @@ def texts_of(folder: Path, encoder: Path, **changes: Any) -> MetaTrainConfig:
     """A run on classification."""
     own = (Source(name="medical_classification"), Source(name="legal_classification"))
     sampler = SamplerSettings(n_way=3, k_shot=2, n_query=2)
-    base = {"task": "classification", "sources": own, "sampler": sampler, "val_sources": ()}
+    base = {
+        "task": "classification",
+        "data__sources": own,
+        "data__sampler": sampler,
+        "validation__sources": (),
+    }
     return config_of(folder, encoder, **(base | changes))
 
 
@@ -62,7 +67,9 @@ def gradient(config: MetaTrainConfig, step: int = 0, meta_batch: int = 2) -> tup
     pipeline = build_pipeline(config, torch.device("cpu"))
     stream = make_streams(config, pipeline.task).train
     with trainable_parameters(pipeline, config.train) as trainable:
-        made = make_regulariser(config.regularisation, config.augmentation, pipeline, stream.episode(0))
+        made = make_regulariser(
+            config.outer.regularisation, config.data.augmentation, pipeline, stream.episode(0)
+        )
         both = {**trainable, **made.parameters}
         loss = outer_gradient(
             Accelerator(), pipeline, both, stream, step=step, meta_batch=meta_batch, regulariser=made
@@ -79,7 +86,7 @@ def test_each_knob_changes_the_gradient_alike_in_every_call(
     knob: dict[str, Any], tmp_path: Path, tiny_encoder_folder: Path
 ) -> None:
     sampler = SamplerSettings(n_way=3, k_shot=2, n_query=3, options={"query": "rows"})
-    config = config_of(tmp_path, tiny_encoder_folder, sampler=sampler)
+    config = config_of(tmp_path, tiny_encoder_folder, data__sampler=sampler)
     plain, _ = gradient(config)
     loss, grads = gradient(replace(config, **knob))
     again, same = gradient(replace(config, **knob))
@@ -94,7 +101,9 @@ def test_episodes_are_changed_by_their_number_not_by_their_place(
 ) -> None:
     """So two processes, and a resumed one, have the gradient of one."""
     settings = Augmentation(word_dropout=0.3, token_replacement=0.3)
-    config = config_of(tmp_path, tiny_encoder_folder, regularisation=EVERYTHING, augmentation=settings)
+    config = config_of(
+        tmp_path, tiny_encoder_folder, outer__regularisation=EVERYTHING, data__augmentation=settings
+    )
     _, together = gradient(config, step=1, meta_batch=2)
     parts = [gradient(config, step=index, meta_batch=1)[1] for index in (2, 3)]
     for name, grad in together.items():
@@ -103,7 +112,9 @@ def test_episodes_are_changed_by_their_number_not_by_their_place(
 
 def test_broken_off_run_goes_on_to_the_same_result(tmp_path: Path, tiny_encoder_folder: Path) -> None:
     settings = Augmentation(word_dropout=0.3, mention_replacement=0.5)
-    config = config_of(tmp_path, tiny_encoder_folder, regularisation=EVERYTHING, augmentation=settings)
+    config = config_of(
+        tmp_path, tiny_encoder_folder, outer__regularisation=EVERYTHING, data__augmentation=settings
+    )
     meta_train(config)
     whole = (tmp_path / "final" / "model.safetensors").read_bytes()
     newest = tmp_path / "checkpoints" / "step-0000006"
@@ -117,8 +128,8 @@ def test_broken_off_run_goes_on_to_the_same_result(tmp_path: Path, tiny_encoder_
 
 @pytest.mark.parametrize("learner", [n for n in LEARNERS.names() if LEARNERS.get(n).meta_learns])
 def test_all_learners_take_all_of_it(learner: str, tmp_path: Path, tiny_encoder_folder: Path) -> None:
-    config = texts_of(tmp_path, tiny_encoder_folder, learner=learner, regularisation=EVERYTHING)
-    plain, _ = gradient(replace(config, regularisation=Regularisation()), meta_batch=1)
+    config = texts_of(tmp_path, tiny_encoder_folder, learner=learner, outer__regularisation=EVERYTHING)
+    plain, _ = gradient(changed(config, outer__regularisation=Regularisation()), meta_batch=1)
     loss, grads = gradient(config, meta_batch=1)
     assert loss != plain
     assert all(torch.isfinite(g).all() for g in grads.values())
@@ -143,10 +154,10 @@ def test_dropout_is_over_after_the_loss(tmp_path: Path, tiny_encoder_folder: Pat
 def test_layers_that_are_run_again_drop_the_same(tmp_path: Path, tiny_encoder_folder: Path) -> None:
     config = texts_of(
         tmp_path, tiny_encoder_folder, learner="maml", learner_config={"inner_steps": 2},
-        regularisation=Regularisation(dropout=0.3),
+        outer__regularisation=Regularisation(dropout=0.3),
     )  # fmt: skip
     loss, kept = gradient(config)
-    again, recomputed = gradient(replace(config, gradient_checkpointing=True))
+    again, recomputed = gradient(changed(config, run__gradient_checkpointing=True))
     assert again == pytest.approx(loss, rel=1e-6)
     assert all(torch.allclose(kept[name], recomputed[name], atol=1e-6) for name in kept)
 
@@ -264,11 +275,13 @@ def test_information_penalty_is_the_divergence_from_the_unit_gaussian() -> None:
 def test_information_penalty_shrinks_what_features_tell(tmp_path: Path, tiny_encoder_folder: Path) -> None:
     def told(weight: float) -> float:
         config = texts_of(
-            tmp_path / str(weight), tiny_encoder_folder, train="all", outer_steps=12, outer_lr=3e-3,
-            regularisation=Regularisation(information=weight),
+            tmp_path / str(weight), tiny_encoder_folder, train="all", outer__steps=12, outer__lr=3e-3,
+            outer__regularisation=Regularisation(information=weight),
         )  # fmt: skip
         meta_train(config)
-        tensors = load_file(Path(config.output_dir) / "checkpoints" / "step-0000012" / "tensors.safetensors")
+        tensors = load_file(
+            Path(config.run.output_dir) / "checkpoints" / "step-0000012" / "tensors.safetensors"
+        )
         return float(-tensors["parameter.bottleneck.log_noise"].mean())
 
     assert told(1.0) < told(1e-6)
@@ -301,34 +314,36 @@ def test_mixed_slots_have_mixed_features_and_targets(tmp_path: Path, tiny_encode
 
 def test_settings_reach_a_run_from_yaml_and_command_line(tmp_path: Path, tiny_encoder_folder: Path) -> None:
     config = config_of(
-        tmp_path, tiny_encoder_folder, regularisation=EVERYTHING,
-        augmentation=Augmentation(word_dropout=0.2, merge_labels=0.1),
+        tmp_path, tiny_encoder_folder, outer__regularisation=EVERYTHING,
+        data__augmentation=Augmentation(word_dropout=0.2, merge_labels=0.1),
     )  # fmt: skip
     path = tmp_path / "config.yaml"
     path.write_text(json.dumps({k: v for k, v in config.to_dict().items() if v is not None}))
     assert parse_config(["--config", str(path)]) == config
-    changed = parse_config(
-        [*arguments_of(config), "--regularisation.dropout=own", "--augmentation.word_dropout=0.5"]
+    other = parse_config(
+        [*arguments_of(config), "--outer.regularisation.dropout=own", "--data.augmentation.word_dropout=0.5"]
     )
-    assert changed.regularisation == replace(EVERYTHING, dropout="own")
-    assert changed.augmentation == replace(config.augmentation, word_dropout=0.5)
-    for bad in ("--regularisation.dropuot=0.1", "--augmentation.dropout=0.1"):
+    assert other.outer.regularisation == replace(EVERYTHING, dropout="own")
+    assert other.data.augmentation == replace(config.data.augmentation, word_dropout=0.5)
+    for bad in ("--outer.regularisation.dropuot=0.1", "--data.augmentation.dropout=0.1"):
         with pytest.raises(FewShotError, match=r"dropuot|augmentation"):
             parse_config([*arguments_of(config), bad])
     with pytest.raises(FewShotError, match=r"dropout is 0\.95, but must be a number from 0 to 0\.9"):
-        parse_config([*arguments_of(config), "--regularisation.dropout=0.95"])
+        parse_config([*arguments_of(config), "--outer.regularisation.dropout=0.95"])
 
 
 def test_function_as_hook_is_named_in_the_saved_settings(tmp_path: Path, tiny_encoder_folder: Path) -> None:
     config = texts_of(
-        tmp_path, tiny_encoder_folder, outer_steps=2, warmup=0,
-        augmentation=Augmentation(paraphrase=backwards, paraphrase_rate=1.0),
+        tmp_path, tiny_encoder_folder, outer__steps=2, outer__warmup=0,
+        data__augmentation=Augmentation(paraphrase=backwards, paraphrase_rate=1.0),
     )  # fmt: skip
-    plain = meta_train(replace(config, output_dir=str(tmp_path / "plain"), augmentation=Augmentation()))
-    changed = meta_train(config)
-    assert changed.history[-1]["train_loss"] != plain.history[-1]["train_loss"]
+    plain = meta_train(
+        changed(config, run__output_dir=str(tmp_path / "plain"), data__augmentation=Augmentation())
+    )
+    hooked = meta_train(config)
+    assert hooked.history[-1]["train_loss"] != plain.history[-1]["train_loss"]
     state = json.loads((tmp_path / "checkpoints" / "step-0000002" / "state.json").read_text())
-    assert state["config"]["augmentation"]["paraphrase"] == f"{__name__}:backwards"
+    assert state["config"]["data"]["augmentation"]["paraphrase"] == f"{__name__}:backwards"
 
 
 def backwards(texts: list[str], seed: int) -> list[str]:
@@ -351,9 +366,9 @@ def test_what_has_no_meaning_is_refused(
 ) -> None:
     if changes.get("task") == "question_answering":
         changes |= {
-            "sources": (Source(name="medical_question_answering"),),
-            "val_sources": (),
-            "sampler": SamplerSettings(k_shot=2, n_query=2),
+            "data__sources": (Source(name="medical_question_answering"),),
+            "validation__sources": (),
+            "data__sampler": SamplerSettings(k_shot=2, n_query=2),
         }
     with pytest.raises(FewShotError, match=told):
         meta_train(config_of(tmp_path, tiny_encoder_folder, **changes))

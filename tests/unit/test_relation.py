@@ -87,7 +87,7 @@ def test_bad_settings_are_refused_in_one_line(config, message):
 @pytest.mark.parametrize("train", ["adapter", "learner"])
 def test_meta_training_lowers_the_meta_validation_loss(tmp_path, tiny_encoder_folder, train):
     config = config_of(
-        tmp_path, tiny_encoder_folder, learner="relation", train=train, outer_steps=12, val_every=12
+        tmp_path, tiny_encoder_folder, learner="relation", train=train, outer__steps=12, validation__every=12
     )
     losses = [r["val_loss"] for r in meta_train(config).history if "val_loss" in r]
     assert losses[-1] < losses[0] - 0.02, losses

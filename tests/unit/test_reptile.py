@@ -128,7 +128,9 @@ def test_bad_settings_are_refused_in_one_line(config, message):
 
 
 def test_meta_training_lowers_the_meta_validation_loss(tmp_path, tiny_encoder_folder):
-    config = config_of(tmp_path, tiny_encoder_folder, learner="reptile", outer_steps=12, val_every=12)
+    config = config_of(
+        tmp_path, tiny_encoder_folder, learner="reptile", outer__steps=12, validation__every=12
+    )
     history = meta_train(config).history
     losses = [record["val_loss"] for record in history if "val_loss" in record]
     assert losses[-1] < losses[0] - 0.01, losses

@@ -121,6 +121,6 @@ def test_bad_settings_are_refused_in_one_line(config, message):
 
 
 def test_meta_training_lowers_the_meta_validation_loss(tmp_path, tiny_encoder_folder):
-    config = config_of(tmp_path, tiny_encoder_folder, learner="ridge", outer_steps=12, val_every=12)
+    config = config_of(tmp_path, tiny_encoder_folder, learner="ridge", outer__steps=12, validation__every=12)
     losses = [r["val_loss"] for r in meta_train(config).history if "val_loss" in r]
     assert losses[-1] < losses[0] - 0.02, losses

@@ -25,16 +25,16 @@ from fewshot_nlp.training.config import MetaTrainConfig
 
 RECIPES = sorted((ROOT / "recipes" / "search").glob("*.yaml"))
 SPACE: dict[str, Any] = {
-    "outer_lr": {"low": 1e-4, "high": 1e-1, "log": True},
+    "outer.lr": {"low": 1e-4, "high": 1e-1, "log": True},
     "adapter.r": {"choices": [2, 4]},
-    "sampler.k_shot": {"choices": [[1], [1, 2]]},
+    "data.sampler.k_shot": {"choices": [[1], [1, 2]]},
 }
 
 
 def search_of(
     folder: Path, encoder: Path, base: dict[str, Any] | None = None, **changes: Any
 ) -> SearchConfig:
-    run = config_of(folder / "run", encoder, **{"outer_steps": 4, "val_every": 2, **(base or {})})
+    run = config_of(folder / "run", encoder, **{"outer__steps": 4, "validation__every": 2, **(base or {})})
     folder.mkdir(exist_ok=True)
     (folder / "base.yaml").write_text(json.dumps(run.to_dict()))  # JSON is YAML
     values: dict[str, Any] = {"space": SPACE, "n_trials": 3, "pruner": "none", "startup_trials": 2}
@@ -55,8 +55,8 @@ class Runs:
         history = [
             {
                 "step": step,
-                "val_loss": abs(config.outer_lr - 0.01) + (9.0 if step == 0 else 0.0),
-                METRIC: config.outer_lr,
+                "val_loss": abs(config.outer.lr - 0.01) + (9.0 if step == 0 else 0.0),
+                METRIC: config.outer.lr,
             }
             for step in (0, 2, 4)
         ]
@@ -65,11 +65,11 @@ class Runs:
         for record in history:
             callbacks[0].on_validation(record)
             self.looks[-1] += 1
-        return MetaTrainResult(folder=Path(config.output_dir) / "best", history=history)
+        return MetaTrainResult(folder=Path(config.run.output_dir) / "best", history=history)
 
 
 def rates(runs: Runs) -> list[float]:
-    return [config.outer_lr for config in runs.configs]
+    return [config.outer.lr for config in runs.configs]
 
 
 def study_of(folder: Path) -> optuna.Study:
@@ -90,12 +90,14 @@ def test_finds_the_best_of_its_trials_by_meta_validation(tmp_path: Path, tiny_en
     assert result.figure == min(figures.values())
     model = FewShotNER.from_pretrained(result.folder)
     told = model.extra["meta_training"]["config"]
-    assert told["outer_lr"] == result.values["outer_lr"]
+    assert told["outer"]["lr"] == result.values["outer.lr"]
     assert told["adapter"]["r"] == result.values["adapter.r"]
-    assert told["sampler"]["k_shot"] == result.values["sampler.k_shot"]
-    assert told["val_sampler"]["k_shot"] == [1, 2], "meta-validation episodes stay those of the base"
+    assert told["data"]["sampler"]["k_shot"] == result.values["data.sampler.k_shot"]
+    assert told["validation"]["sampler"]["k_shot"] == [1, 2], (
+        "meta-validation episodes stay those of the base"
+    )
     again = parse_config(["--config", str(tmp_path / "out" / "best.yaml")])
-    assert again.outer_lr == result.values["outer_lr"]
+    assert again.outer.lr == result.values["outer.lr"]
 
 
 def test_the_metric_is_searched_for_upwards(
@@ -103,8 +105,8 @@ def test_the_metric_is_searched_for_upwards(
 ) -> None:
     runs = Runs()
     monkeypatch.setattr(module, "meta_train", runs)
-    result = search(search_of(tmp_path, tiny_encoder_folder, base={"best_by": "metric"}))
-    assert result.figure == result.config.outer_lr == max(rates(runs))
+    result = search(search_of(tmp_path, tiny_encoder_folder, base={"validation__best_by": "metric"}))
+    assert result.figure == result.config.outer.lr == max(rates(runs))
 
 
 def test_a_study_goes_on_with_the_trials_that_are_left(
@@ -203,7 +205,7 @@ def test_two_processes_share_a_study(tmp_path: Path, tiny_encoder_folder: Path) 
     assert [process.returncode for process in both] == [0, 0], told
     study = optuna.load_study(study_name="search", storage=config.storage)
     assert 4 <= len(study.trials) <= 5  # one more where both had begun their last
-    assert len({trial.params["outer_lr"] for trial in study.trials}) == len(study.trials)
+    assert len({trial.params["outer.lr"] for trial in study.trials}) == len(study.trials)
     best = Path(study.best_trial.user_attrs["folder"]) / "best"
     assert str(best) in {out.strip() for out, _ in told}
 
@@ -212,17 +214,23 @@ def test_two_processes_share_a_study(tmp_path: Path, tiny_encoder_folder: Path) 
     ("changes", "told"),
     [
         ({"space": {}}, "space is empty"),
-        ({"space": {"n_val_episodes": {"choices": [5, 50]}}}, "'n_val_episodes' cannot be searched"),
-        ({"space": {"outer_lr": {"low": 0.1, "high": 0.01}}}, "low < high"),
-        ({"space": {"outer_lr": {"low": 0.0, "high": 0.1, "log": True}}}, "low above 0"),
-        ({"space": {"outer_lr": {"choices": [0.1]}}}, "two or more"),
-        ({"space": {"oter_lr": {"low": 0.1, "high": 0.2}}}, "oter_lr"),
-        ({"space": {"outer_lr": {"low": -1.0, "high": 0.2}}}, r"outer_lr is -1\.0"),
-        ({"space": {"seed.x": {"low": 0.1, "high": 0.2}}}, "cannot be searched"),
-        ({"space": {"meta_batch.x": {"low": 0.1, "high": 0.2}}}, "meta_batch has no settings of its own"),
+        (
+            {"space": {"validation.n_episodes": {"choices": [5, 50]}}},
+            "'validation.n_episodes' cannot be searched",
+        ),
+        ({"space": {"outer.lr": {"low": 0.1, "high": 0.01}}}, "low < high"),
+        ({"space": {"outer.lr": {"low": 0.0, "high": 0.1, "log": True}}}, "low above 0"),
+        ({"space": {"outer.lr": {"choices": [0.1]}}}, "two or more"),
+        ({"space": {"outer.rl": {"low": 0.1, "high": 0.2}}}, "outer has no setting 'rl'"),
+        ({"space": {"outer.lr": {"low": -1.0, "high": 0.2}}}, r"outer\.lr is -1\.0"),
+        ({"space": {"run.seed.x": {"low": 0.1, "high": 0.2}}}, "cannot be searched"),
+        (
+            {"space": {"outer.meta_batch.x": {"low": 0.1, "high": 0.2}}},
+            "outer.meta_batch has no settings of its own",
+        ),
         ({"n_trials": 0}, "at least 1"),
         ({"pruner": "hyperband"}, "median, successive_halving, none"),
-        ({"base": {"val_sources": ()}}, "neither val_sources nor val_class_fraction"),
+        ({"base": {"validation__sources": ()}}, "neither validation.sources nor validation.class_fraction"),
     ],
 )
 def test_a_bad_search_is_refused_before_any_trial(
@@ -239,7 +247,7 @@ def test_another_search_of_the_same_name_is_refused(
     monkeypatch.setattr(module, "meta_train", Runs())
     search(search_of(tmp_path, tiny_encoder_folder))
     with pytest.raises(FewShotError, match="holds another search under the name 'search'"):
-        search(search_of(tmp_path, tiny_encoder_folder, space={"outer_lr": {"choices": [0.1, 0.2]}}))
+        search(search_of(tmp_path, tiny_encoder_folder, space={"outer.lr": {"choices": [0.1, 0.2]}}))
 
 
 def test_processes_launched_as_one_run_are_refused(

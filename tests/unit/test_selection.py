@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from test_training import assert_same_run
-from training_runs import LORA, config_of
+from training_runs import LORA, changed, config_of
 
 from fewshot_nlp import FewShotError
 from fewshot_nlp.episode import Example, TaskDataset
@@ -60,23 +60,27 @@ class TestDiversity:
         self, tmp_path: Path, tiny_encoder_folder: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level("INFO", "fewshot_nlp")
-        config = config_of(tmp_path, tiny_encoder_folder, outer_steps=2)
+        config = config_of(tmp_path, tiny_encoder_folder, outer__steps=2)
         meta_train(config)
         found = [r["diversity"] for r in meta_train(config).history if "diversity" in r]
         assert [r["sources"] for r in found] == [2]
         assert f"{found[0]['vendi_score']:g} by their texts" in caplog.text
-        unmeasured = replace(config, output_dir=str(tmp_path / "b"), selection=Selection(diversity_rows=0))
+        unmeasured = changed(
+            config, run__output_dir=str(tmp_path / "b"), data__selection=Selection(diversity_rows=0)
+        )
         assert not any("diversity" in r for r in meta_train(unmeasured).history)
 
 
 class TestCurriculum:
     def test_n_way_grows(self, tmp_path: Path, tiny_encoder_folder: Path) -> None:
         changes = {
-            "sampler": SamplerSettings(n_way=4, k_shot=1, n_query=3, options={"query": "rows"}),
-            "outer_steps": 12,
-            "sources": (Source(name="medical_ner"),),
+            "data__sampler": SamplerSettings(n_way=4, k_shot=1, n_query=3, options={"query": "rows"}),
+            "outer__steps": 12,
+            "data__sources": (Source(name="medical_ner"),),
         }
-        grown = streams_of(tmp_path, tiny_encoder_folder, selection=Selection(curriculum="n_way"), **changes)
+        grown = streams_of(
+            tmp_path, tiny_encoder_folder, data__selection=Selection(curriculum="n_way"), **changes
+        )
         plain = streams_of(tmp_path, tiny_encoder_folder, **changes)
         ways = [len(grown.train.episode(2 * step).label_names) for step in range(12)]
         assert ways == [2, 2, 2, 3, 3, 3, 4, 4, 4, 4, 4, 4]
@@ -84,14 +88,14 @@ class TestCurriculum:
 
     def test_support_sets_shrink(self, tmp_path: Path, tiny_encoder_folder: Path) -> None:
         stream = streams_of(
-            tmp_path, tiny_encoder_folder, selection=Selection(curriculum="k_shot"), outer_steps=40
+            tmp_path, tiny_encoder_folder, data__selection=Selection(curriculum="k_shot"), outer__steps=40
         ).train
         shots = [{name.rpartition("/")[2] for name in stream.weights(step)} for step in (0, 19, 20)]
         assert shots == [{"2"}, {"2"}, {"1", "2"}]
 
     def test_sources_are_admitted_in_their_order(self, tmp_path: Path, tiny_encoder_folder: Path) -> None:
         stream = streams_of(
-            tmp_path, tiny_encoder_folder, selection=Selection(curriculum="sources"), outer_steps=40
+            tmp_path, tiny_encoder_folder, data__selection=Selection(curriculum="sources"), outer__steps=40
         ).train
         assert {stream.source(i) for i in range(40)} == {"medical_ner"}
         assert {stream.source(i) for i in range(40, 80)} == {"medical_ner", "legal_ner"}
@@ -100,21 +104,23 @@ class TestCurriculum:
         ("curriculum", "changes", "told"),
         [
             ("n_way", {}, r"needs sampler\.n_way from 3 on, not 2"),
-            ("k_shot", {"sampler": SamplerSettings(n_way=2, k_shot=1)}, "not 1 alone"),
-            ("sources", {"sources": (Source(name="medical_ner"),)}, "not medical_ner alone"),
+            ("k_shot", {"data__sampler": SamplerSettings(n_way=2, k_shot=1)}, "not 1 alone"),
+            ("sources", {"data__sources": (Source(name="medical_ner"),)}, "not medical_ner alone"),
         ],
     )
     def test_nothing_to_grow_is_told(
         self, curriculum: str, changes: dict[str, Any], told: str, tmp_path: Path, tiny_encoder_folder: Path
     ) -> None:
         with pytest.raises(FewShotError, match=told):
-            streams_of(tmp_path, tiny_encoder_folder, selection=Selection(curriculum=curriculum), **changes)  # type: ignore[arg-type]
+            streams_of(
+                tmp_path, tiny_encoder_folder, data__selection=Selection(curriculum=curriculum), **changes
+            )  # type: ignore[arg-type]
 
 
 class TestHardTasks:
     def test_draws_the_source_with_the_higher_loss(self, tmp_path: Path, tiny_encoder_folder: Path) -> None:
         for selection, least, most in ((HARD, 80, 99), (Selection(), 30, 70)):
-            stream = streams_of(tmp_path, tiny_encoder_folder, selection=selection).train
+            stream = streams_of(tmp_path, tiny_encoder_folder, data__selection=selection).train
             for step in range(10):
                 losses = [1.0 if stream.source(2 * step + i) == "legal_ner" else 0.5 for i in range(2)]
                 stream.learn(step, losses)
@@ -124,7 +130,10 @@ class TestHardTasks:
 
     def test_moving_mean_and_weights(self, tmp_path: Path, tiny_encoder_folder: Path) -> None:
         stream = streams_of(
-            tmp_path, tiny_encoder_folder, selection=replace(HARD, hard_temperature=1.0), meta_batch=4
+            tmp_path,
+            tiny_encoder_folder,
+            data__selection=replace(HARD, hard_temperature=1.0),
+            outer__meta_batch=4,
         ).train
         sources = [stream.source(i) for i in range(4)]
         stream.learn(0, [1.0, 2.0, 3.0, 4.0])
@@ -142,7 +151,7 @@ class TestHardTasks:
     def test_another_order_of_summing_does_not_change_the_draw(
         self, tmp_path: Path, tiny_encoder_folder: Path
     ) -> None:
-        stream = streams_of(tmp_path, tiny_encoder_folder, selection=HARD).train
+        stream = streams_of(tmp_path, tiny_encoder_folder, data__selection=HARD).train
         drawn = []
         for error in (0.0, 1e-12):
             stream.losses = {"medical_ner": 0.5, "legal_ner": 0.51 + error}
@@ -152,8 +161,8 @@ class TestHardTasks:
 
     def test_broken_off_and_resumed_is_bit_identical(self, tmp_path: Path, tiny_encoder_folder: Path) -> None:
         def config(name: str, selection: Selection) -> MetaTrainConfig:
-            changes: dict[str, Any] = {"outer_steps": 30, "save_every": 7, "val_every": 10}
-            return config_of(tmp_path / name, tiny_encoder_folder, selection=selection, **changes)
+            changes: dict[str, Any] = {"outer__steps": 30, "run__save_every": 7, "validation__every": 10}
+            return config_of(tmp_path / name, tiny_encoder_folder, data__selection=selection, **changes)
 
         whole, broken, plain = config("whole", HARD), config("broken", HARD), config("plain", Selection())
         shares = [r["shares"] for r in meta_train(whole).history if "train_loss" in r]
@@ -208,16 +217,16 @@ class TestLeakageGuard:
             return Source(name=str(path))
 
         changes: dict[str, Any] = {
-            "sources": (rows(tmp_path / "source.jsonl", self.SHARED, "Ann lives in Rome"),),
-            "val_sources": (rows(tmp_path / "val.jsonl", "Bob works for Acme"),),
-            "targets": (rows(tmp_path / "target.jsonl", f"in law , {self.SHARED}").name,),
-            "sampler": SamplerSettings(n_way=1, k_shot=1, n_query=2, options={"query": "rows"}),
+            "data__sources": (rows(tmp_path / "source.jsonl", self.SHARED, "Ann lives in Rome"),),
+            "validation__sources": (rows(tmp_path / "val.jsonl", "Bob works for Acme"),),
+            "data__targets": (rows(tmp_path / "target.jsonl", f"in law , {self.SHARED}").name,),
+            "data__sampler": SamplerSettings(n_way=1, k_shot=1, n_query=2, options={"query": "rows"}),
             "adapter": LORA,
         }
         seen = {}
         for n in (None, 8):
             selection = Selection(leakage_ngram=n, leakage_max_share=0.6)
-            stream = streams_of(tmp_path, tiny_encoder_folder, selection=selection, **changes).train
+            stream = streams_of(tmp_path, tiny_encoder_folder, data__selection=selection, **changes).train
             seen[n] = {e.inputs["tokens"][0] for i in range(20) for e in stream.episode(i).query}
         assert seen == {None: {"the", "Ann"}, 8: {"Ann"}}
 

@@ -16,7 +16,17 @@ from accelerate import Accelerator
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
-from training_runs import LORA, METRIC, SCRIPT, arguments_of, assert_same_run, config_of, environment, log_of
+from training_runs import (
+    LORA,
+    METRIC,
+    SCRIPT,
+    arguments_of,
+    assert_same_run,
+    changed,
+    config_of,
+    environment,
+    log_of,
+)
 
 from fewshot_nlp import FewShotClassifier, FewShotError, FewShotNER
 from fewshot_nlp.errors import ScienceError
@@ -45,7 +55,7 @@ config = parse_config(sys.argv[2:])
 pipeline = build_pipeline(config, accelerator.device)
 streams = make_streams(config, pipeline.task)
 with trainable_parameters(pipeline, config.train) as trainable:
-    step = dict(step=1, meta_batch=config.meta_batch)
+    step = dict(step=1, meta_batch=config.outer.meta_batch)
     losses = outer_gradient(accelerator, pipeline, trainable, streams.train, **step)
     if accelerator.is_main_process:
         assert accelerator.num_processes == 2, accelerator.num_processes
@@ -88,7 +98,11 @@ def wait_for_step(process: "subprocess.Popen[str]", folder: Path, step: int) -> 
 def whole(tmp_path_factory: pytest.TempPathFactory, tiny_encoder_folder: Path) -> MetaTrainConfig:
     """An unbroken run of 40 steps that other runs are compared with."""
     config = config_of(
-        tmp_path_factory.mktemp("whole"), tiny_encoder_folder, outer_steps=40, save_every=3, val_every=10
+        tmp_path_factory.mktemp("whole"),
+        tiny_encoder_folder,
+        outer__steps=40,
+        run__save_every=3,
+        validation__every=10,
     )
     meta_train(config)
     return config
@@ -119,7 +133,9 @@ def test_saved_model_is_the_one_that_was_measured(
     model = FewShotNER.from_pretrained(tmp_path / "final")
     stream = make_streams(config, model.pipeline.task).val
     assert stream is not None
-    again = meta_validate(Accelerator(), model.pipeline, stream, config.n_val_episodes, config.val_seed)
+    again = meta_validate(
+        Accelerator(), model.pipeline, stream, config.validation.n_episodes, config.validation.seed
+    )
     assert again["val_loss"] == pytest.approx(result.history[-1]["val_loss"], abs=1e-6)
     assert (tmp_path / "final" / "encoder").exists()  # it came from a folder, so it is copied
     start_encoder = load_file(tiny_encoder_folder / "model.safetensors")
@@ -137,13 +153,13 @@ def test_training_lowers_the_loss(tmp_path: Path, tiny_encoder_folder: Path) -> 
         tiny_encoder_folder,
         task="classification",
         train="all",
-        sources=(Source(name="medical_classification"), Source(name="legal_classification")),
-        val_sources=(),
-        val_class_fraction=0.4,
-        sampler=SamplerSettings(n_way=3, k_shot=3, n_query=4),
-        outer_steps=30,
-        val_every=40,
-        outer_lr=3e-3,
+        data__sources=(Source(name="medical_classification"), Source(name="legal_classification")),
+        validation__sources=(),
+        validation__class_fraction=0.4,
+        data__sampler=SamplerSettings(n_way=3, k_shot=3, n_query=4),
+        outer__steps=30,
+        validation__every=40,
+        outer__lr=3e-3,
     )
     streams = make_streams(config, build_pipeline(config, torch.device("cpu")).task)
     assert streams.val is not None
@@ -159,7 +175,7 @@ def test_training_lowers_the_loss(tmp_path: Path, tiny_encoder_folder: Path) -> 
 
 
 def test_resume_after_a_kill_is_bit_identical(whole: MetaTrainConfig, tmp_path: Path) -> None:
-    broken = replace(whole, output_dir=str(tmp_path))
+    broken = changed(whole, run__output_dir=str(tmp_path))
     step = 4 + secrets.randbelow(25)
     process = start(broken)
     wait_for_step(process, tmp_path, step)
@@ -167,11 +183,11 @@ def test_resume_after_a_kill_is_bit_identical(whole: MetaTrainConfig, tmp_path: 
     assert process.wait() == -signal.SIGKILL, f"finished before it was killed at step {step}"
     assert not (tmp_path / "final").exists()
     meta_train(broken)
-    assert_same_run(Path(whole.output_dir), tmp_path)
+    assert_same_run(Path(whole.run.output_dir), tmp_path)
 
 
 def test_sigterm_saves_and_exits(whole: MetaTrainConfig, tmp_path: Path) -> None:
-    broken = replace(whole, output_dir=str(tmp_path), save_every=1000)
+    broken = changed(whole, run__output_dir=str(tmp_path), run__save_every=1000)
     process = start(broken)
     wait_for_step(process, tmp_path, 4)
     process.terminate()
@@ -180,8 +196,8 @@ def test_sigterm_saves_and_exits(whole: MetaTrainConfig, tmp_path: Path) -> None
     assert "Stopped by a signal" in told
     last = max(r["step"] for r in log_of(tmp_path))
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == [f"step-{last:07d}"]
-    meta_train(replace(broken, save_every=3))
-    assert_same_run(Path(whole.output_dir), tmp_path)
+    meta_train(changed(broken, run__save_every=3))
+    assert_same_run(Path(whole.run.output_dir), tmp_path)
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "no_state", "half_state"])
@@ -214,18 +230,21 @@ def test_damaged_checkpoint_falls_back(
 
 
 def test_other_configuration_or_data_is_not_resumed(tmp_path: Path, tiny_encoder_folder: Path) -> None:
-    config = config_of(tmp_path, tiny_encoder_folder, outer_steps=2)
+    config = config_of(tmp_path, tiny_encoder_folder, outer__steps=2)
     meta_train(config)
     for changes, key in (
-        ({"outer_lr": 0.5}, r"outer_lr=0\.01.*outer_lr=0\.5"),
-        ({"sampler": replace(config.sampler, n_query=4)}, r"sampler\.n_query=3.*sampler\.n_query=4"),
+        ({"outer__lr": 0.5}, r"outer\.lr=0\.01.*outer\.lr=0\.5"),
+        (
+            {"data__sampler": replace(config.data.sampler, n_query=4)},
+            r"data\.sampler\.n_query=3.*data\.sampler\.n_query=4",
+        ),
         ({"adapter": {**LORA, "r": 4}}, r"adapter\.r=2.*adapter\.r=4"),
     ):
         with pytest.raises(FewShotError, match=key):
-            meta_train(replace(config, **changes))
+            meta_train(changed(config, **changes))
     with pytest.raises(FewShotError, match="holds checkpoints of an earlier run"):
-        meta_train(replace(config, resume="never"))
-    meta_train(replace(config, keep_last=1, save_every=7))  # these decide nothing that is computed
+        meta_train(changed(config, run__resume="never"))
+    meta_train(changed(config, run__keep_last=1, run__save_every=7))  # these decide nothing that is computed
     state = tmp_path / "checkpoints" / "step-0000002" / "state.json"
     value = json.loads(state.read_text())
     value["fingerprints"]["train.medical_ner"] = "0" * 64
@@ -236,7 +255,7 @@ def test_other_configuration_or_data_is_not_resumed(tmp_path: Path, tiny_encoder
 
 def test_two_processes_have_the_gradient_of_one(tmp_path: Path, tiny_encoder_folder: Path) -> None:
     config = config_of(
-        tmp_path, tiny_encoder_folder, learner="maml", learner_config={"inner_steps": 2}, meta_batch=4
+        tmp_path, tiny_encoder_folder, learner="maml", learner_config={"inner_steps": 2}, outer__meta_batch=4
     )
     (tmp_path / "parity.py").write_text(PARITY)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -272,7 +291,9 @@ def test_two_processes_have_the_gradient_of_one(tmp_path: Path, tiny_encoder_fol
 
 
 def test_divergent_run_stops_and_keeps_the_last_checkpoint(tmp_path: Path, tiny_encoder_folder: Path) -> None:
-    config = config_of(tmp_path, tiny_encoder_folder, outer_lr=1e9, warmup=0, outer_steps=60, save_every=1)
+    config = config_of(
+        tmp_path, tiny_encoder_folder, outer__lr=1e9, outer__warmup=0, outer__steps=60, run__save_every=1
+    )
     with pytest.raises(ScienceError, match="NaN or infinite") as caught:
         meta_train(config)
     text = str(caught.value)
@@ -342,12 +363,12 @@ def test_translation_is_meta_trained_and_validated_by_what_it_generates(
         task="translation",
         learner=learner,
         adapter={"peft_type": "LORA", "r": 2, "target_modules": ["q_proj", "v_proj"]},
-        sources=(Source(name=str(toy_pairs(tmp_path / "train.jsonl", ["bank", "card", "cash"]))),),
-        val_sources=(Source(name=str(toy_pairs(tmp_path / "val.jsonl", ["court", "judge", "law"]))),),
-        sampler=SamplerSettings(k_shot=2, n_query=2),
-        outer_steps=2,
-        val_every=2,
-        warmup=0,
+        data__sources=(Source(name=str(toy_pairs(tmp_path / "train.jsonl", ["bank", "card", "cash"]))),),
+        validation__sources=(Source(name=str(toy_pairs(tmp_path / "val.jsonl", ["court", "judge", "law"]))),),
+        data__sampler=SamplerSettings(k_shot=2, n_query=2),
+        outer__steps=2,
+        validation__every=2,
+        outer__warmup=0,
     )
     validations = [r for r in meta_train(config).history if "val_loss" in r]
     assert [r["step"] for r in validations] == [0, 2]

@@ -1,11 +1,10 @@
 """What callbacks are told of a run, and how they end it: early stopping, progress, a user's own."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from training_runs import METRIC, config_of
+from training_runs import METRIC, changed, config_of
 
 from fewshot_nlp import FewShotError, FewShotNER
 from fewshot_nlp.training import Callback, meta_train
@@ -74,11 +73,11 @@ def test_patience_ends_a_run_and_resuming_it_changes_nothing(
     config = config_of(
         tmp_path,
         tiny_encoder_folder,
-        outer_lr=1e-30,
-        weight_decay=0.0,
-        val_every=2,
-        outer_steps=9,
-        patience=2,
+        outer__lr=1e-30,
+        outer__weight_decay=0.0,
+        validation__every=2,
+        outer__steps=9,
+        validation__patience=2,
     )
     result = meta_train(config)
     assert [(r["step"], r["best"]) for r in result.history if "val_loss" in r] == [
@@ -90,14 +89,16 @@ def test_patience_ends_a_run_and_resuming_it_changes_nothing(
     models = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("best", "final")]
     assert meta_train(config).history == result.history
     assert models == [(tmp_path / name / "model.safetensors").read_bytes() for name in ("best", "final")]
-    patient = meta_train(replace(config, patience=None)).history  # more patience goes on from there
+    patient = meta_train(
+        changed(config, validation__patience=None)
+    ).history  # more patience goes on from there
     assert patient[-1]["step"] == 9
     assert patient[: len(result.history)] == result.history
 
 
 def test_patience_without_meta_validation_is_refused(tmp_path: Path, tiny_encoder_folder: Path) -> None:
     with pytest.raises(FewShotError, match="patience is 3 meta-validations, but there are none"):
-        config_of(tmp_path, tiny_encoder_folder, val_sources=(), patience=3)
+        config_of(tmp_path, tiny_encoder_folder, validation__sources=(), validation__patience=3)
 
 
 def test_progress_shows_speed_and_time_left(

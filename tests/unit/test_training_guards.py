@@ -16,7 +16,7 @@ from fewshot_nlp.learners.prototypical import Prototypical
 from fewshot_nlp.slots import MetaContext
 from fewshot_nlp.training import MetaTrainConfig, meta_train, parse_config
 from fewshot_nlp.training.assembly import build_pipeline
-from fewshot_nlp.training.config import SamplerSettings, Source
+from fewshot_nlp.training.config import OuterLoop, SamplerSettings, Source
 from fewshot_nlp.training.episodes import make_streams
 from fewshot_nlp.training.optimizer import learning_rate, make_optimizer, set_rate
 from fewshot_nlp.training.outer_step import meta_loss
@@ -24,35 +24,49 @@ from fewshot_nlp.training.outer_step import meta_loss
 
 def test_unknown_keys_are_one_line_and_exit_code_2(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
-    path.write_text("task: ner\nlearner: maml\noutput_dir: out\nsources: [{name: wnut17}]\noter_lr: 0.1\n")
+    path.write_text(
+        "task: ner\nlearner: maml\nrun: {output_dir: out}\ndata: {sources: [{name: wnut17}]}\nouter: {stepz: 9}\n"
+    )
     done = subprocess.run(
         [sys.executable, str(SCRIPT), "--config", str(path)],
         env=environment(), capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1, done.stderr
-    assert "oter_lr" in done.stderr
+    assert "outer has no setting 'stepz'. Did you mean 'steps'?" in done.stderr
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("given", "told"),
     [
-        ("sampler: {kshot: 3}", "kshot"),
-        ("outer_lr: -1", r"outer_lr is -1, but must be a number above 0"),
-        ("meta_batch: 0", "meta_batch is 0.*at least 1"),
-        ("schedule: step", "schedule"),
-        ("val_sources: [{name: wnut17, split: test}]", "'wnut17' is a source and a val_source"),
-        ("targets: [wnut17]", "'wnut17' is a source and a target"),
-        ("val_class_fraction: 0.2\nval_sources: [{name: re3d}]", "not both"),
-        ("warmup: 500", "only 200 outer_steps"),
+        ("--data.sampler.kshot=3", "data.sampler has no setting 'kshot'. Did you mean 'k_shot'"),
+        ("--outer.lr=-1", "outer.lr is -1, but must be a number above 0"),
+        ("--outer.meta_batch=0", "outer.meta_batch is 0.*at least 1"),
+        ("--outer.schedule=step", "outer.schedule is 'step', but must be one of: linear, constant, cosine"),
+        ("--outer.warmup=500", "outer: warmup is 500, but there are only 200 steps"),
+        ("--learner_config.inner_steps=2.5", "learner_config.inner_steps is 2.5, but must be a whole number"),
+        (
+            "--learner_config.inner_step=2",
+            "learner_config has no setting 'inner_step'. Did you mean 'inner_steps'",
+        ),
+        ("--learner=mamel", "learner: There is no learner 'mamel'. Did you mean 'maml'"),
+        ("--run.seed=x", "run.seed is 'x', but must be a whole number of at least 0"),
+        ("--data.sources=[]", "data.sources is \\[\\], but must be a list that is not empty"),
+        (
+            "--validation.sources=[{name: wnut17, split: test}]",
+            "'wnut17' is a source and one of validation.sources",
+        ),
+        ("--data.targets=[wnut17]", "'wnut17' is a source and a target"),
+        ("--validation={class_fraction: 0.2, sources: [{name: re3d}]}", "validation: .* not both"),
     ],
 )
-def test_configuration_is_checked(line: str, told: str, tmp_path: Path) -> None:
+def test_configuration_is_checked(given: str, told: str, tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
-    path.write_text(f"task: ner\nlearner: maml\noutput_dir: out\nsources: [{{name: wnut17}}]\n{line}\n")
-    with pytest.raises(FewShotError, match=told):
-        parse_config(["--config", str(path)])
+    path.write_text("task: ner\nlearner: maml\nrun: {output_dir: out}\ndata: {sources: [{name: wnut17}]}\n")
+    with pytest.raises(FewShotError, match=told) as caught:
+        parse_config(["--config", str(path), given])
+    assert "\n" not in str(caught.value)
 
 
 def test_sources_are_guarded(
@@ -64,9 +78,9 @@ def test_sources_are_guarded(
     with pytest.raises(
         FewShotError, match="'liu54' is a target, but the source 'hwu64' comes from the same corpus"
     ):
-        config(sources=(Source(name="hwu64"),), targets=("liu54",))
+        config(data__sources=(Source(name="hwu64"),), data__targets=("liu54",))
     with pytest.raises(FewShotError, match=r"'finer_ord'.*non-commercial.*may not be trained"):
-        meta_train(config(sources=(Source(name="finer_ord"),), ship=True))
+        meta_train(config(data__sources=(Source(name="finer_ord"),), data__ship=True))
     rows = [
         {"tokens": ["Ann", "in", "Rome", str(i)], "ner_tags": ["B-PER", "O", "B-LOC", "O"]} for i in range(12)
     ]
@@ -78,7 +92,7 @@ def test_sources_are_guarded(
         {"tokens": ["Bob", "in", "Oslo", str(i)], "ner_tags": ["B-PER", "O", "B-LOC", "O"]} for i in range(12)
     ]
     other.write_text("".join(json.dumps(r) + "\n" for r in [*more, *rows[:2]]))
-    made = config(sources=(Source(name=str(other)),), val_sources=(Source(name=str(path)),))
+    made = config(data__sources=(Source(name=str(other)),), validation__sources=(Source(name=str(path)),))
     streams = make_streams(made, build_pipeline(made, torch.device("cpu")).task)
     assert streams.val is not None
     held = {" ".join(e.inputs["tokens"]) for i in range(20) for e in streams.val.episode(i).query}
@@ -89,11 +103,11 @@ def test_sources_are_guarded(
     assert "2 of 14 rows are left out, because they are among" in caplog.text
     with pytest.raises(FewShotError, match="is for the task classification"):
         make_streams(
-            config(sources=(Source(name="medical_classification"),)),
+            config(data__sources=(Source(name="medical_classification"),)),
             build_pipeline(made, torch.device("cpu")).task,
         )
     with pytest.raises(FewShotError, match="neither a file nor the name"):
-        meta_train(config(sources=(Source(name="wnut71"),)))
+        meta_train(config(data__sources=(Source(name="wnut71"),)))
 
 
 @pytest.mark.parametrize(
@@ -106,7 +120,7 @@ def test_sources_are_guarded(
             "no setting 'rnak_pattern'. Did you mean 'rank_pattern'",
         ),
         ({"adapter": {"r": 2}}, "peft_type is None, but must be one of: .*LORA"),
-        ({"sampler": SamplerSettings(n_way=2, options={"qery": "rows"})}, "no option 'qery'"),
+        ({"data__sampler": SamplerSettings(n_way=2, options={"qery": "rows"})}, "no option 'qery'"),
         ({"top_layers": 9}, "top_layers is 9"),
     ],
 )
@@ -156,24 +170,24 @@ def test_sharded_parameters_are_refused(
     assert not (tmp_path / "run").exists()
 
 
-def test_momentum_of_sgd_is_a_setting(tmp_path: Path, tiny_encoder_folder: Path) -> None:
-    config = config_of(tmp_path, tiny_encoder_folder, optimizer="sgd", momentum=0.0, weight_decay=0.0)
+def test_momentum_of_sgd_is_a_setting() -> None:
+    plain = OuterLoop(optimizer="sgd", momentum=0.0, weight_decay=0.0)
     start = torch.tensor([[1.0, 2.0]])
     for momentum, expected in ((0.0, start - 0.3), (0.5, start - 0.35)):
         parameter = torch.nn.Parameter(start.clone())
-        optimizer = make_optimizer(replace(config, momentum=momentum), {"weight": parameter})
+        optimizer = make_optimizer(replace(plain, momentum=momentum), {"weight": parameter})
         for gradient in (1.0, 2.0):
             parameter.grad = torch.full_like(parameter, gradient)
             set_rate(optimizer, 0.1)
             optimizer.step()
         assert torch.allclose(parameter, expected)
     with pytest.raises(FewShotError, match="momentum is 1"):
-        replace(config, momentum=1.0)
+        replace(plain, momentum=1.0)
 
 
-def test_learning_rate_schedules(tmp_path: Path, tiny_encoder_folder: Path) -> None:
-    config = config_of(tmp_path, tiny_encoder_folder, outer_lr=1.0, warmup=2, outer_steps=6)
-    assert [learning_rate(config, s) for s in range(6)] == [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
-    cosine = [learning_rate(replace(config, schedule="cosine"), s) for s in range(2, 7)]
+def test_learning_rate_schedules() -> None:
+    outer = OuterLoop(lr=1.0, warmup=2, steps=6)
+    assert [learning_rate(outer, s) for s in range(6)] == [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
+    cosine = [learning_rate(replace(outer, schedule="cosine"), s) for s in range(2, 7)]
     assert cosine == pytest.approx([1.0, 0.8535534, 0.5, 0.1464466, 0.0])
-    assert learning_rate(replace(config, schedule="constant"), 5) == 1.0
+    assert learning_rate(replace(outer, schedule="constant"), 5) == 1.0

@@ -1,7 +1,6 @@
 """What a run leaves beside its weights: settings, figures, cards; and that a bad disk ends in one clear line."""
 
 import resource
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import pytest
 import torch
 from accelerate import tracking
 from accelerate.utils import LoggerType
-from training_runs import METRIC, config_of
+from training_runs import METRIC, changed, config_of
 
 from fewshot_nlp import FewShotError
 from fewshot_nlp.training import Callback, meta_train, parse_config
@@ -31,7 +30,7 @@ def test_saved_settings_are_complete_and_can_be_used_again(
     tmp_path: Path, tiny_encoder_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = config_of(
-        tmp_path, tiny_encoder_folder, outer_steps=2, mixture={"medical_ner": 1, "legal_ner": 2}
+        tmp_path, tiny_encoder_folder, outer__steps=2, data__mixture={"medical_ner": 1, "legal_ner": 2}
     )
     meta_train(config)
     path = tmp_path / "config.yaml"
@@ -47,7 +46,7 @@ def test_saved_settings_are_complete_and_can_be_used_again(
     assert "begun with torch 1.0" in caplog.text
     assert path.read_text() == text
     with pytest.raises(FewShotError, match="restore that setting"):
-        meta_train(replace(config, seed=9))
+        meta_train(changed(config, run__seed=9))
     assert path.read_text() == text, "a refused run writes nothing"
 
 
@@ -98,7 +97,7 @@ def test_trackers_get_settings_and_figures(
     monkeypatch.setattr(StandIn, "made", [])
     meta_train(config_of(tmp_path, tiny_encoder_folder))
     assert not StandIn.made, "trackers are off unless asked for"
-    config = config_of(tmp_path / "tracked", tiny_encoder_folder, trackers=("tensorboard",))
+    config = config_of(tmp_path / "tracked", tiny_encoder_folder, run__trackers=("tensorboard",))
     history = [r for r in meta_train(config).history if "train_loss" in r or "val_loss" in r]
     [tracker] = StandIn.made
     assert tracker.finished
@@ -115,19 +114,21 @@ def test_missing_tracker_is_told_with_the_way_to_get_it(
     tmp_path: Path, tiny_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tracking, "_available_trackers", [])
-    config = config_of(tmp_path / "run", tiny_encoder_folder, trackers=("wandb", "mlflow"))
+    config = config_of(tmp_path / "run", tiny_encoder_folder, run__trackers=("wandb", "mlflow"))
     with pytest.raises(FewShotError, match=r"'wandb', which is not installed.*pip install.* wandb mlflow"):
         meta_train(config)
     assert not (tmp_path / "run").exists()
     with pytest.raises(FewShotError, match="trackers has 'excel', but must be of: tensorboard"):
-        replace(config, trackers=("excel",))  # type: ignore[arg-type]
+        changed(config, run__trackers=("excel",))  # type: ignore[arg-type]
 
 
 def test_deterministic_kernels_only_while_the_run_lasts(tmp_path: Path, tiny_encoder_folder: Path) -> None:
     seen: list[bool] = []
     look = AtStep(1, lambda: seen.append(torch.are_deterministic_algorithms_enabled()))
     for deterministic in (False, True):
-        config = config_of(tmp_path / str(deterministic), tiny_encoder_folder, deterministic=deterministic)
+        config = config_of(
+            tmp_path / str(deterministic), tiny_encoder_folder, run__deterministic=deterministic
+        )
         meta_train(config, [look])
         assert not torch.are_deterministic_algorithms_enabled()
     assert seen == [False, True]
@@ -143,7 +144,7 @@ def test_deterministic_on_a_gpu_needs_its_variable(monkeypatch: pytest.MonkeyPat
 
 
 def test_full_disk_is_one_line_and_costs_no_checkpoint(tmp_path: Path, tiny_encoder_folder: Path) -> None:
-    config = config_of(tmp_path / "run", tiny_encoder_folder, train="all", val_sources=())
+    config = config_of(tmp_path / "run", tiny_encoder_folder, train="all", validation__sources=())
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     full = AtStep(3, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, before[1])))
     try:
@@ -154,7 +155,7 @@ def test_full_disk_is_one_line_and_costs_no_checkpoint(tmp_path: Path, tiny_enco
     assert "\n" not in str(caught.value)
     assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-0000002"]
     meta_train(config)
-    whole = replace(config, output_dir=str(tmp_path / "whole"))
+    whole = changed(config, run__output_dir=str(tmp_path / "whole"))
     meta_train(whole)
     one, two = (tmp_path / name / "final" / "model.safetensors" for name in ("run", "whole"))
     assert one.read_bytes() == two.read_bytes()
