@@ -37,15 +37,15 @@ EVERYTHING = Regularisation(
     dropout=0.2, label_shuffle=1.0, name_dropout=0.5, information=1e-3, feature_mix=0.5
 )
 KNOBS: list[dict[str, Any]] = [
-    {"regularisation": Regularisation(dropout="own")},
-    {"regularisation": Regularisation(label_shuffle=1.0)},
-    {"regularisation": Regularisation(name_dropout=0.7)},
-    {"regularisation": Regularisation(information=1e-3)},
-    {"regularisation": Regularisation(feature_mix=1.0)},
-    {"augmentation": Augmentation(word_dropout=0.3)},
-    {"augmentation": Augmentation(mention_replacement=1.0)},
-    {"augmentation": Augmentation(token_replacement=0.5)},
-    {"augmentation": Augmentation(merge_labels=1.0)},
+    {"outer__regularisation": Regularisation(dropout="own")},
+    {"outer__regularisation": Regularisation(label_shuffle=1.0)},
+    {"outer__regularisation": Regularisation(name_dropout=0.7)},
+    {"outer__regularisation": Regularisation(information=1e-3)},
+    {"outer__regularisation": Regularisation(feature_mix=1.0)},
+    {"data__augmentation": Augmentation(word_dropout=0.3)},
+    {"data__augmentation": Augmentation(mention_replacement=1.0)},
+    {"data__augmentation": Augmentation(token_replacement=0.5)},
+    {"data__augmentation": Augmentation(merge_labels=1.0)},
 ]
 
 
@@ -88,8 +88,8 @@ def test_each_knob_changes_the_gradient_alike_in_every_call(
     sampler = SamplerSettings(n_way=3, k_shot=2, n_query=3, options={"query": "rows"})
     config = config_of(tmp_path, tiny_encoder_folder, data__sampler=sampler)
     plain, _ = gradient(config)
-    loss, grads = gradient(replace(config, **knob))
-    again, same = gradient(replace(config, **knob))
+    loss, grads = gradient(changed(config, **knob))
+    again, same = gradient(changed(config, **knob))
     assert loss != plain
     assert loss == again
     assert all(torch.equal(grads[name], same[name]) for name in grads)
@@ -354,11 +354,11 @@ def backwards(texts: list[str], seed: int) -> list[str]:
     ("changes", "told"),
     [
         (
-            {"task": "question_answering", "regularisation": Regularisation(label_shuffle=0.5)},
+            {"task": "question_answering", "outer__regularisation": Regularisation(label_shuffle=0.5)},
             "has no labels",
         ),
-        ({"task": "question_answering", "regularisation": Regularisation(name_dropout=0.5)}, "has no labels"),
-        ({"augmentation": Augmentation(paraphrase=backwards, paraphrase_rate=0.5)}, "does not fit ner"),
+        ({"task": "question_answering", "outer__regularisation": Regularisation(name_dropout=0.5)}, "has no labels"),
+        ({"data__augmentation": Augmentation(paraphrase=backwards, paraphrase_rate=0.5)}, "does not fit ner"),
     ],
 )
 def test_what_has_no_meaning_is_refused(

@@ -102,7 +102,7 @@ def test_trackers_get_settings_and_figures(
     [tracker] = StandIn.made
     assert tracker.finished
     assert Path(tracker.logging_dir) == tmp_path / "tracked" / "trackers"
-    assert tracker.settings["sampler.n_query"] == 3
+    assert tracker.settings["data.sampler.n_query"] == 3
     assert [step for step, _ in tracker.logged] == [r["step"] for r in history]
     for (_, values), record in zip(tracker.logged, history, strict=True):
         key = "train_loss" if "train_loss" in record else "val_loss"
@@ -118,7 +118,7 @@ def test_missing_tracker_is_told_with_the_way_to_get_it(
     with pytest.raises(FewShotError, match=r"'wandb', which is not installed.*pip install.* wandb mlflow"):
         meta_train(config)
     assert not (tmp_path / "run").exists()
-    with pytest.raises(FewShotError, match="trackers has 'excel', but must be of: tensorboard"):
+    with pytest.raises(FewShotError, match=r"trackers\.0 is 'excel', but must be one of: tensorboard"):
         changed(config, run__trackers=("excel",))  # type: ignore[arg-type]
 
 
