@@ -357,7 +357,10 @@ def backwards(texts: list[str], seed: int) -> list[str]:
             {"task": "question_answering", "outer__regularisation": Regularisation(label_shuffle=0.5)},
             "has no labels",
         ),
-        ({"task": "question_answering", "outer__regularisation": Regularisation(name_dropout=0.5)}, "has no labels"),
+        (
+            {"task": "question_answering", "outer__regularisation": Regularisation(name_dropout=0.5)},
+            "has no labels",
+        ),
         ({"data__augmentation": Augmentation(paraphrase=backwards, paraphrase_rate=0.5)}, "does not fit ner"),
     ],
 )

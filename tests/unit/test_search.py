@@ -132,7 +132,7 @@ def test_a_study_that_was_moved_goes_on_where_it_is(
     monkeypatch.setattr(module, "meta_train", runs)
     first = search(search_of(tmp_path / "old", tiny_encoder_folder, n_trials=3))
     for config in runs.configs:
-        Path(config.output_dir, "best").mkdir(parents=True)
+        Path(config.run.output_dir, "best").mkdir(parents=True)
     (tmp_path / "old").rename(tmp_path / "new")
     again = search(search_of(tmp_path / "new", tiny_encoder_folder, n_trials=3))
     assert again.folder.is_dir()
@@ -140,7 +140,7 @@ def test_a_study_that_was_moved_goes_on_where_it_is(
     more = search(search_of(tmp_path / "new", tiny_encoder_folder, n_trials=5))
     assert more.trials == 5
     assert not (tmp_path / "old").exists()
-    assert all(Path(config.output_dir).parent == tmp_path / "new" / "out" for config in runs.configs[3:])
+    assert all(Path(config.run.output_dir).parent == tmp_path / "new" / "out" for config in runs.configs[3:])
 
 
 def test_the_estimator_learns_from_the_trials() -> None:
