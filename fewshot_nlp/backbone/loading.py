@@ -1,5 +1,6 @@
 """Loading a model's files: safetensors only, no remote code, one-line errors."""
 
+import copy
 import json
 import os
 import warnings
@@ -16,6 +17,10 @@ from fewshot_nlp.errors import FewShotError, logger
 
 TIMEOUT = 10.0
 """Seconds to wait for the Hub's first answer."""
+
+
+class WrongSizesError(FewShotError):
+    """Weights have other sizes than the configuration."""
 
 
 def load_model(
@@ -39,16 +44,28 @@ def load_model(
     where, given = _where(source, options)
     with _explained(source):
         config = AutoConfig.from_pretrained(source, **where)
-        if config.is_encoder_decoder:
+        alone = _encoder_class(config)
+        if config.is_encoder_decoder and alone is None:
             raise FewShotError(
                 f"{source} is a {config.model_type} model with a decoder; texts are read by an encoder such as BERT, "
                 "RoBERTa or MiniLM. FewShotTranslator takes such a model."
             )
         numbers = layer_numbers(layers, config.num_hidden_layers)
-        _keep_layers(config, max(numbers))
         tokenizer = AutoTokenizer.from_pretrained(source, **where)
-        model = _weights(AutoModel, source, config, **where, **given)
+        kept = _first_layers(config, max(numbers))
+        try:
+            model = _weights(alone or AutoModel, source, kept, **where, **given)
+        except WrongSizesError:  # of a part that reads all layers, such as ESM's contact head
+            model = _weights(alone or AutoModel, source, config, **where, **given)
     return model, tokenizer, numbers
+
+
+def _encoder_class(config: Any) -> Any:
+    """The class of a saved encoder whose family also has a decoder, such as ``T5EncoderModel``; None for others."""
+    import transformers
+
+    names = [name for name in config.architectures or () if name.endswith("EncoderModel")]
+    return getattr(transformers, names[0], None) if names else None
 
 
 def load_seq2seq(source: str, **options: Any) -> tuple[Any, Any]:
@@ -81,9 +98,16 @@ def _where(source: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], dic
 def _weights(auto: Any, source: str, config: Any, **options: Any) -> Any:
     """A model with all its weights, from safetensors files."""
     with _quiet():
-        model, found = auto.from_pretrained(
-            source, config=config, use_safetensors=True, output_loading_info=True, **options
-        )
+        try:
+            model, found = auto.from_pretrained(
+                source, config=config, use_safetensors=True, output_loading_info=True, **options
+            )
+        except RuntimeError as error:
+            if "mismatched" not in str(error):
+                raise
+            raise WrongSizesError(
+                f"The weights of {source} have other sizes than its config.json says; fetch or save the model again."
+            ) from error
     missing = sorted(name for name in found["missing_keys"] if "pooler" not in name)
     if missing:
         raise FewShotError(
@@ -164,15 +188,17 @@ def layer_numbers(layers: Sequence[int | float], depth: int) -> tuple[int, ...]:
     return tuple(n % (depth + 1) for n in numbers)
 
 
-def _keep_layers(config: Any, count: int) -> None:
-    """Truncates the configuration to its first layers (at least one), so that the others are not loaded."""
+def _first_layers(config: Any, count: int) -> Any:
+    """The configuration of a model's first layers (at least one), so that the others are not loaded."""
     if count >= config.num_hidden_layers:
-        return
-    depth, config.num_hidden_layers = config.num_hidden_layers, max(1, count)
+        return config
+    config, depth = copy.deepcopy(config), config.num_hidden_layers
+    config.num_hidden_layers = max(1, count)
     for name in ("layer_types", "attention_window"):
         values = getattr(config, name, None)
         if isinstance(values, list) and len(values) == depth:
             setattr(config, name, values[: config.num_hidden_layers])
+    return config
 
 
 def _first_line(error: BaseException) -> str:

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.persistence.disk import first_line
 
 USUAL = 512
 """Tokens, where neither configuration nor tokenizer has a limit, as with relative positions."""
@@ -36,38 +37,30 @@ def window_limit(model: Any, tokenizer: Any) -> int:
     limit = max(8, limit)
     if model.config.model_type in SURE or limit > TRIED or model.device.type != "cpu":
         return limit
-    if _reads(model, limit):
+    refused = _refusal(model, limit)
+    if refused is None:
         return limit
-    low, high = 1, limit  # reads ``low`` perhaps, and not ``high``
+    low, high = 1, limit  # ``low`` may be possible, ``high`` is not
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if _reads(model, middle) else (low, middle)
+        refused = (found := _refusal(model, middle)) or refused
+        low, high = (middle, high) if found is None else (low, middle)
     if low < 8:
         raise FewShotError(
-            f"A model of the family {model.config.model_type} does not read a window of 8 tokens; take an encoder such "
-            "as BERT or RoBERTa."
+            f"A model of the family {model.config.model_type} does not read a text of 8 tokens "
+            f"({refused}); take an encoder such as BERT or RoBERTa."
         )
     return low
 
 
 @torch.no_grad()
-def _reads(model: Any, length: int) -> bool:
+def _refusal(model: Any, length: int) -> str | None:
+    """Error message of a window of some length; None when the model reads it."""
     used = {model.config.pad_token_id, getattr(model.config, "bos_token_id", None)}
     token = next(i for i in range(model.config.vocab_size) if i not in used)
     ids = torch.full((1, length), token)
     try:
         model(input_ids=ids, attention_mask=torch.ones_like(ids))
-    except TypeError:
-        return _reads_alone(model, ids)
-    except (IndexError, RuntimeError, ValueError, AssertionError):
-        return False
-    return True
-
-
-def _reads_alone(model: Any, ids: torch.Tensor) -> bool:
-    """For families without a mask."""
-    try:
-        model(input_ids=ids)
-    except (TypeError, IndexError, RuntimeError, ValueError, AssertionError):
-        return False
-    return True
+    except (TypeError, IndexError, RuntimeError, ValueError, AssertionError) as refused:
+        return first_line(refused) or type(refused).__name__
+    return None

@@ -61,8 +61,9 @@ def word_slots(
         owner = more.owner + len(groups)
         inner = [
             (owner[w], len(windows) + w, t, t + 1)
-            for w, row in enumerate(more.ids)
-            for t in range(1, len(row) - 1) or [0]  # a text that the tokenizer reads nothing of
+            for w, encoding in enumerate(more.encodings)
+            for t in np.flatnonzero(np.array(encoding.special_tokens_mask) == 0).tolist()
+            or [0]  # a text of which the tokenizer leaves nothing
         ]
         spans = np.concatenate([spans, np.array(inner, np.int64).reshape(-1, 4)])
         groups = np.concatenate([groups, np.arange(len(texts)) + len(words)])

@@ -122,3 +122,21 @@ def test_two_words_may_share_a_token():
     text = "patient"
     slots = word_slots(WindowTokenizer(tokenizer, 16), [(text, [(0, 3), (3, 7)])])
     assert slots.spans[:, 2:].tolist() == [[1, 2], [1, 2]]
+
+
+def test_all_tokens_of_a_description_are_read_whatever_special_tokens_stand_around_it():
+    ends = {
+        "both": "<s> $A </s>",
+        "one, at the end": "$A </s>",
+        "two, at the end": "$A </s> <s>",
+        "none": "$A",
+    }
+    for where, template in ends.items():
+        tokenizer = byte_level(trim=False, prefix=False)
+        tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+            single=template, special_tokens=[("<s>", 0), ("</s>", 2)]
+        )
+        slots = word_slots(WindowTokenizer(tokenizer, 64), [], ["the patient", "judge"])
+        for slot, text in enumerate(["the patient", "judge"]):
+            ids = [slots.windows[w][a] for s, w, a, _ in slots.spans.tolist() if s == slot]
+            assert ids == tokenizer(text, add_special_tokens=False)["input_ids"], where
