@@ -3,13 +3,8 @@
 Pairs that cannot work are no part of it; `test_refusals` tests that they are refused.
 """
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent))
 from matrix import MATRIX, make_pipeline
 from toys import BAR, GAIN, ROWS, TOY_SETTINGS, rename, text_of, unique
 

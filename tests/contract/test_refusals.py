@@ -1,11 +1,6 @@
 """Pairs of task and learner that cannot work are refused in one line, which says what can."""
 
-import sys
-from pathlib import Path
-
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 from matrix import MATRIX, REFUSED, make_pipeline
 from toys import ROWS
 

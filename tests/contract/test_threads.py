@@ -3,12 +3,9 @@
 import multiprocessing
 import sys
 import threading
-from pathlib import Path
 
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent))
 from matrix import make_pipeline
 from toys import ROWS
 

@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 from fewshot_nlp import FewShotNER
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "recipes"))
 import train_label_names as recipe  # noqa: E402
 
 SOURCES = {"medical_ner": ["train"], "legal_ner": ["train"], "finance_ner": ["train"]}

@@ -15,7 +15,6 @@ from fewshot_nlp.sources import DATA_VARIABLE, load_card, load_rows
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "recipes" / "train_question_answering.py"
-sys.path.insert(0, str(SCRIPT.parent))  # where it finds its sibling
 spec = importlib.util.spec_from_file_location("train_question_answering", SCRIPT)
 recipe = importlib.util.module_from_spec(spec)
 sys.modules[spec.name] = recipe  # dataclasses look their module up

@@ -1,12 +1,7 @@
 """Models that remember, forget, and tell which examples a prediction rests on: the same for every task."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "contract"))
 from toys import ROWS
 
 from fewshot_nlp import FewShotClassifier, FewShotError, FewShotNER, FewShotQA, FewShotTranslator

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 from contract import test_contract as contract
-from contract.matrix import make_pipeline
+from matrix import make_pipeline
 
 import fewshot_nlp
 from fewshot_nlp.cli import main
