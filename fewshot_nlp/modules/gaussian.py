@@ -53,8 +53,8 @@ def linear_covariance(posterior: Posterior, x: Float[Tensor, "*groups m d"]) -> 
 
 
 def rbf(
-    a: Float[Tensor, "*groups n d"], b: Float[Tensor, "*groups m d"], prior: Tensor, length: Tensor
-) -> Float[Tensor, "*groups n m"]:
+    a: Float[Tensor, "... n d"], b: Float[Tensor, "... m d"], prior: Tensor, length: Tensor
+) -> Float[Tensor, "... n m"]:
     """prior exp(-|a - b|^2 / (2 length^2))."""
     squares = a.square().sum(dim=-1)[..., None] + b.square().sum(dim=-1)[..., None, :] - 2 * a @ b.mT
     return prior * torch.exp(-squares.clamp_min(0) / (2 * length.square()))

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
 from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.modules.heads import prototype_head
 from fewshot_nlp.modules.inner_loop import Weights
 from fewshot_nlp.modules.state import FAST, fast_weights
-from fewshot_nlp.slots import Features, SlotBatch
+from fewshot_nlp.slots import SlotBatch
 
 if TYPE_CHECKING:
     from fewshot_nlp.learners.base import Learner
@@ -31,7 +32,7 @@ def fast_parameters(encoder: Backbone, scope: str = "adapter") -> Weights:
     return {FAST + name: parameter for name, parameter in chosen.items()}
 
 
-def scaled_normalize(features: Features, scale: float) -> Features:
+def scaled_normalize(features: Float[Tensor, "... d"], scale: float) -> Float[Tensor, "... d"]:
     """Features with norm ``scale``, so that learning rates do not depend on the encoder."""
     return F.normalize(features, dim=-1) * scale
 

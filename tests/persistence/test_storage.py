@@ -257,7 +257,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "json empty": (cut("fewshot_nlp.json", 0), r"fewshot_nlp\.json is damaged .*save the model again"),
     "json is a list": (lambda f: (f / "fewshot_nlp.json").write_text("[]") and None, "damaged"),
     "json is binary": (lambda f: (f / "fewshot_nlp.json").write_bytes(b"\xff\xfe\x00") and None, "damaged"),
-    "later format": (change_json(lambda c: c.update(format=2)), "has format 2, .* reads format 1; upgrade"),
+    "later format": (
+        change_json(lambda c: c.update(format=2)),
+        "has format 2, this version reads format 1; load it with the version that wrote it",
+    ),
     "unknown learner": (
         change_json(lambda c: c.update(learner="linear_prob")),
         "Did you mean 'linear_probe'",
