@@ -21,8 +21,6 @@ from fewshot_nlp.tokenization.windows import Windows, WindowTokenizer, unit_span
 CLASSES = ("start", "end")
 
 
-NEVER = -1e9
-"""Threshold under which nothing is answered."""
 SPARE = 4
 """Spans looked at for each answer that is shown: some differ by white space alone."""
 
@@ -163,8 +161,6 @@ class QuestionAnswering(Task, name="question_answering"):
         }
         if scores is None or not self.calibrates_on_scores(support):
             return decoding_parameters
-        if not any(isinstance(item, Example) and item.target["text"] for item in support.items):
-            return {**decoding_parameters, "null_threshold": torch.tensor(NEVER)}
         never = {**decoding_parameters, "null_threshold": torch.tensor(torch.inf)}
         margins, gains = [], []
         for item, prediction in zip(support.items, self.decode(scores, support, never), strict=True):
