@@ -23,7 +23,15 @@ from fewshot_nlp.sampling import KShot
 from fewshot_nlp.tasks import TASKS
 from fewshot_nlp.tasks.answers import answer_spans, choose_threshold, mark_answer
 from fewshot_nlp.training import MetaTrainConfig
-from fewshot_nlp.training.config import EncoderSettings, SamplerSettings, Source
+from fewshot_nlp.training.config import (
+    Data,
+    EncoderSettings,
+    OuterLoop,
+    Run,
+    SamplerSettings,
+    Source,
+    Validation,
+)
 
 TASK = TASKS.get("question_answering")()
 CONTEXT = "Give 20 mg of aspirin at 8 am."
@@ -449,16 +457,13 @@ def test_a_meta_trained_model_answers_before_any_example(learner, config, tmp_pa
             learner_config={**config, **short},
             encoder=EncoderSettings(name=str(encoder)),
             adapter={"peft_type": "LORA", "r": 2, "target_modules": ["query", "value"]},
-            data__sources=(Source(name="medical_question_answering"),),
-            data__sampler=SamplerSettings(k_shot=2, n_query=2),
-            validation__sources=(Source(name="legal_question_answering"),),
-            validation__n_episodes=2,
-            validation__every=2,
-            outer__lr=1e-2,
-            outer__warmup=0,
-            outer__meta_batch=1,
-            outer__steps=2,
-            run__output_dir=str(tmp_path / "run"),
+            data=Data(
+                sources=(Source(name="medical_question_answering"),),
+                sampler=SamplerSettings(k_shot=2, n_query=2),
+            ),
+            validation=Validation(sources=(Source(name="legal_question_answering"),), n_episodes=2, every=2),
+            outer=OuterLoop(lr=1e-2, warmup=0, meta_batch=1, steps=2),
+            run=Run(output_dir=str(tmp_path / "run")),
         )
     )
     validations = [record for record in result.history if "val_loss" in record]

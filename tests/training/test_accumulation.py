@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from fewshot_nlp.training import MetaTrainConfig
-from fewshot_nlp.training.config import Source
+from fewshot_nlp.training.config import Data, MetaTrainConfig, Run, Source
 from fewshot_nlp.training.trackers import make_accelerator
 
 
@@ -15,7 +14,10 @@ def test_a_loss_is_never_divided(tmp_path, monkeypatch, steps):
     if steps is not None:
         monkeypatch.setenv(name, steps)
     config = MetaTrainConfig(
-        task="ner", learner="prototypical", sources=(Source(name="rows.jsonl"),), output_dir=str(tmp_path)
+        task="ner",
+        learner="prototypical",
+        data=Data(sources=(Source(name="rows.jsonl"),)),
+        run=Run(output_dir=str(tmp_path)),
     )
     accelerator = make_accelerator(config)
     weight = torch.tensor(3.0, requires_grad=True)
