@@ -428,7 +428,7 @@ def test_conll_files(tmp_path, end, newline):
         ("a.csv", 'text,label\n"x,A\n', "every quote must be doubled"),
         ("a.csv", "text,label:json\nx,A\n", "line 2: the column 'label:json' must hold JSON, but has 'A'"),
         ("a.conll", "Give O\naspirin\n", "line 2: 'aspirin' is one column"),
-        ("a.conll", "Give O\n\tO\n", "line 2: 'O' is one column"),
+        ("a.conll", "Give O\n\tB-X\n", "line 2: the word of the tag 'B-X' is empty"),
         ("a.jsonl", "", "is empty"),
         ("a.csv", "text,label\n", "is empty"),
         ("a.conll", "\n\n", "is empty"),
