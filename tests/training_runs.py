@@ -48,12 +48,11 @@ def _paths(changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def arguments_of(config: MetaTrainConfig) -> list[str]:
-    """The command line of a configuration."""
-    result = []
-    for key, value in config.to_dict().items():
-        if value is not None:
-            result.append(f"--{key}={value if isinstance(value, str) else json.dumps(value)}")
-    return result
+    """The command line of a configuration; groups by their paths, since launchers read ``--run`` as their own."""
+    values = {key: value for key, value in config.to_dict().items() if value is not None}
+    groups = {key: values.pop(key) for key in ("data", "validation", "outer", "run")}
+    values |= {f"{group}.{key}": value for group, named in groups.items() for key, value in named.items()}
+    return [f"--{key}={v if isinstance(v, str) else json.dumps(v)}" for key, v in values.items()]
 
 
 def environment(**more: str) -> dict[str, str]:

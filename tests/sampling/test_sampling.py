@@ -191,7 +191,7 @@ def test_every_sampler_refuses_bad_knobs(name: str, knob: str, value: Any) -> No
 
 
 PROGRAM = """
-import sys; sys.path.insert(0, "tests")
+import sys; sys.path.insert(0, "tests/sampling")
 from test_sampling import *
 digest = hashlib.sha256()
 sources = {name: make() for name, make in SAMPLER_OF.items()}
