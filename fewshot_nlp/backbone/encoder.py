@@ -49,7 +49,8 @@ class Encoder(Backbone):
         revision: Hub revision.
         layers: hidden layers whose outputs are concatenated; 0 is the embeddings, -1 the last layer, and a float
             a share of the depth (0.5 is the middle layer).
-        pooling: how a whole text becomes one vector: mean of its tokens, or the first token.
+        max_length: tokens in a window; longer texts are split into overlapping windows. None: ``usual_length``.
+        usual_length: window from the model's files, cut to what it can read; None for all of that.
         max_length: tokens in a window; longer texts are split into overlapping windows.
         token_budget: tokens in one forward pass.
     """
@@ -68,6 +69,7 @@ class Encoder(Backbone):
         layers: Sequence[int | float] = (-1,),
         pooling: TextPooling = "mean",
         max_length: int | None = None,
+        usual_length: int | None = None,
         token_budget: int = 2048,
     ) -> None:
         super().__init__(model, name, revision)
@@ -76,7 +78,7 @@ class Encoder(Backbone):
         limit = window_limit(model, tokenizer)
         if max_length is not None and max_length > limit:
             raise FewShotError(f"max_length {max_length} is over the encoder's window of {limit} tokens.")
-        self.tokenizer = WindowTokenizer(tokenizer, max_length or limit)
+        self.tokenizer = WindowTokenizer(tokenizer, max_length or min(usual_length or limit, limit))
         n_layers = model.config.num_hidden_layers
         self.layers = layer_numbers(layers, n_layers)
         self.cache: FeatureCache | None = None
@@ -126,7 +128,6 @@ class Encoder(Backbone):
             device_map=device_map,
         )
         hints = read_hints(source, json_files(source, revision), pooling)
-        limit = window_limit(model, tokenizer)
         return cls(
             model,
             lower_cased(tokenizer) if hints.lower_case else tokenizer,
@@ -134,7 +135,8 @@ class Encoder(Backbone):
             revision=revision,
             layers=numbers,
             pooling=hints.pooling or "mean",
-            max_length=max_length or (hints.max_length and min(hints.max_length, limit)),
+            max_length=max_length,
+            usual_length=hints.max_length,
         )
 
     @property
