@@ -51,18 +51,18 @@ def brier_score(probabilities: Float[np.ndarray, "n n_classes"], gold: Int[np.nd
 
 
 def decision_calibration(
-    confidence: Float[np.ndarray, " n"], right: Bool[np.ndarray, " n"], n_bins: int = N_BINS
+    confidence: Float[np.ndarray, " n"], right: Bool[np.ndarray, " m"], n_bins: int = N_BINS
 ) -> dict[str, float]:
     """``ece_15_bins`` (or how many there are), ``aurc`` and ``brier_of_decisions``.
 
     ``aurc`` is the mean of the risk over all coverages (Geifman & El-Yaniv 2017); ``brier_of_decisions`` is the mean
     squared difference of confidence and right (1) or wrong (0), in [0, 1].
     """
-    confidence, right = _checked(confidence, right)
+    sure, correct = _checked(confidence, right)
     return {
         f"ece_{n_bins}_bins": expected_calibration_error(confidence, right, n_bins),
         "aurc": float(risk_coverage_curve(confidence, right)[1].mean()),
-        "brier_of_decisions": float(np.square(confidence - right).mean()),
+        "brier_of_decisions": float(np.square(sure - correct).mean()),
     }
 
 
@@ -100,7 +100,7 @@ def entity_decisions(
 
 
 def _checked(
-    confidence: Float[np.ndarray, " n"], right: Bool[np.ndarray, " n"]
+    confidence: Float[np.ndarray, " n"], right: Bool[np.ndarray, " m"]
 ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
     confidence, right = np.asarray(confidence, float), np.asarray(right, float)
     if len(confidence) != len(right) or not len(right):

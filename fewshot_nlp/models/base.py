@@ -34,9 +34,9 @@ class FewShotModel:
     task has.
 
     Example:
-        >>> model = FewShotModel.from_pretrained(task="classification")  # doctest: +SKIP
-        >>> model.adapt([{"text": "I lost my card", "label": "lost card"}, ...]).predict(["Where is my card?"])
-        ['lost card']
+        >>> model = FewShotModel.from_pretrained(task="translation")
+        >>> model.predict(["Wo ist der Bahnhof?"])
+        ['Where is the station?']
     """
 
     task_name: ClassVar[str] = ""
