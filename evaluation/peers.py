@@ -17,8 +17,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from quality import DOMAIN_SETS, FACADES, NER_SETS, chosen_rows, support_set
-from records import append_record, earlier_records
+from quality import DOMAIN_SETS, FACADES, NER_SETS, chosen_rows, counts, support_set
+from records import append_record, block_sums, earlier_records
 
 from fewshot_nlp.backbone.bundled import bundled_folder
 from fewshot_nlp.sources import load_rows
@@ -116,6 +116,7 @@ def measured(peer: str, python: str, name: str, k_shot: int, seed: int, rows: li
     gold = [task.restrict(e.target, frozenset(labels)) for e in test]
     score = task.metrics(gold, found["predicted"], labels)[task.primary_metric]
     return {
+        "blocks": block_sums([counts(g, p) for g, p in zip(gold, found["predicted"], strict=True)]),
         "n_support": len(support),
         "n_test": len(test),
         "metric": task.primary_metric,

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from records import append_record, earlier_records, read_records
+from records import append_record, block_sums, earlier_records, interval, read_records
+from seqeval.metrics.sequence_labeling import get_entities
 
 from fewshot_nlp import FewShotClassifier, FewShotNER
 from fewshot_nlp.backbone.cache import FeatureCache
 from fewshot_nlp.episode import Example, TaskDataset
-from fewshot_nlp.evaluator import mean_and_interval
 from fewshot_nlp.models.base import FewShotModel
 from fewshot_nlp.sampling import NWayKShot
 from fewshot_nlp.sources import load_rows
@@ -145,6 +145,14 @@ def chosen_rows(name: str, split: str, limit: int | None, sample: int | None) ->
     return rows[:limit]
 
 
+def counts(gold: Any, predicted: Any) -> tuple[float, float]:
+    """Numerator and denominator of a row: hits and 1, or twice the entities in common and all entities of both."""
+    if isinstance(gold, str):
+        return float(gold == predicted), 1.0
+    right, found = set(get_entities(list(gold))), set(get_entities(list(predicted)))
+    return 2.0 * len(right & found), float(len(right) + len(found))
+
+
 def described(
     model: FewShotModel, name: str, test_rows: list[dict[str, Any]], support: tuple[Example, ...]
 ) -> dict[str, Any]:
@@ -161,6 +169,7 @@ def described(
     metric = model.pipeline.task.primary_metric
     return {
         "data": name,
+        "blocks": block_sums([counts(g, p["target"]) for g, p in zip(gold, predicted, strict=True)]),
         "n_support": len(support),
         "n_test": len(test),
         "metric": metric,
@@ -229,14 +238,32 @@ def table(path: Path) -> str:
         for method in dict.fromkeys(r["method"] for r in chosen):
             cells = []
             for name in sets:
-                values = [r["score"] for r in chosen if r["method"] == method and r["data"] == name]
-                mean, half = mean_and_interval(values) if values else (float("nan"), None)
-                cells.append(
-                    f"{mean:.3f}" + (f" ± {half:.3f}" if half is not None else "") + f" ({len(values)})"
-                )
+                mine = [r for r in chosen if r["method"] == method and r["data"] == name]
+                cells.append(with_interval(*interval(mine), len(mine)) if mine else "")
             seconds = sorted(r["seconds"] for r in chosen if r["method"] == method)
             lines.append(f"| {method} | " + " | ".join(cells) + f" | {seconds[len(seconds) // 2]:.2f} |")
         lines.append("")
+    return "\n".join(lines)
+
+
+def with_interval(mean: float, half: float | None, n: int) -> str:
+    return f"{mean:.3f}" + (f" ± {half:.3f}" if half is not None else "") + f" ({n})"
+
+
+def compared(path: Path, method: str, base: str) -> str:
+    """Differences of two methods on the same support sets, a line a set and number of examples."""
+    found: dict[tuple[str, int, str], dict[int, dict[str, Any]]] = {}
+    for r in read_records(path):
+        found.setdefault((r["data"], r["k_shot"], r["method"]), {})[r["seed"]] = r
+    lines = [f"| {method} minus {base} | examples | difference |", "|---|---|---|"]
+    for (name, k, which), mine in found.items():
+        other = found.get((name, k, base), {})
+        both = sorted(mine.keys() & other.keys())
+        if which == method and both:
+            mean, half = interval([mine[s] for s in both], [other[s] for s in both])
+            lines.append(
+                f"| {name} | {k} | {'+' if mean >= 0 else ''}{with_interval(mean, half, len(both))} |"
+            )
     return "\n".join(lines)
 
 
@@ -245,7 +272,7 @@ def main() -> None:
     parser.add_argument("task", choices=["ner", "classification", "table"])
     parser.add_argument("path", nargs="?", type=Path, help="with table: a file of records")
     parser.add_argument("--sets", nargs="*")
-    parser.add_argument("--methods", nargs="*")
+    parser.add_argument("--methods", nargs="*", help="with table: two, to compare on the same support sets")
     parser.add_argument("--k-shot", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=5, help="ncbi_disease takes twice as many")
     parser.add_argument("--limit", type=int, help="first rows of the split only")
@@ -257,6 +284,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.task == "table":
         print(table(options.path))
+        if options.methods:
+            print(compared(options.path, *options.methods))
         return
     if options.sets == ["domains"]:
         options.sets = OTHER_CLASSIFICATION_SETS
