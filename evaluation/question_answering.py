@@ -16,11 +16,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from records import append_record, earlier_records, read_records
+from records import append_record, block_sums, earlier_records, interval, read_records
 
 from fewshot_nlp import FewShotQA
 from fewshot_nlp.backbone.bundled import shipped_folder
-from fewshot_nlp.evaluator import mean_and_interval
 from fewshot_nlp.persistence.model_card import model_card
 from fewshot_nlp.persistence.storage import save
 from fewshot_nlp.sampling import KShot
@@ -59,11 +58,13 @@ def measured(model: FewShotQA, name: str, split: str, k: int, seed: int, limit: 
     test = [e for e in task.examples(test_rows(name, split, limit)) if e.inputs["context"] not in documents]
     begin = time.perf_counter()
     predicted = adapted.predict([e.query for e in test])
+    pairs = [(e.target, p["target"]) for e, p in zip(test, predicted, strict=True)]
     return {
         "data": name,
         "n_support": len(support),
         "n_test": len(test),
-        "scores": task.metrics([e.target for e in test], [p["target"] for p in predicted], ()),
+        "scores": task.metrics(*map(list, zip(*pairs, strict=True)), ()),
+        "blocks": block_sums([(task.metrics([g], [p], ())["squad_f1"], 1.0) for g, p in pairs]),
         "seconds": round(seconds, 3),
         "predict_seconds": round(time.perf_counter() - begin, 3),
         "bytes": adapted.adapted.bytes,
@@ -96,11 +97,15 @@ def run(options: argparse.Namespace) -> None:
 
 
 def table(path: Path, metric: str) -> str:
-    """A row a method, number of examples and number of scored questions; in brackets the number of support sets."""
-    values: dict[tuple[str, int, int], dict[str, list[float]]] = {}
+    """A row a method, number of examples and number of scored questions; in brackets the number of support sets.
+
+    The interval holds the spread of the questions too for squad_f1, where records kept it.
+    """
+    values: dict[tuple[str, int, int], dict[str, list[dict[str, Any]]]] = {}
     for r in read_records(path):
         key = (r["method"], r["k_shot"], r["limit"] or 0)
-        values.setdefault(key, {}).setdefault(r["data"], []).append(r["scores"][metric])
+        kept = {"blocks": r["blocks"]} if metric == "squad_f1" and "blocks" in r else {}
+        values.setdefault(key, {}).setdefault(r["data"], []).append({"score": r["scores"][metric], **kept})
     sets = [name for name in SETS if any(name in found for found in values.values())]
     lines = [
         f"| {metric} | examples | questions | " + " | ".join(sets) + " |",
@@ -109,7 +114,7 @@ def table(path: Path, metric: str) -> str:
     for (method, k, limit), found in sorted(values.items()):
         cells = []
         for name in sets:
-            mean, half = mean_and_interval(found[name]) if name in found else (None, None)
+            mean, half = interval(found[name]) if name in found else (None, None)
             spread = "" if half is None else f" ± {half:.3f} ({len(found[name])})"
             cells.append("" if mean is None else f"{mean:.3f}{spread}")
         name = method if k else method.replace("default", "no example")
