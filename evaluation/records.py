@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+
+from fewshot_nlp.comparison.statistics import estimate
 
 N_BLOCKS = 50
 """Stretches of consecutive test rows: rows of one document mostly stand in one."""
@@ -55,8 +56,7 @@ def interval(
 ) -> tuple[float, float | None]:
     """Mean score over support sets, and half of its 95 % interval.
 
-    The half is the root of the sum of two squares: Student's t over the support sets, and 1.96 times the error of
-    the mean over test rows, by the delete-a-group jackknife (Kott 2001) where every record kept its blocks.
+    Support sets and, where every record kept its blocks, test rows: see `fewshot_nlp.comparison.statistics.estimate`.
 
     Args:
         records: one for each support set, all scored on the same rows.
@@ -67,11 +67,5 @@ def interval(
     if base is not None:
         values = values - [r["score"] for r in base]
         left_out = [a - b for a, b in zip(left_out, map(without_each, base), strict=True)]
-    if len(values) < 2:
-        return float(values.mean()), None
-    spread = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    without = np.mean(left_out, axis=0)
-    rows = 0.0
-    if len(without):
-        rows = (len(without) - 1) / len(without) * float(((without - without.mean()) ** 2).sum())
-    return float(values.mean()), float(np.sqrt(spread**2 + 1.96**2 * rows))
+    found = estimate(values, left_out)
+    return found.mean, found.half

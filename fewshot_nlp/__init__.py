@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fewshot_nlp.comparison import Comparison, evaluate
     from fewshot_nlp.episode import Episode, Example
     from fewshot_nlp.errors import FewShotError
     from fewshot_nlp.evaluator import Report, evaluate_episodes
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Comparison": "comparison",
     "Episode": "episode",
     "Example": "episode",
     "FewShotClassifier": "models",
@@ -32,6 +34,7 @@ _HOMES = {
     "Report": "evaluator",
     "SAMPLERS": "sampling",
     "TASKS": "tasks",
+    "evaluate": "comparison",
     "evaluate_episodes": "evaluator",
     "load_dataset_card": "sources",
     "meta_train": "training",
@@ -41,6 +44,7 @@ __all__ = [
     "LEARNERS",
     "SAMPLERS",
     "TASKS",
+    "Comparison",
     "Episode",
     "Example",
     "FewShotClassifier",
@@ -50,6 +54,7 @@ __all__ = [
     "FewShotQA",
     "FewShotTranslator",
     "Report",
+    "evaluate",
     "evaluate_episodes",
     "load_dataset_card",
     "meta_train",

@@ -39,7 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     quieten()
     with errors_in_one_line():
-        given = [_spelled(a) for a in (sys.argv[1:] if arguments is None else arguments)] or ["--help"]
+        given = _listed([_spelled(a) for a in (sys.argv[1:] if arguments is None else arguments)]) or [
+            "--help"
+        ]
         if given[0] == "train":  # the parser of its settings is its own, and slow to import
             running.train(*given[1:])
         else:
@@ -91,3 +93,18 @@ def _spelled(argument: str) -> str:
     argument = head + equals + (str(user_path(value)) if value.startswith("~") else value)
     name = argument.split("=")[0].split(".")[0]
     return "--" + name[2:].replace("-", "_") + argument[len(name) :] if name.startswith("--") else argument
+
+
+def _listed(arguments: Sequence[str]) -> list[str]:
+    """Several values of an option as one list: ``--k_shot 1 5`` becomes ``--k_shot [1, 5]``."""
+    found: list[str] = []
+    for argument in arguments:
+        if len(found) > 1 and found[-2].startswith("--") and not {argument[:1], found[-1][:1]} & {"-", ""}:
+            found[-1] = (
+                f"{found[-1].removesuffix(']')}, {argument}]"
+                if found[-1][0] == "["
+                else f"[{found[-1]}, {argument}]"
+            )
+        else:
+            found.append(argument)
+    return found

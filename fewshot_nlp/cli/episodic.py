@@ -62,40 +62,53 @@ def evaluate(
     card: str | None = None,
     episodes_file: Path | None = None,
     data: str | None = None,
+    task: str | None = None,
     model: str | None = None,
     encoder: str | None = None,
-    learner: str | None = None,
+    learner: str | list[str] | None = None,
     learner_config: dict[str, Any] = NOTHING,
     task_config: dict[str, Any] = NOTHING,
     column_mapping: dict[str, str] = NOTHING,
     split: str | None = None,
     n_way: Ways = None,
-    k_shot: int = 5,
+    k_shot: int | list[int] | None = None,
     n_query: int = 10,
     episodes: int | None = None,
+    repeats: int = 5,
+    budget: float | None = 600,
+    group_column: str | None = None,
+    page: Path | None = None,
+    jobs: int = 1,
     seed: int = 0,
     labels: str | None = None,
     sampler_config: dict[str, Any] = NOTHING,
     out: Path | None = None,
     json: bool = False,
 ) -> None:
-    """Scores a learner on episodes (mean, 95 % interval), or a saved model on held-out rows.
+    """Compares learners on your labelled rows, or scores one on episodes, or a saved model on held-out rows.
 
     Args:
         card: Data set to draw episodes from, one of `fewshot-nlp cards`.
         episodes_file: File of episodes, instead of a card; its manifest is checked.
-        data: Labelled rows to score the model on as it is, instead of episodes.
+        data: Labelled rows: learners are compared on them, with --task; or the model is scored as it is, with --model.
+        task: With data: one of `fewshot-nlp tasks`.
         model: Saved model, a folder or Hub name; with episodes, its learner is adapted to each.
         encoder: Encoder, a folder or Hub name; else what ships with the package.
-        learner: One of `fewshot-nlp learners`; else the task's default.
+        learner: One of `fewshot-nlp learners`, or several with --data; else the task's default.
         learner_config: Settings of the learner, as in `--learner_config.k 2`.
         task_config: Options of the task, as in `--task_config.multi_label true`.
         column_mapping: With data: your columns' names to the task's, as in `--column_mapping.utterance text`.
         split: Split of the card; else "test", or the last one.
         n_way: Labels in an episode, or "all"; else what is usual for the task.
-        k_shot: Support rows of each label; mentions of each type, to twice as many; without labels rows.
+        k_shot: Support rows of each label; mentions of each type, to twice as many; without labels rows. One, else 5;
+            with --data several, else 1 5 10 20.
         n_query: Query set, in the unit of k_shot.
         episodes: How many; else 20 of a card, all of a file.
+        repeats: With data: support sets of each size.
+        budget: With data: seconds after which no further repeat begins.
+        group_column: With data: column whose equal values stay together, such as a document's id.
+        page: With data: write the comparison here, as one HTML file.
+        jobs: With data: processes.
         seed: Other seeds give other episodes.
         labels: Labels to draw from, [a, b], or a YAML or JSON file of them; else all.
         sampler_config: Further settings of the sampler, as in `--sampler_config.query rows`.
@@ -111,13 +124,26 @@ def evaluate(
     own = {"learner": learner, "learner_config": learner_config, "task_config": task_config}
     if model is not None and (encoder or any(own.values())):
         raise FewShotError("--model has its own encoder, learner and settings; leave these options out.")
+    if data is not None and model is None:
+        rest: dict[str, Any] = {
+            "repeats": repeats,
+            "budget": budget,
+            "n_jobs": jobs,
+            "seed": seed,
+            "path": out,
+        }
+        rest |= {"task_config": task_config, "column_mapping": column_mapping, "group_column": group_column}
+        _compare(data, task, encoder, learner, learner_config, k_shot, rest, page, json)
+        return
+    if isinstance(learner, list) or isinstance(k_shot, list):
+        raise FewShotError("Several learners or sizes are compared on your own rows: give --data and --task.")
     begin = time.perf_counter()
     if data is not None:
         with stdout_is_ours():
             scored = _held_out(model, data, column_mapping)
         _print_scores(scored, out, json)
         return
-    knobs = {"k_shot": k_shot, "n_query": n_query, "n_episodes": episodes or 20, "seed": seed}
+    knobs = {"k_shot": k_shot or 5, "n_query": n_query, "n_episodes": episodes or 20, "seed": seed}
     with stdout_is_ours():
         found: Any
         if card is not None:
@@ -231,11 +257,47 @@ def _print_report(report: "Report", protocol: dict[str, Any], seconds: float, js
     say(f"{seconds:.1f} s")
 
 
+def _compare(
+    data: str,
+    task: str | None,
+    encoder: str | None,
+    learner: str | list[str] | None,
+    learner_config: Mapping[str, Any],
+    k_shot: int | list[int] | None,
+    knobs: Mapping[str, Any],
+    page: Path | None,
+    json: bool,
+) -> None:
+    from fewshot_nlp.comparison import evaluate as compare
+
+    if task is None:
+        raise FewShotError(
+            "--data takes --task, to compare learners on these rows, or --model, to score one on them."
+        )
+    names = [learner] if isinstance(learner, str) else learner or ["default"]
+    sizes = [k_shot] if isinstance(k_shot, int) else k_shot or [1, 5, 10, 20]
+    if learner_config and len(names) > 1:
+        raise FewShotError("--learner_config goes with one learner.")
+    config = {names[0]: learner_config} if learner_config else {}
+    with stdout_is_ours():
+        found = compare(
+            data,
+            task=task,
+            encoder=encoder,
+            learners=names,
+            learner_config=config,
+            k_shot=sizes,
+            progress=True,
+            **knobs,
+        )
+    if page is not None:
+        say(f"page {found.write_page(page)}")
+    answer_json(found.to_json()) if json else answer(str(found))
+
+
 def _held_out(name: str | None, data: str, mapping: Mapping[str, str]) -> dict[str, Any]:
     from fewshot_nlp.sources import read_rows
 
-    if name is None:
-        raise FewShotError("--data is scored with --model; name a folder that `fewshot-nlp adapt` wrote.")
     model = _model(name, None)
     task = model.pipeline.task
     rows = read_rows(data, task.name, mapping)
