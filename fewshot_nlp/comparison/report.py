@@ -122,7 +122,7 @@ class Comparison:
         if gain is None or gain.half is None:
             return []
         sure = dict(zip(p_values, holm(list(p_values.values())), strict=True))[best]
-        said = f"That is {gain} over {base} (p = {sure:.2g} after Holm's correction over {len(p_values)})."
+        said = f"That is {gain.mean:+.3f} ± {gain.half:.3f} over {base} (p = {sure:.2g} after Holm's correction over {len(p_values)})."
         return [said, *["This may be chance: the cheaper one will do."] * (gain.mean < gain.half)]
 
     def _more_examples(self, best: str) -> list[str]:
@@ -135,7 +135,7 @@ class Comparison:
         if gain is None or gain.half is None:
             return []
         helps = "more would help" if gain.mean > gain.half else "whether more would help is not sure"
-        return [f"From {fewer} to {k} it gained {gain}: {helps}."]
+        return [f"From {fewer} to {k} it gained {gain.mean:+.3f} ± {gain.half:.3f}: {helps}."]
 
     def cost(self, name: str) -> dict[str, float]:
         """Median seconds to adapt at the largest size, milliseconds a text, bytes of a task."""
