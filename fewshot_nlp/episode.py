@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 from fewshot_nlp.errors import FewShotError, logger
 from fewshot_nlp.persistence.disk import atomic_write, user_path
-from fewshot_nlp.rows import Label, joined, sorted_labels
+from fewshot_nlp.rows import Label, joined, quoted, sorted_labels
 
 Json = Any
 """A JSON value: str, number, bool, None, list or dict of them."""
@@ -22,6 +23,20 @@ Json = Any
 def canonical_json(value: Json) -> str:
     """JSON with sorted keys and no spaces, so that equal values have equal text."""
     return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def input_key(inputs: Mapping[str, Json]) -> str:
+    """Text that is equal for inputs that differ in white space, case or Unicode composition (NFC) alone.
+
+    A text with its words and the words alone are the same input.
+
+    Example:
+        >>> input_key({"text": "Give  20 MG.", "tokens": ["Give", "20", "MG", "."]})
+        '["give20mg."]'
+    """
+    texts = ("".join(map(str, v)) if isinstance(v, list) else str(v) for v in inputs.values())
+    plain = (normalize("NFC", normalize("NFC", text).casefold()) for text in texts)
+    return canonical_json(sorted({"".join(text.split()) for text in plain}))
 
 
 def sha256(text: str) -> str:
@@ -235,10 +250,10 @@ class TaskDataset:
         """The data set without some inputs; the logger says how many rows went.
 
         Args:
-            inputs: the inputs, as `canonical_json`.
+            inputs: the inputs, as `input_key`.
             where: what else has them, for the message.
         """
-        rows = [i for i, example in enumerate(self.examples) if canonical_json(example.inputs) not in inputs]
+        rows = [i for i, example in enumerate(self.examples) if input_key(example.inputs) not in inputs]
         if len(rows) == len(self):
             return self
         gone = len(self) - len(rows)
@@ -254,7 +269,7 @@ class TaskDataset:
         unknown = [label for label in wanted if label not in self.label_names]
         if unknown:
             raise FewShotError(
-                f"{self.name} has no label {unknown[0]!r}. It has: {joined(self.label_names)}."
+                f"{self.name} has no label {quoted(unknown[0])}. It has: {joined(self.label_names)}."
             )
 
         def rows() -> Iterator[tuple[int, Example, Mapping[Label, int]]]:

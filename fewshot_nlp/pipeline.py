@@ -9,7 +9,7 @@ from tqdm import tqdm
 from fewshot_nlp.episode import Episode, Example, Query
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import Adapted, Learner
-from fewshot_nlp.rows import ItemError, Label
+from fewshot_nlp.rows import ItemError, Label, quoted
 from fewshot_nlp.slots import SlotBatch
 from fewshot_nlp.tasks import Task
 from fewshot_nlp.tasks.base import Prediction
@@ -100,10 +100,11 @@ class Pipeline:
         if head is not None:
             fix = "set head_weight above 0, so that the head of label names is read"
             if silent:
-                fix = f"describe {silent[0]!r}, whose name says nothing, with labels={{name: description}}"
+                fix = f"describe {quoted(silent[0])}, whose name says nothing, with labels={{name: description}}"
+        name = quoted(str(support.classes[int(unnamed.nonzero()[0])]))
         raise FewShotError(
-            f"Without an example nothing says what is {str(support.classes[int(unnamed.nonzero()[0])])!r}, none of "
-            f"the {len(words)} labels: give at least one row, or {fix}."
+            f"Without an example nothing says what is {name}, none of the"
+            f" {len(words)} labels: give at least one row, or {fix}."
         )
 
     def unadapted(self) -> "TaskModel | None":

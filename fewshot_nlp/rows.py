@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from itertools import accumulate
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
@@ -21,6 +22,8 @@ T = TypeVar("T")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _SHOWN = 60
 """Characters of a wrong value that a message shows."""
+_LISTED = 160
+"""Characters of a list of names that a message shows."""
 
 
 class EmptyInputError(FewShotError):
@@ -51,8 +54,8 @@ class MissingColumnError(FewShotError):
 
     def __init__(self, column: str, row: Mapping[str, Any], like: str) -> None:
         self.column, self.candidate = column, likely_column(column, row, like)
-        hint = "add it" if self.candidate is None else f"rename {self.candidate!r} to {column!r}"
-        there = ", ".join(map(str, row)) or "nothing"
+        hint = "add it" if self.candidate is None else f"rename {quoted(self.candidate)} to {column!r}"
+        there = listed(map(str, row)) or "nothing"
         super().__init__(f"there is no column {column!r}, only: {there}; {hint}.")
 
     @property
@@ -60,13 +63,23 @@ class MissingColumnError(FewShotError):
         """The message where columns can be mapped."""
         if self.candidate is None:
             return str(self)
-        return f"{str(self)[:-1]}, or pass column_mapping={{{self.candidate!r}: {self.column!r}}}."
+        return f"{str(self)[:-1]}, or pass column_mapping={{{quoted(self.candidate)}: {self.column!r}}}."
+
+
+def clipped(text: str) -> str:
+    """A text in one line, cut where it is long, for a message."""
+    text = " ".join(line.strip() for line in text.splitlines())
+    return text[:_SHOWN] + "..." * (len(text) > _SHOWN)
+
+
+def quoted(value: Any) -> str:
+    """A value as it is written in Python, for a message."""
+    return clipped(repr(value))
 
 
 def shown(value: Any) -> str:
     """A wrong value and its type, for a message."""
-    text = " ".join(repr(value).split())
-    return f"{text[:_SHOWN]}{'...' * (len(text) > _SHOWN)} of type {type(value).__name__}"
+    return f"{quoted(value)} of type {type(value).__name__}"
 
 
 def as_label(value: Any, what: str) -> Label:
@@ -143,7 +156,7 @@ def sorted_labels(labels: Iterable[Label]) -> tuple[Label, ...]:
     if texts and len(texts) < len(found):
         number = min(label for label in found if not isinstance(label, str))
         raise FewShotError(
-            f"Some labels are texts ({min(texts)!r}), others numbers ({number}); make all of them one kind."
+            f"Some labels are texts ({quoted(min(texts))}), others numbers ({number}); make all of them one kind."
         )
     return tuple(sorted(found, key=lambda label: (isinstance(label, str), label)))
 
@@ -152,7 +165,15 @@ def joined(labels: Iterable[Label]) -> str:
     """Labels for a message; numbers can be told from texts of digits."""
     found = list(labels)
     digits = any(isinstance(label, str) and label.strip().isdecimal() for label in found)
-    return ", ".join(repr(label) if digits else str(label) for label in found)
+    return listed(repr(label) if digits else str(label) for label in found)
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names for a message, the first of them where they are many."""
+    found = [clipped(name) for name in names]
+    ends = list(accumulate(len(name) + 2 for name in found))
+    fit = max(1, sum(end <= _LISTED for end in ends))
+    return ", ".join(found[:fit]) + f", ... ({len(found)} in all)" * (fit < len(found))
 
 
 def as_text(value: Any, what: str) -> str:
@@ -243,7 +264,7 @@ def column_of(source: Any, what: str) -> list[Any]:
     wide = next((row for row in rows if len(row) != 1), None)
     if wide is not None:
         raise FewShotError(
-            f"{what} are a table with the columns {', '.join(map(str, wide))}; pass one column, as table['name']."
+            f"{what} are a table with the columns {listed(map(str, wide))}; pass one column, as table['name']."
         )
     return [value for row in rows for value in row.values()]
 

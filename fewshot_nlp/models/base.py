@@ -18,7 +18,7 @@ from fewshot_nlp.persistence.model_card import model_card
 from fewshot_nlp.persistence.model_files import SUPPORT
 from fewshot_nlp.persistence.storage import is_model_folder, load, new_pipeline, save
 from fewshot_nlp.pipeline import Pipeline, TaskModel
-from fewshot_nlp.rows import Label, as_label, joined, records, sorted_labels
+from fewshot_nlp.rows import Label, as_label, as_text, clipped, joined, quoted, records, sorted_labels
 from fewshot_nlp.sources import read_rows
 from fewshot_nlp.tasks import TASKS
 from fewshot_nlp.tasks.base import Prediction
@@ -259,7 +259,7 @@ class FewShotModel:
         unknown = [label for label in self.pipeline.task.labels(examples) if label not in model.labels]
         if unknown:
             raise FewShotError(
-                f"The rows have the label {unknown[0]!r}, which the support set had not ({len(unknown)} such "
+                f"The rows have the label {quoted(unknown[0])}, which the support set had not ({len(unknown)} such "
                 f"labels). Known: {joined(model.labels)}. Adapt with examples of it, or leave its rows out."
             )
         task = self.pipeline.task
@@ -319,14 +319,14 @@ class FewShotModel:
         missing = [label for label in found if label not in names]
         if missing:
             raise FewShotError(
-                f"The rows have the label {missing[0]!r}, which is not among the given labels: {joined(names)}."
+                f"The rows have the label {quoted(missing[0])}, which is not among the given labels: {joined(names)}."
             )
         if not examples and labels is None and self.pipeline.unadapted() is None:
             raise FewShotError(
                 "The support set is empty; give at least one row, or labels={name: description}."
             )
         task.check_labels(names)
-        words = {as_label(k, ""): v for k, v in labels.items() if v} if isinstance(labels, Mapping) else {}
+        words = _descriptions(labels) if isinstance(labels, Mapping) else {}
         pipeline = replace(self.pipeline, task=task)
         self._model = pipeline.adapt(examples, names, words)
         self.pipeline = pipeline
@@ -343,6 +343,15 @@ class FewShotModel:
         if self._unadapted is None:
             raise FewShotError("The model is not adapted yet; call adapt(rows) first.")
         return self._unadapted
+
+
+def _descriptions(labels: Mapping[Any, Any]) -> dict[Label, str]:
+    """The descriptions of labels, without those that are None or empty."""
+    return {
+        as_label(label, "a given label"): as_text(words, f"description of {clipped(str(label))}")
+        for label, words in labels.items()
+        if words is not None and not (isinstance(words, str) and not words.strip())
+    }
 
 
 def _find_model_folder(name: str | Path | None, revision: str | None) -> Path | None:

@@ -36,7 +36,7 @@ class FewShotTranslator(FewShotModel):
             FewShotError: a text that is too long, or a glossary entry that the vocabulary cannot spell.
         """
         model = self._adapted()
-        if glossary:
+        if glossary is not None:
             task = self.pipeline.task
             own: Any = task.options["glossary"]
             task = type(task)(**{**task.options, "glossary": {**own, **checked_glossary(glossary)}})

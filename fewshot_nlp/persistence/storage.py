@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from fewshot_nlp.backbone import BACKBONES, Backbone
 from fewshot_nlp.backbone.adapters import adapter_from_json, adapter_to_json
 from fewshot_nlp.backbone.label_names import LabelNameHead
 from fewshot_nlp.episode import Json
-from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.errors import FewShotError, did_you_mean
 from fewshot_nlp.learners import LEARNERS, Adapted, LearnerConfig
 from fewshot_nlp.learners import learner_config as config_of
 from fewshot_nlp.persistence.disk import disk_failure, first_line, user_path
@@ -209,12 +210,15 @@ def new_pipeline(
 ) -> Pipeline:
     """A pipeline from names and settings."""
     config = config_of(learner, learner_config or {}, "learner_config")
-    try:
-        made = TASKS.get(task)(**task_options)
-    except TypeError as error:
+    kind = TASKS.get(task)
+    known = list(signature(kind).parameters)
+    odd = next((name for name in task_options if name not in known), None)
+    if odd is not None:
         raise FewShotError(
-            f"The task {task} has no such option: {str(error).split('argument')[-1].strip()}."
-        ) from error
+            f"The task {task} has no such option: {odd!r}.{did_you_mean(odd, known)} It has: "
+            f"{', '.join(known) or 'none'}."
+        )
+    made = kind(**task_options)
     made.bind(encoder.tokenizer)
     return Pipeline(made, LEARNERS.get(learner)(encoder, config))
 

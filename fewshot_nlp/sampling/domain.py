@@ -6,7 +6,7 @@ from typing import Generic, Literal, TypeVar
 
 import numpy as np
 
-from fewshot_nlp.episode import Episode, Example, Json, TaskDataset, canonical_json
+from fewshot_nlp.episode import Episode, Example, Json, TaskDataset, input_key
 from fewshot_nlp.errors import FewShotError, logger
 from fewshot_nlp.sampling.base import RESTARTS, AtLeastOne, Sampler, SamplerConfig, generator, whole
 from fewshot_nlp.sampling.rows import Rows, can_divide, counted, make_episode
@@ -157,9 +157,9 @@ def split_domains(
     if all(domain in (*meta_test, *meta_val) for domain in known):
         raise FewShotError(f"No domain is left to train on; all known are taken: {', '.join(known)}.")
     test = tuple(d for d in datasets if d.domain in meta_test)
-    seen = {canonical_json(e.inputs) for d in test for e in d.examples}
+    seen = {input_key(e.inputs) for d in test for e in d.examples}
     val = tuple(d.without(seen, SAME) for d in datasets if d.domain in meta_val)
-    seen |= {canonical_json(e.inputs) for d in val for e in d.examples}
+    seen |= {input_key(e.inputs) for d in val for e in d.examples}
     train = tuple(d.without(seen, SAME) for d in datasets if d.domain not in (*meta_test, *meta_val))
     return MetaSplits(meta_train=train, meta_val=val, meta_test=test)
 

@@ -25,32 +25,37 @@ def parse_conll(text: str, path: Path) -> list[Row]:
     A line with a tab is divided at tabs alone, so that words may hold spaces; any other line at spaces. Only
     LF and CRLF end a line, and only tab and space divide one: a no-break space is part of a word. Lines that begin with
     "#" and end in no tag are comments. Where the first column counts the words of every sentence, the second has the
-    words. An empty word outside entities is left out.
+    words. An empty word outside entities is left out. Rows of a file of several documents, marked by ``-DOCSTART-`` or
+    ``# newdoc``, have the number of theirs as "document", which keeps them on one side of an episode.
 
     Raises:
         FewShotError: a line without word or tag, with its number.
     """
     sentences: list[list[Line]] = [[]]
+    documents = [0]
     for number, line in enumerate(text.split("\n"), start=1):
         line = line.removesuffix("\r")
-        if not line.strip(" \t"):
+        starts = line.startswith((DOCUMENT_MARK, "# newdoc"))
+        if starts or not line.strip(" \t"):
             sentences.append([])
+            documents.append(documents[-1] + starts)
             continue
         cells = line.split("\t") if "\t" in line else [cell for cell in line.split(" ") if cell]
-        if not cells[0].startswith(DOCUMENT_MARK) and not _is_comment(line, cells):
+        if not _is_comment(line, cells):
             sentences[-1].append(
                 (number, ["", *cells] if line.startswith(" ") and len(cells) == 1 else cells)
             )
-    sentences = [sentence for sentence in sentences if sentence]
-    word = int(_counts_words(sentences))
-    rows, empty = [], 0
-    for sentence in sentences:
+    word, several = int(_counts_words([s for s in sentences if s])), documents[-1] > 1
+    rows: list[Row] = []
+    empty = 0
+    for sentence, document in zip(sentences, documents, strict=True):
         # "1-2" and "1.1" of CoNLL-U stand for words that are there, or not there, beside the others.
         pairs = [_pair(line, word, path) for line in sentence if not word or line[1][0].isdecimal()]
         kept = [(token, tag) for token, tag in pairs if token]
         empty += len(pairs) - len(kept)
         if kept:
-            rows.append({"tokens": [token for token, _ in kept], "ner_tags": [tag for _, tag in kept]})
+            row: Row = {"tokens": [token for token, _ in kept], "ner_tags": [tag for _, tag in kept]}
+            rows.append(row | ({"document": document} if several else {}))
     if empty:
         logger.warning("%s: %d empty words are left out.", path, empty)
     return rows
@@ -94,18 +99,20 @@ def _pair(line: Line, word: int, path: Path) -> tuple[str, str]:
 
 
 def render_conll(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Sentences with a tab between word and tag.
+    """Sentences with a tab between word and tag; a mark stands where the "document" changes.
 
     Raises:
         FewShotError: for rows with other columns, and for words that a line cannot hold.
     """
     lines: list[str] = []
     for number, row in enumerate(rows, start=1):
-        if set(row) != {"tokens", "ner_tags"}:
+        if set(row) - {"document"} != {"tokens", "ner_tags"}:
             raise FewShotError(
                 f"Row {number} has the columns {', '.join(map(str, row)) or 'none'}, but CoNLL holds tokens "
                 "and ner_tags alone; write .jsonl instead."
             )
+        if "document" in row and (number == 1 or row["document"] != rows[number - 2].get("document")):
+            lines.append(f"{DOCUMENT_MARK}\tO\n\n")
         tokens, tags = list(row["tokens"]), list(row["ner_tags"])
         if not tokens or len(tokens) != len(tags):
             raise FewShotError(

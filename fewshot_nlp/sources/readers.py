@@ -13,7 +13,7 @@ from typing import Any
 
 from fewshot_nlp.errors import FewShotError, did_you_mean
 from fewshot_nlp.persistence.disk import atomic_write, user_path
-from fewshot_nlp.rows import likely_column, records
+from fewshot_nlp.rows import likely_column, listed, quoted, records
 from fewshot_nlp.sources.cards import card_names, task_of
 from fewshot_nlp.sources.conll import parse_conll, render_conll
 from fewshot_nlp.sources.features import named_rows
@@ -189,7 +189,7 @@ def _renamed(rows: list[Row], mapping: Mapping[str, str], where: str) -> list[Ro
             if name not in row:
                 raise FewShotError(
                     f"{where}: column_mapping names the column {name!r}, but row {number} has: "
-                    f"{', '.join(map(str, row))}.{did_you_mean(name, row)}"
+                    f"{listed(map(str, row))}.{did_you_mean(name, row)}"
                 )
             if new in row and new not in mapping:
                 raise FewShotError(
@@ -210,8 +210,12 @@ def _need_inputs(row: Row, task_name: str, where: str) -> None:
     header = " If the file has no header, give it one." if where.lower().endswith((".csv", ".tsv")) else ""
     example = next((json.dumps(shown[missing]) for shown in task.usage.rows if missing in shown), '"text"')
     found = likely_column(missing, row, example)
-    hint = f"Rename {found!r}, or pass column_mapping={{{found!r}: {missing!r}}}." if found else "Add it."
+    hint = (
+        f"Rename {quoted(found)}, or pass column_mapping={{{quoted(found)}: {missing!r}}}."
+        if found
+        else "Add it."
+    )
     raise FewShotError(
         f"{where}: there is no column {missing!r}, which {task_name} needs; there are: "
-        f"{', '.join(map(repr, there))}.{header} {hint}"
+        f"{listed(map(repr, there))}.{header} {hint}"
     )

@@ -45,6 +45,8 @@ class Task(ABC):
     """The columns that hold the target; inputs to predict on do not have them."""
     label_column: ClassVar[str | None] = None
     """The column with label names, which a `datasets.Dataset` may store as class indices."""
+    group_column: ClassVar[str | None] = None
+    """The column whose equal values make rows belong together (one context), where a file has no "document"."""
     word_tags: ClassVar[bool] = False
     """Whether a target is one tag for each word of "tokens", as in CoNLL files."""
     primary_metric: ClassVar[str]

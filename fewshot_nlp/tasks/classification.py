@@ -19,6 +19,7 @@ from fewshot_nlp.rows import (
     as_text,
     check_multi_hot,
     is_missing,
+    quoted,
     shown,
     sorted_labels,
 )
@@ -61,8 +62,10 @@ class Classification(Task, name="classification"):
     )
 
     def __init__(self, *, multi_label: bool = False, threshold: float = 0.5) -> None:
-        if not 0 < threshold < 1:
-            raise FewShotError(f"threshold is {threshold}, but must be between 0 and 1.")
+        if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 < threshold < 1:
+            raise FewShotError(f"threshold is {quoted(threshold)}, but must be a number between 0 and 1.")
+        if not isinstance(multi_label, bool):
+            raise FewShotError(f"multi_label is {quoted(multi_label)}, but must be true or false.")
         self.multi_label = multi_label
         self.threshold = threshold
 
@@ -111,8 +114,8 @@ class Classification(Task, name="classification"):
         super().check_labels(labels)
         if len(labels) == 1 and not self.multi_label:
             raise FewShotError(
-                f"All rows have the label {labels[0]!r}; classification needs at least 2. Add rows of another label, "
-                "or name it with labels=[...]."
+                f"All rows have the label {quoted(labels[0])}; classification needs at least 2. Add rows of another "
+                "label, or name it with labels=[...]."
             )
 
     def restrict(self, target: Json, labels: frozenset[Label]) -> Json:

@@ -7,7 +7,7 @@ from typing import Any
 import regex
 
 from fewshot_nlp.errors import FewShotError
-from fewshot_nlp.rows import as_text
+from fewshot_nlp.rows import as_text, clipped, shown
 
 _UNSEEN = "[\u200b\u2060\ufeff]|\u00ad(?:[ \t]*\r?\n[ \t]*)?"
 """Zero-width blanks, and soft hyphens with the line break that they allow."""
@@ -25,10 +25,10 @@ def checked_glossary(glossary: Any) -> dict[str, str]:
     """
     if not isinstance(glossary, Mapping):
         raise FewShotError(
-            f"glossary is {glossary!r}, but must map terms to words, e.g. {{'Darlehen': 'loan'}}."
+            f"glossary is {shown(glossary)}, but must map terms to words, e.g. {{'Darlehen': 'loan'}}."
         )
     return {
-        as_text(term, "glossary term"): as_text(words, f"glossary entry of {term}")
+        as_text(term, "glossary term"): as_text(words, f"glossary entry of {clipped(str(term))}")
         for term, words in glossary.items()
     }
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from fewshot_nlp.errors import FewShotError
-from fewshot_nlp.rows import Label, as_text, joined
+from fewshot_nlp.rows import Label, as_text, clipped, joined, quoted
 
 
 def readable(label: Label) -> str:
@@ -27,5 +27,7 @@ def check_descriptions(descriptions: Mapping[Label, str] | None, labels: Sequenc
     """Raises `FewShotError` unless every described label is known and every description is a text."""
     for label, text in (descriptions or {}).items():
         if label not in labels:
-            raise FewShotError(f"There is a description of {label!r}, but the labels are: {joined(labels)}.")
-        as_text(text, f"description of {label}")
+            raise FewShotError(
+                f"There is a description of {quoted(label)}, but the labels are: {joined(labels)}."
+            )
+        as_text(text, f"description of {clipped(str(label))}")

@@ -12,7 +12,7 @@ from torch import Tensor
 from fewshot_nlp.episode import Example, Json, Query
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.metrics.ner import entity_scores
-from fewshot_nlp.rows import Label, as_list, as_text, as_words, shown
+from fewshot_nlp.rows import Label, as_list, as_text, as_words, quoted, shown
 from fewshot_nlp.slots import Hints, Scores, SlotBatch
 from fewshot_nlp.tasks.base import Prediction, Row, Task, need_column
 from fewshot_nlp.tasks.defaults import Defaults, Usage
@@ -74,17 +74,22 @@ class NER(Task, name="ner"):
         repair: Repair = "begin",
         cuts: Sequence[str] = (),
     ) -> None:
-        transitions = transitions or ("hidden_markov" if scheme == "bio" else "none")
+        counted = "hidden_markov" if isinstance(scheme, str) and scheme == "bio" else "abstract"
+        if transitions is None:
+            transitions = "hidden_markov" if counted == "hidden_markov" else "none"
         for name, value, known in (
             ("scheme", scheme, ("io", "bio")),
-            ("transitions", transitions, ("none", "hidden_markov" if scheme == "bio" else "abstract")),
+            ("transitions", transitions, ("none", counted)),
             ("pooling", pooling, ("mean", "first")),
             ("repair", repair, ("begin", "error")),
         ):
-            if value not in known:
-                raise FewShotError(f"{name} is {value!r}, but must be one of: {', '.join(known)}.")
+            if not isinstance(value, str) or value not in known:
+                raise FewShotError(f"{name} is {quoted(value)}, but must be one of: {', '.join(known)}.")
         self.scheme, self.transitions, self.pooling, self.repair = scheme, transitions, pooling, repair
-        self.cuts = tuple(cuts)
+        pieces = as_list(cuts)
+        if pieces is None or not all(isinstance(piece, str) for piece in pieces):
+            raise FewShotError(f"cuts is {quoted(cuts)}, but must be a list of words with marked positions.")
+        self.cuts = tuple(pieces)
 
     def example(self, row: Row) -> Example:
         """A row as words and BIO tags."""
@@ -99,7 +104,7 @@ class NER(Task, name="ner"):
         if len(tags) != len(inputs["tokens"]):
             raise FewShotError(
                 f"{len(inputs['tokens'])} tokens but {len(tags)} tags; each token needs one tag. The tokens begin: "
-                f"{' '.join(inputs['tokens'][:6])!r}."
+                f"{quoted(' '.join(inputs['tokens'][:6]))}."
             )
         return Example(inputs, check_tags(tags, self.repair))
 
@@ -306,6 +311,9 @@ class NER(Task, name="ner"):
                 begin = 1 + (best[first] - 1) // self._per_type * self._per_type
                 columns = list(range(begin, begin + self._per_type))
                 start, end = offsets[first][0], offsets[last - 1][1]
+                if not text[start:end].strip():  # words of nothing are no entity
+                    tags[first:last] = ["O"] * (last - first)
+                    continue
                 entities.append(
                     {
                         "entity_group": label,

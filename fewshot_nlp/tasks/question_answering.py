@@ -11,7 +11,7 @@ from torch import Tensor
 from fewshot_nlp.episode import Example, Json, Query
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.metrics.question_answering import span_scores
-from fewshot_nlp.rows import ItemError, Label, as_list, as_offset, as_text, shown
+from fewshot_nlp.rows import ItemError, Label, as_list, as_offset, as_text, quoted, shown
 from fewshot_nlp.slots import Hints, Scores, SlotBatch
 from fewshot_nlp.tasks.answers import answer_spans, choose_threshold
 from fewshot_nlp.tasks.base import Prediction, Row, Task, need_column
@@ -41,6 +41,7 @@ class QuestionAnswering(Task, name="question_answering"):
 
     columns = (("question", "context", "answers"),)
     target_columns = ("answers",)
+    group_column = "context"
     primary_metric = "squad_f1"
     has_labels = False
     augmentations = frozenset({"word_dropout", "paraphrase_rate"})
@@ -65,9 +66,11 @@ class QuestionAnswering(Task, name="question_answering"):
     ) -> None:
         for name, value in (("max_answer_tokens", max_answer_tokens), ("n_best", n_best)):
             if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 1000:
-                raise FewShotError(f"{name} is {value!r}, but must be a whole number from 1 to 1000.")
-        if null_threshold is not None and not isinstance(null_threshold, int | float):
-            raise FewShotError(f"null_threshold is {null_threshold!r}, but must be a number or None.")
+                raise FewShotError(f"{name} is {quoted(value)}, but must be a whole number from 1 to 1000.")
+        if null_threshold is not None and (
+            not isinstance(null_threshold, int | float) or null_threshold != null_threshold
+        ):
+            raise FewShotError(f"null_threshold is {quoted(null_threshold)}, but must be a number or None.")
         self.max_answer_tokens, self.n_best, self.null_threshold = max_answer_tokens, n_best, null_threshold
 
     def example(self, row: Row) -> Example:
@@ -233,7 +236,7 @@ def _checked(context: str, text: Any, start: Any) -> tuple[int, str]:
         at = context.find(text)
         hint = f"; it is at {at}" if at >= 0 else "; the context does not hold it"
         raise FewShotError(
-            f"the answer is {text!r}, but at answer_start {start} the context has {there!r}{hint}."
+            f"the answer is {quoted(text)}, but at answer_start {start} the context has {quoted(there)}{hint}."
         )
     return start, text
 
@@ -285,7 +288,7 @@ def _targets(
             if not len(tokens):
                 raise ItemError(
                     index,
-                    f"an answer to {item.inputs['question'][:40]!r} is {item.target['text']!a}, of which the "
+                    f"an answer to {item.inputs['question'][:40]!r} is {quoted(item.target['text'])}, of which the "
                     "tokenizer reads nothing; leave such answers out.",
                 )
             targets[low + tokens[0], 0] = 1.0

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from fewshot_nlp.errors import FewShotError
-from fewshot_nlp.rows import as_name
+from fewshot_nlp.rows import as_name, clipped, quoted, shown
 
 Repair = Literal["begin", "error"]
 """What an ``I-X`` that continues no ``X`` becomes: a ``B-X``, or an error."""
@@ -25,7 +25,7 @@ def check_tags(tags: Sequence[str], repair: Repair = "begin") -> list[str]:
     for position, tag in enumerate(tags):
         if not isinstance(tag, str):
             raise FewShotError(
-                f"tag {position + 1} is {tag!r} of type {type(tag).__name__}, but must be a text such as 'B-DRUG' "
+                f"tag {position + 1} is {shown(tag)}, but must be a text such as 'B-DRUG' "
                 "or 'O'; give the names of the tags, not their numbers."
             )
         prefix, _, label = tag.partition("-")
@@ -34,7 +34,7 @@ def check_tags(tags: Sequence[str], repair: Repair = "begin") -> list[str]:
             ended = True
             continue
         if prefix not in _SCHEMES or not label.strip():
-            raise FewShotError(f"tag {position + 1} is {tag!r}, but must be 'O', 'B-TYPE' or 'I-TYPE'.")
+            raise FewShotError(f"tag {position + 1} is {quoted(tag)}, but must be 'O', 'B-TYPE' or 'I-TYPE'.")
         last, prefix, label = (
             prefix in _ENDS,
             _SCHEMES[prefix],
@@ -43,7 +43,8 @@ def check_tags(tags: Sequence[str], repair: Repair = "begin") -> list[str]:
         if prefix == "I" and (ended or result[-1][2:] != label):
             if repair == "error":
                 raise FewShotError(
-                    f"tag {position + 1} is {tag!r}, but no {label} begins before it; mend it, or leave repair='begin'."
+                    f"tag {position + 1} is {quoted(tag)}, but no {clipped(label)} begins before it; mend it, or leave "
+                    "repair='begin'."
                 )
             prefix = "B"
         result.append(f"{prefix}-{label}")
@@ -76,15 +77,17 @@ def spans_to_tags(
         start, end, label = span["start"], span["end"], span["label"]
         if not 0 <= start < end <= len(text):
             raise FewShotError(
-                f"the span {start} to {end} of {label} is outside the text of {len(text)} characters."
+                f"the span {start} to {end} of {clipped(label)} is outside the text of {len(text)} characters."
             )
         words = [i for i, (a, b) in enumerate(offsets) if a < end and b > start]
         if not words:
-            raise FewShotError(f"the span {start} to {end} of {label} holds no word: {text[start:end]!r}.")
+            raise FewShotError(
+                f"the span {start} to {end} of {clipped(label)} holds no word: {quoted(text[start:end])}."
+            )
         if any(tags[i] != "O" for i in words):
             raise FewShotError(
-                f"the span {start} to {end} of {label} overlaps another at {text[start:end]!r}; nested entities are "
-                "not supported, keep one of them."
+                f"the span {start} to {end} of {clipped(label)} overlaps another at {quoted(text[start:end])}; nested "
+                "entities are not supported, keep one of them."
             )
         for i in words:
             tags[i] = f"{'B' if i == words[0] else 'I'}-{label}"

@@ -10,7 +10,7 @@ from torch import Tensor
 from fewshot_nlp.episode import Example, Json, Query
 from fewshot_nlp.errors import FewShotError, logger
 from fewshot_nlp.metrics.translation import corpus_scores
-from fewshot_nlp.rows import Label, as_text
+from fewshot_nlp.rows import Label, as_text, listed, quoted
 from fewshot_nlp.slots import DecoderInputs, Scores, SlotBatch
 from fewshot_nlp.tasks.base import Prediction, Row, Task, need_column
 from fewshot_nlp.tasks.defaults import Defaults, Usage
@@ -78,13 +78,19 @@ class Translation(Task, name="translation"):
         prefix: str | None = None,
     ) -> None:
         if isinstance(num_beams, bool) or not isinstance(num_beams, int) or not 1 <= num_beams <= 64:
-            raise FewShotError(f"num_beams is {num_beams!r}, but must be a whole number from 1 to 64.")
+            raise FewShotError(f"num_beams is {quoted(num_beams)}, but must be a whole number from 1 to 64.")
         if length_penalty is not None and (
             not isinstance(length_penalty, int | float) or not -5 <= length_penalty <= 5
         ):
-            raise FewShotError(f"length_penalty is {length_penalty!r}, but must be a number from -5 to 5.")
+            raise FewShotError(
+                f"length_penalty is {quoted(length_penalty)}, but must be a number from -5 to 5."
+            )
+        languages = (("source", source), ("target", target), ("source_code", source_code))
+        for name, value in (*languages, ("target_code", target_code), ("prefix", prefix)):
+            if value is not None and not isinstance(value, str):
+                raise FewShotError(f"{name} is {quoted(value)}, but must be a text.")
         if source is not None and source == target:
-            raise FewShotError(f"Source and target are both {source!r}; they must differ.")
+            raise FewShotError(f"Source and target are both {quoted(source)}; they must differ.")
         self.source, self.target = source, target
         self.source_code, self.target_code = source_code, target_code
         if max_ratio is not None and (
@@ -92,11 +98,11 @@ class Translation(Task, name="translation"):
             or not isinstance(max_ratio, int | float)
             or not 0.1 <= max_ratio <= 1000
         ):
-            raise FewShotError(f"max_ratio is {max_ratio!r}, but must be a number from 0.1 to 1000, or None.")
+            raise FewShotError(
+                f"max_ratio is {quoted(max_ratio)}, but must be a number from 0.1 to 1000, or None."
+            )
         self.num_beams, self.length_penalty, self.max_ratio = num_beams, length_penalty, max_ratio
-        self.glossary = checked_glossary(glossary or {})
-        if prefix is not None and not isinstance(prefix, str):
-            raise FewShotError(f"prefix is {prefix!r}, but must be a text.")
+        self.glossary = checked_glossary({} if glossary is None else glossary)
         self.prefix = prefix
 
     @classmethod
@@ -137,7 +143,9 @@ class Translation(Task, name="translation"):
         directions = tokenizer.directions
         given = self.source or directions[0], self.target or directions[1]
         if given[0] is not None and given[0] == given[1]:
-            raise FewShotError(f"Source and target are both {given[0]!r}; set the other one in task_config.")
+            raise FewShotError(
+                f"Source and target are both {quoted(given[0])}; set the other one in task_config."
+            )
         if all(directions) and given != directions:
             logger.warning(
                 "The model translates %s to %s, but the task is %s to %s: expect nonsense, or load another model.",
@@ -256,8 +264,8 @@ class Translation(Task, name="translation"):
         if self.source is None or self.target is None:
             first, second = [*map(str, pair), "de", "en"][:2]
             raise FewShotError(
-                f"it has the languages {', '.join(map(str, pair))}, but which is the source is not known; set "
-                f"task_config={{'source': {first!r}, 'target': {second!r}}}."
+                f"it has the languages {listed(map(str, pair))}, but which is the source is not known; set "
+                f"task_config={{'source': {quoted(first)}, 'target': {quoted(second)}}}."
             )
         return self.source, self.target
 
@@ -266,14 +274,14 @@ class Translation(Task, name="translation"):
         for words, row in spelled.items():
             if unknown in row or not row:
                 raise FewShotError(
-                    f"The model's vocabulary cannot spell the glossary's {words!r}; choose other words for it."
+                    f"The model's vocabulary cannot spell the glossary's {quoted(words)}; choose other words for it."
                 )
 
 
 def _side(pair: Mapping[str, Any], language: str) -> Any:
     if language not in pair:
         raise FewShotError(
-            f"there is no {language!r} among its languages, only: {', '.join(map(str, pair)) or 'none'}; put the text "
-            f"under {language!r}."
+            f"there is no {quoted(language)} among its languages, only: {listed(map(str, pair)) or 'none'}; put the "
+            f"text under {quoted(language)}."
         )
     return pair[language]

@@ -32,11 +32,14 @@ class Source(Settings):
         name: a data set card's name, or the path of a file with rows.
         split: of a card; several joined by "+": "train+validation".
         labels: labels to keep; None for all. Needed where a data set has a class that is none ("oos").
+        group_column: a column, such as a document's id: rows with one value stay on one side of an episode. None: the
+            card's; of a file "document", where its rows have that, else the task's (questions on one context).
     """
 
     name: str
     split: str = "train"
     labels: Several[str] | None = None
+    group_column: str | None = None
 
 
 class SamplerSettings(Settings):
@@ -135,7 +138,8 @@ class Data(Settings):
         temperature: above 0; with ``mixture="temperature"``: 1 is "size", larger draws small sources more.
         selection: curriculum, hard-task sampling, leakage guard, and the measure of the mixture's diversity.
         augmentation: words left out, mentions and words replaced, paraphrases, joined labels.
-        targets: data sets that the result will be measured on; a run that trains on one of them is refused.
+        targets: data sets or files that the result will be measured on; a run that trains on one of them is refused,
+            and rows of the sources whose input is also theirs (but for white space, case, NFC) are left out.
         ship: whether the weights will be given away; then every source must allow it (its card says).
     """
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fewshot_nlp.episode import Json, TaskDataset, canonical_json
+from fewshot_nlp.episode import Json, TaskDataset, canonical_json, input_key
 from fewshot_nlp.errors import FewShotError, logger
 from fewshot_nlp.persistence.disk import user_path
 from fewshot_nlp.sampling import SAMPLERS, Mixture, split_classes
@@ -13,8 +13,11 @@ from fewshot_nlp.sources import card_names, load_card, load_rows, read_rows
 from fewshot_nlp.tasks import Task
 from fewshot_nlp.training.config import MetaTrainConfig, SamplerSettings, Source
 from fewshot_nlp.training.diversity import in_words, mixture_diversity
-from fewshot_nlp.training.leakage import without_leaks
+from fewshot_nlp.training.leakage import without_leaks, without_targets
 from fewshot_nlp.training.selection import SelectedTasks, stages
+
+DOCUMENT = "document"
+"""The column of a file that says which rows are from one document."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,17 +40,21 @@ class Streams:
 def make_streams(config: MetaTrainConfig, task: Task) -> Streams:
     """Reads the sources and puts samplers on them.
 
-    Rows whose input also is among the meta-validation rows are left out of the sources; with a leakage guard, those
-    that share n-grams with these or with the targets, too.
+    Rows whose input, as `input_key` says it, is among the targets' rows are left out of all sources, and those among
+    the meta-validation rows out of training sources; with a leakage guard, those that share n-grams with these, too.
 
     Raises:
-        FewShotError: a source of another task, one that weights to ship may not be trained on, too few rows
+        FewShotError: a source or target of another task, one that weights to ship may not be trained on, too few rows
             for the sampler, or an unknown knob of it.
     """
     for source in config.data.sources:
         _check_licence(source, config.data.ship)
     train = {source.name: read_source(source, task) for source in config.data.sources}
     val = {source.name: read_source(source, task) for source in config.validation.sources}
+    if config.data.targets:
+        targets = {name: _target(name, task).examples for name in config.data.targets}
+        apart = without_targets(train | val, targets)
+        train, val = {name: apart[name] for name in train}, {name: apart[name] for name in val}
     if config.validation.class_fraction:
         shares = (1 - config.validation.class_fraction, config.validation.class_fraction, 0.0)
         parts = {
@@ -56,7 +63,7 @@ def make_streams(config: MetaTrainConfig, task: Task) -> Streams:
         train = {name: part.meta_train for name, part in parts.items()}
         val = {name: part.meta_val for name, part in parts.items()}
     elif val:
-        seen = {canonical_json(example.inputs) for data in val.values() for example in data.examples}
+        seen = {input_key(example.inputs) for data in val.values() for example in data.examples}
         train = {
             name: data.without(seen, "they are among the meta-validation rows")
             for name, data in train.items()
@@ -113,6 +120,15 @@ def _measured_part(name: str) -> Source:
     return Source(name=name, split="+".join(splits) or "train")
 
 
+def _target(name: str, task: Task) -> TaskDataset:
+    """All rows of a target."""
+    splits = load_card(name).splits if name in card_names() else ["train"]
+    try:
+        return read_source(Source(name=name, split="+".join(splits)), task)
+    except FewShotError as error:
+        raise FewShotError(f"data.targets: {error}") from None
+
+
 def _diversity(
     rows: int, train: Mapping[str, TaskDataset], shares: Mapping[str, float]
 ) -> dict[str, Json] | None:
@@ -125,19 +141,25 @@ def _diversity(
 
 def read_source(source: Source, task: Task) -> TaskDataset:
     """The rows of a source as a data set; of rows with one input and different targets the first is kept."""
-    domain, group = "general", None
+    domain, group = "general", source.group_column
     if source.name in card_names():
         card = load_card(source.name)
         if card.task != task.name:
             raise FewShotError(
                 f"The source {source.name!r} is for the task {card.task}, the run for {task.name}."
             )
-        domain, group = card.domain, card.group_column
+        domain, group = card.domain, group or card.group_column
         rows = [row for split in source.split.split("+") for row in load_rows(source.name, split)]
     elif user_path(source.name).exists():
         rows = read_rows(source.name, task_name=task.name)
+        group = group or (DOCUMENT if all(DOCUMENT in row for row in rows) else task.group_column)
     else:
         raise FewShotError(f"The source {source.name!r} is neither a file nor the name of a data set card.")
+    lacking = next((i for i, row in enumerate(rows, start=1) if group is not None and group not in row), None)
+    if lacking is not None:
+        raise FewShotError(
+            f"The source {source.name!r}: row {lacking} has no column {group!r} (group_column)."
+        )
     try:
         data = task.dataset(_consistent(rows, task, source.name), source.name, domain, group_column=group)
     except FewShotError as error:

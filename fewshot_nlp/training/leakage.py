@@ -1,16 +1,17 @@
-"""The leakage guard: training rows that share word n-grams with the rows that a run is measured on are left out.
+"""The leakage guard: training rows whose input, or any of its word n-grams, a run is measured on are left out.
 
-The check is that of GPT-3 (Brown et al. 2020, appendix C), which looked for 13-grams in web pages; rows here are
-sentences, so the default is shorter. A text of fewer than n words counts as one n-gram of its own length.
+The check of n-grams is that of GPT-3 (Brown et al. 2020, appendix C), which looked for 13-grams in web pages; rows here
+are sentences, so the default is shorter. A text of fewer than n words counts as one n-gram of its own length.
 """
 
 import re
 from collections.abc import Iterable, Mapping
+from logging import INFO, WARNING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fewshot_nlp.episode import Example, Json, TaskDataset
+from fewshot_nlp.episode import Example, Json, TaskDataset, input_key
 from fewshot_nlp.errors import FewShotError, logger
 
 Hashes = NDArray[np.uint64]
@@ -93,6 +94,38 @@ def hashes_of(examples: Iterable[Example], grams: NGrams) -> Hashes:
     """The sorted, distinct n-grams of many rows."""
     found = [grams.of(words) for example in examples for words in words_of(example)]
     return np.unique(np.concatenate(found)) if found else np.zeros(0, np.uint64)
+
+
+def without_targets(
+    data: Mapping[str, TaskDataset], targets: Mapping[str, Iterable[Example]]
+) -> dict[str, TaskDataset]:
+    """Data sets without the rows whose input, as `input_key` says it, a target has; one line tells how many went.
+
+    Args:
+        data: sources by name.
+        targets: rows of the targets by name.
+
+    Raises:
+        FewShotError: a source has no other rows.
+    """
+    keys = {input_key(example.inputs) for examples in targets.values() for example in examples}
+    kept, lost = dict[str, TaskDataset](), dict[str, int]()
+    for name, source in data.items():
+        rows = [i for i, example in enumerate(source.examples) if input_key(example.inputs) not in keys]
+        if not rows:
+            raise FewShotError(f"All {len(source)} rows of {name!r} are rows of the targets; leave it out.")
+        if len(rows) < len(source):
+            lost[name] = len(source) - len(rows)
+        kept[name] = source.take(rows) if name in lost else source
+    logger.log(
+        WARNING if lost else INFO,
+        "%d of %d rows are left out, because targets (%s) have their inputs%s",
+        sum(lost.values()),
+        sum(map(len, data.values())),
+        ", ".join(targets),
+        ": " + ", ".join(f"{name} {n}" for name, n in lost.items()) + "." if lost else ".",
+    )
+    return kept
 
 
 def without_leaks(
