@@ -219,32 +219,38 @@ class FewShotModel:
         self.pipeline.learner.grow(self._adapted().adapted.state)
         return self
 
-    def predict(self, inputs: Iterable[Any]) -> list[Any]:
+    def predict(self, inputs: Iterable[Any], *, refuse_empty: bool = False) -> list[Any]:
         """A prediction for each input, in the form that the task gives it (`Task.shown`).
 
-        For an empty input nothing is predicted (`Task.abstained`), and the log tells of it.
+        Args:
+            inputs: texts, or whatever else the task takes.
+            refuse_empty: refuse an input without a visible character; else nothing is predicted for it
+                (`Task.abstained`), and the log tells of it.
 
         Raises:
             FewShotError: a bad input, with its number; or the model is not adapted.
         """
-        return [self.pipeline.task.shown(p) for p in self.predictions(inputs)]
+        return [self.pipeline.task.shown(p) for p in self.predictions(inputs, refuse_empty=refuse_empty)]
 
-    def predictions(self, inputs: Iterable[Any], model: TaskModel | None = None) -> list[Prediction]:
+    def predictions(
+        self, inputs: Iterable[Any], model: TaskModel | None = None, *, refuse_empty: bool = False
+    ) -> list[Prediction]:
         """All that the task tells of each input; `predict` gives the part of it that most callers want.
 
         Args:
             inputs: as for `predict`.
             model: an adapted model to take instead of this one's.
+            refuse_empty: as for `predict`.
         """
         model = model or self._adapted()
-        return model.predict(self._queries(inputs), progress=True)
+        return model.predict(self._queries(inputs, refuse_empty), progress=True)
 
-    def _queries(self, inputs: Iterable[Any]) -> list[Query | None]:
+    def _queries(self, inputs: Iterable[Any], refuse_empty: bool = False) -> list[Query | None]:
         if isinstance(inputs, str | Mapping) or not isinstance(inputs := records(inputs), Iterable):
             raise FewShotError(
                 f"predict takes a list of inputs, but was given one {type(inputs).__name__}; put it in [ ]."
             )
-        return self.pipeline.task.queries(inputs)
+        return self.pipeline.task.queries(inputs, refuse_empty=refuse_empty)
 
     def evaluate(self, rows: Any, *, column_mapping: Mapping[str, str] | None = None) -> dict[str, float]:
         """Scores predictions for labelled rows; the names of the metrics say their definitions.

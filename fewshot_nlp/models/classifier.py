@@ -46,10 +46,12 @@ class FewShotClassifier(FewShotModel):
         queries = read_each(inputs, self.pipeline.task.query)
         return self.adapt([{**q.inputs, "label": y} for q, y in zip(queries, targets, strict=True)])
 
-    def predict_proba(self, texts: Iterable[Any]) -> Float[np.ndarray, "n_texts n_labels"]:
+    def predict_proba(
+        self, texts: Iterable[Any], *, refuse_empty: bool = False
+    ) -> Float[np.ndarray, "n_texts n_labels"]:
         """Probability of each label (columns in the order of `labels`) for each text.
 
-        For an empty text all labels have the same; with ``multi_label`` it is 0.
+        For an empty text all labels have the same, and with ``multi_label`` it is 0; or it is refused, as in `predict`.
         """
-        rows = [p["probabilities"] for p in self.predictions(texts)]
+        rows = [p["probabilities"] for p in self.predictions(texts, refuse_empty=refuse_empty)]
         return np.stack(rows) if rows else np.zeros((0, len(self.labels)), np.float32)

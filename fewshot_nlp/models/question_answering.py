@@ -20,7 +20,9 @@ class FewShotQA(FewShotModel):
 
     task_name = "question_answering"
 
-    def predict(self, inputs: Iterable[Any], *, top_n: int | None = None) -> list[dict[str, Any]]:
+    def predict(
+        self, inputs: Iterable[Any], *, top_n: int | None = None, refuse_empty: bool = False
+    ) -> list[dict[str, Any]]:
         """The answer to each question, its probability, and its character offsets in the context.
 
         Where the context is found not to answer the question, the answer is empty, its offsets are 0, and the score
@@ -29,12 +31,13 @@ class FewShotQA(FewShotModel):
         Args:
             inputs: rows with "question" and "context", or pairs of the two.
             top_n: adds "n_best", the likeliest answers in order, each with score and offsets, and "no_answer_score".
+            refuse_empty: refuse a row of which one is empty.
 
         Raises:
             FewShotError: a bad row, or a ``top_n`` above the task's option ``n_best``.
         """
         if top_n is None:
-            return super().predict(inputs)
+            return super().predict(inputs, refuse_empty=refuse_empty)
         task, known = self.pipeline.task, self.pipeline.task.options["n_best"]
         if not 1 <= top_n <= known:
             raise FewShotError(
@@ -43,7 +46,7 @@ class FewShotQA(FewShotModel):
             )
         return [
             {**task.shown(p), "no_answer_score": p["no_answer_score"], "n_best": p["n_best"][:top_n]}
-            for p in self.predictions(inputs)
+            for p in self.predictions(inputs, refuse_empty=refuse_empty)
         ]
 
     def show(self, rows: Iterable[Any], left: str = "[", right: str = "]", around: int = 200) -> list[str]:

@@ -24,13 +24,20 @@ class FewShotTranslator(FewShotModel):
 
     task_name = "translation"
 
-    def predict(self, inputs: Iterable[str], *, glossary: Mapping[str, str] | None = None) -> list[str]:
+    def predict(
+        self,
+        inputs: Iterable[str],
+        *,
+        glossary: Mapping[str, str] | None = None,
+        refuse_empty: bool = False,
+    ) -> list[str]:
         """The translation of each text; nothing for an empty one.
 
         Args:
             inputs: texts of the source language, each at most as long as the model's window.
             glossary: terms of the source language to the words that the translation must have for them, beside the
                 task's own option ``glossary``.
+            refuse_empty: refuse an empty text.
 
         Raises:
             FewShotError: a text that is too long, or a glossary entry that the vocabulary cannot spell.
@@ -41,7 +48,7 @@ class FewShotTranslator(FewShotModel):
             own: Any = task.options["glossary"]
             task = type(task)(**{**task.options, "glossary": {**own, **checked_glossary(glossary)}})
             model = replace(model, pipeline=replace(self.pipeline, task=task))
-        return [p["target"] for p in self.predictions(inputs, model)]
+        return [p["target"] for p in self.predictions(inputs, model, refuse_empty=refuse_empty)]
 
     def forgetting(self, rows: Any, *, metric: str = "chrf") -> dict[str, float]:
         """What adapting costs on other text: scores of the model before and after it, by a paired bootstrap.

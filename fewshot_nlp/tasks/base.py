@@ -225,21 +225,26 @@ class Task(ABC):
 
         return read_each(rows, read)
 
-    def queries(self, values: Iterable[Any], what: str = "Input") -> list[Query | None]:
-        """Checks inputs to predict on; None for one without a visible character, which is logged.
+    def queries(
+        self, values: Iterable[Any], what: str = "Input", *, refuse_empty: bool = False
+    ) -> list[Query | None]:
+        """Checks inputs to predict on; None for one without a visible character, which is logged or refused.
 
         Args:
             values: as for `query`.
             what: name of an input in messages.
+            refuse_empty: refuse inputs without a visible character.
 
         Raises:
-            FewShotError: an input is not valid; the message has its number.
+            FewShotError: an input is not valid, or refused; the message has its number.
         """
 
         def read(value: Any) -> Query | None:
             try:
                 return self.query(value)
             except EmptyInputError:
+                if refuse_empty:
+                    raise
                 return None
 
         found = read_each(values, read, what)

@@ -6,7 +6,7 @@ from itertools import accumulate, pairwise
 
 import regex
 
-_UNSPACED = "".join(
+UNSPACED = "".join(
     rf"\p{{{script}}}"
     for script in (
         *(
@@ -29,9 +29,9 @@ _UNSPACED = "".join(
         ),  # SA: Thai, Lao, Khmer, Myanmar, Tai Lue, ...
     )
 )
-"""Scripts in which a blank does not part words, or a name and its particle."""
+"""Scripts, as parts of a character class, in which a blank does not part words, or a name and its particle."""
 _WORD = regex.compile(
-    rf"(?V1)(?:(?![{_UNSPACED}ー])[\p{{L}}\p{{M}}\p{{N}}])+(?:[.,]\p{{N}}+)*|(?=\S)\X", regex.VERSION1
+    rf"(?V1)(?:(?![{UNSPACED}ー])[\p{{L}}\p{{M}}\p{{N}}])+(?:[.,]\p{{N}}+)*|(?=\S)\X", regex.VERSION1
 )
 _NUMBER_AND_LETTER = regex.compile(r"(?<=\p{N})(?=\p{L})|(?<=\p{L})(?=\p{N})")
 CUT = "|"

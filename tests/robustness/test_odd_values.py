@@ -97,6 +97,38 @@ def test_words_of_nothing_are_no_entities(tiny_encoder_folder):
     assert len(tags) == 4
 
 
+@pytest.mark.parametrize(
+    ("model", "rows", "good", "empty"),
+    [
+        (FewShotClassifier, ROWS, "a card", " "),
+        (FewShotNER, WORDS, "take aspirin", "\n"),
+        (FewShotQA, [], ("who", "the judge"), ("who", "")),
+    ],
+)
+def test_empty_texts_are_refused_on_request(tiny_encoder_folder, model, rows, good, empty):
+    made = model.from_pretrained(
+        tiny_encoder_folder, learner="fine_tune" if model is FewShotQA else "prototypical"
+    )
+    if rows:
+        made.adapt(rows)
+    else:
+        made.adapt([{"question": "who", "context": "the judge", "answers": {"text": [], "answer_start": []}}])
+    assert len(made.predict([good, empty])) == 2
+    assert made.predict([good], refuse_empty=True) == made.predict([good])
+    calls = [lambda: made.predict([good, empty], refuse_empty=True)]
+    calls += (
+        [lambda: made.predict_proba([good, empty], refuse_empty=True)] if model is FewShotClassifier else []
+    )
+    calls += [lambda: made.predict([good, empty], top_n=1, refuse_empty=True)] if model is FewShotQA else []
+    assert all("Input 2: " in message(call) for call in calls)
+
+
+def test_an_empty_text_to_translate_is_refused_on_request(tiny_translator_folder):
+    made = FewShotTranslator.from_pretrained(tiny_translator_folder)
+    assert made.predict([" "]) == [""]
+    assert "Input 1: 'text' is empty" in message(lambda: made.predict([" "], refuse_empty=True))
+
+
 def test_lists_for_messages():
     assert listed(["a", "b"]) == "a, b"
     assert listed(["x" * 100] * 3) == f"{'x' * 60}..., {'x' * 60}..., ... (3 in all)"

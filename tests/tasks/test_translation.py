@@ -351,6 +351,24 @@ class TestGlossary:
         assert with_terms("a b, a, ab, b", {"a b": "one", "a": "b", "b": "c"}) == "one, b, ab, c"
 
     @pytest.mark.parametrize(
+        ("text", "term", "places"),
+        [
+            ("他在中国银行工作。", "银行", [4]),
+            ("使用API的银行", "API", [2]),
+            ("データベースとデータ", "データ", [7]),
+            ("ガッコーとガッコ", "ガッコ", [5]),
+            ("貸付ローン", "ローン", [2]),
+            ("대법원과 법원의 판결", "법원", [5]),
+            ("ธนาคารกรุงเทพ", "ธนาคาร", [0]),
+            ("กำ", "ก", []),
+            ("myAPI APIs API", "API", [11]),
+            ("q\u0301ab q", "q", [5]),
+        ],
+    )
+    def test_terms_of_scripts_without_blanks(self, text: str, term: str, places: list[int]) -> None:
+        assert find_terms(text, {term: "x"}) == [(at, at + len(term), term) for at in places]
+
+    @pytest.mark.parametrize(
         "blank", [" ", "\n", "\r\n", "  ", "\t \n", "\u00a0", "\u202f", "\u3000", " \u200b"]
     )
     def test_terms_across_any_blank(self, load: Any, blank: str) -> None:
