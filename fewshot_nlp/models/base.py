@@ -18,7 +18,7 @@ from fewshot_nlp.persistence.model_card import model_card
 from fewshot_nlp.persistence.model_files import SUPPORT
 from fewshot_nlp.persistence.storage import is_model_folder, load, new_pipeline, save
 from fewshot_nlp.pipeline import Pipeline, TaskModel
-from fewshot_nlp.rows import Label, as_label, as_text, clipped, joined, quoted, records, sorted_labels
+from fewshot_nlp.rows import Label, as_label, as_text, clipped, joined, quoted, records, shown, sorted_labels
 from fewshot_nlp.sources import read_rows
 from fewshot_nlp.tasks import TASKS
 from fewshot_nlp.tasks.base import Prediction
@@ -171,6 +171,7 @@ class FewShotModel:
         Raises:
             FewShotError: empty support, too few labels, a bad row (named), rows that contradict each other.
         """
+        labels = _given(labels)
         return self._adapt(self._read(rows, column_mapping), labels, named=tuple(labels or ()))
 
     def add(
@@ -181,7 +182,7 @@ class FewShotModel:
         A model that was loaded from a folder knows its state, not its examples, and can only be adapted anew, unless
         its learner remembers them.
         """
-        return self._extend(self._read(rows, column_mapping), labels)
+        return self._extend(self._read(rows, column_mapping), _given(labels))
 
     def _extend(self, more: list[Example], labels: Labels | None) -> Self:
         if self._model is None or not (self._examples or self.descriptions):
@@ -349,6 +350,25 @@ class FewShotModel:
         if self._unadapted is None:
             raise FewShotError("The model is not adapted yet; call adapt(rows) first.")
         return self._unadapted
+
+
+def _given(labels: Any) -> Labels | None:
+    """Labels that were given, as a list or a mapping.
+
+    Raises:
+        FewShotError: they are neither.
+    """
+    if labels is None or isinstance(labels, Mapping):
+        return labels
+    if (
+        isinstance(labels, Iterable)
+        and not isinstance(labels, str | bytes)
+        and getattr(labels, "ndim", 1) == 1
+    ):
+        return list(labels)
+    raise FewShotError(
+        f"labels is {shown(labels)}, but must be a list of labels, or map labels to descriptions."
+    )
 
 
 def _descriptions(labels: Mapping[Any, Any]) -> dict[Label, str]:

@@ -108,8 +108,9 @@ def read_scores(scores: Mapping[str, Any]) -> tuple[list[Score], str]:
         for name, value in scores.items()
         if name not in facts and isinstance(value, int | float) and not isinstance(value, bool)
     ]
-    dataset, rows, seed = ("not stated" if fact is None else _cell(str(fact)) for fact in facts.values())
-    return found, f"Measured once, on the data set: {dataset}; number of rows: {rows}; seed: {seed}."
+    words = {"dataset": "on the data set", "n_rows": "number of rows", "seed": "seed"}
+    told = [f"{words[key]}: {_cell(str(fact))}" for key, fact in facts.items() if fact is not None]
+    return found, f"Measured once, without an interval{'; '.join(['', *told])}."
 
 
 def read_sources(extra: Mapping[str, Any]) -> list[dict[str, str]]:

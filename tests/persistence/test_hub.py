@@ -453,8 +453,8 @@ def test_card_states_a_report_as_it_is(model: FewShotClassifier, client: StandIn
 def test_card_states_plain_scores_as_they_are(model: FewShotClassifier) -> None:
     model.extra["scores"] = {**model.evaluate(ROWS), "n_rows": 3, "dataset": "my rows | 1"}
     card = model_card(model, "user/model")
-    assert r"on the data set: my rows \| 1; number of rows: 3; seed: not stated." in card
-    assert f"| `accuracy` | {model.extra['scores']['accuracy']} | not measured |" in card
+    assert r"Measured once, without an interval; on the data set: my rows \| 1; number of rows: 3." in card
+    assert f"| Metric | Value |\n|---|---|\n| `accuracy` | {model.extra['scores']['accuracy']} |\n" in card
     assert "| `n_rows` |" not in card
     assert head(card)["model-index"][0]["results"][0]["dataset"] == {
         "name": "my rows | 1",

@@ -86,6 +86,14 @@ def test_blank_descriptions_are_none_and_broken_ones_are_mended(tiny_encoder_fol
     assert "description of card" in message(lambda: clf.adapt(ROWS, labels={"card": pd.NA, "law": ""}))
 
 
+@pytest.mark.parametrize("odd", [3, "card", 1j, np.array(3), np.zeros((2, 2)), float("nan")])
+def test_labels_that_are_no_list_are_refused(tiny_encoder_folder, odd):
+    clf = FewShotClassifier.from_pretrained(tiny_encoder_folder, learner="prototypical")
+    assert "labels is " in message(lambda: clf.adapt(ROWS, labels=odd))
+    clf.adapt(ROWS, labels=pd.Series(["card", "law"]))
+    assert "labels is " in message(lambda: clf.add(ROWS, labels=odd))
+
+
 def test_words_of_nothing_are_no_entities(tiny_encoder_folder):
     """A support set of entities alone, so that every word is tagged."""
     ner = FewShotNER.from_pretrained(tiny_encoder_folder, learner="nearest_neighbour")
