@@ -169,6 +169,11 @@ class FineTune(Learner[FineTuneConfig], name="fine_tune"):
         """The state after training; ``share`` of the steps."""
         state = {name: value.detach().clone() for name, value in start.items()}
         weights = {n: w.requires_grad_() for n, w in state.items() if n.startswith((FAST, "head."))}
+        if not weights:
+            raise FewShotError(
+                f"Nothing is trained: scope is 'head', but the start {self.config.start} has no head; take "
+                "scope='adapter', or start='prototypes'."
+            )
         train, held_out = self._split(examples.crop_to_targets())
         steps = max(1, round(share * self.config.steps))
         if self.config.epochs is not None:

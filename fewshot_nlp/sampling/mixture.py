@@ -57,9 +57,10 @@ class Mixture:
         temperature: above 0; with ``weights="temperature"`` only.
         seed: at least 0; of the draw of sources, not of the sources.
         n_episodes: length of the stream, at least 1; None for the sum of the sources'.
+        keys: for some names what stands for them in the draw, so that it does not depend on what a source is called.
 
     Attributes:
-        probabilities: name to probability, sorted by name.
+        probabilities: name to probability, sorted by what stands for the name in the draw.
 
     Raises:
         FewShotError: no sources, or weights that do not fit them.
@@ -82,25 +83,28 @@ class Mixture:
         temperature: float | None = None,
         seed: int = 0,
         n_episodes: int | None = None,
+        keys: Mapping[str, str] | None = None,
     ) -> None:
+        self.keys = {name: (keys or {}).get(name, name) for name in samplers}
         self.config = MixtureConfig(
             weights=weights, temperature=temperature, seed=seed, n_episodes=n_episodes
         )
         if not samplers:
             raise FewShotError("A mixture needs at least one sampler.")
-        self.samplers = {name: samplers[name] for name in sorted(samplers)}
+        self.samplers = {name: samplers[name] for name in sorted(samplers, key=self.keys.__getitem__)}
         raw = self._weights()
         total = sum(raw.values())
         self.probabilities: dict[str, float] = {name: weight / total for name, weight in raw.items()}
         self._names = tuple(self.probabilities)
-        self._key = {"sampler": "mixture", "probabilities": self.probabilities}
+        drawn = {self.keys[name]: share for name, share in self.probabilities.items()}
+        self._key = {"sampler": "mixture", "probabilities": drawn}
         own = self.config.n_episodes
         self._length = sum(map(len, self.samplers.values())) if own is None else own
 
     def _weights(self) -> dict[str, float]:
         weights = self.config.weights
         if isinstance(weights, Mapping):
-            if sorted(weights) != list(self.samplers):
+            if sorted(weights) != sorted(self.samplers):
                 raise FewShotError(
                     f"weights are given for {', '.join(sorted(weights))}, but the samplers are "
                     f"{', '.join(self.samplers)}; give one for each."

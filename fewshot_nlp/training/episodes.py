@@ -217,7 +217,10 @@ def _mixture(
     seed: int,
     usual: str,
 ) -> Mixture:
-    """One sampler for each source and k_shot; a source's weight is shared out evenly among its k_shots."""
+    """One sampler for each source and k_shot; a source's weight is shared out evenly among its k_shots.
+
+    In the draw a file goes by its rows, so that a file that was moved draws the same episodes.
+    """
     samplers = {
         f"{name}/{k}": _sampler(dataset, settings, k, seed, usual)
         for name, dataset in data.items()
@@ -228,7 +231,13 @@ def _mixture(
             given, known = ", ".join(sorted(weights)), ", ".join(sorted(data))
             raise FewShotError(f"mixture has weights for {given}; the sources are {known}.")
         weights = {name: weights[name.rpartition("/")[0]] for name in samplers}
-    return Mixture(samplers, weights, temperature=temperature, seed=seed)
+    cards = card_names()
+    keys = {
+        f"{name}/{k}": f"{name if name in cards else dataset.fingerprint}/{k}"
+        for name, dataset in data.items()
+        for k in settings.k_shots
+    }
+    return Mixture(samplers, weights, temperature=temperature, seed=seed, keys=keys)
 
 
 def _sampler(dataset: TaskDataset, settings: SamplerSettings, k: int, seed: int, usual: str) -> Any:

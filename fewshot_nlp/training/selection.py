@@ -87,7 +87,7 @@ def stages(
         names = [name for name in last.samplers if name.rsplit("/", 1)[curriculum == "k_shot"] in order[:n]]
         samplers = {name: last.samplers[name] for name in names}
         weights = {name: last.probabilities[name] for name in names}
-        result.append(Mixture(samplers, weights, seed=last.config.seed))
+        result.append(Mixture(samplers, weights, seed=last.config.seed, keys=last.keys))
     return [*result, last]
 
 

@@ -144,3 +144,9 @@ def test_lists_for_messages():
     assert joined(["1", "a"]) == "'1', 'a'"
     assert quoted("a  b\n") == "'a  b\\n'"
     assert quoted(pd.Series([1])).count("\n") == 0
+
+
+def test_a_head_that_is_not_there_is_not_trained(tiny_encoder_folder):
+    options = {"scope": "head", "start": "nearest_neighbour"}
+    clf = FewShotClassifier.from_pretrained(tiny_encoder_folder, learner="fine_tune", learner_config=options)
+    assert "the start nearest_neighbour has no head" in message(lambda: clf.adapt(ROWS))

@@ -15,6 +15,7 @@ from fewshot_nlp.sources import load_rows, read_rows, write_rows
 from fewshot_nlp.tasks import TASKS
 from fewshot_nlp.training.config import SamplerSettings, Source
 from fewshot_nlp.training.episodes import Streams, make_streams
+from fewshot_nlp.training.selection import Selection
 
 
 def streams(
@@ -117,6 +118,34 @@ def test_nothing_left_out_changes_nothing_and_an_unknown_target_is_told(tmp_path
     )
     with pytest.raises(FewShotError, match=r"data.targets: The source 'medical_clasification' is neither"):
         streams(tmp_path, task, sources, sampler, data__targets=("medical_clasification",))
+
+
+@pytest.mark.parametrize("curriculum", ["none", "sources"])
+def test_a_moved_file_draws_the_same_episodes(tmp_path, curriculum):
+    """Places are named so that their order turns around."""
+    rows = load_rows("legal_classification"), load_rows("medical_classification")
+    places = [("a/x.jsonl", "b/y.jsonl"), ("d/z.jsonl", "c/w.jsonl")]
+    found = []
+    for names in places:
+        for name, part in zip(names, rows, strict=True):
+            write_rows(tmp_path / name, part)
+        sources = [Source(name=str(tmp_path / name)) for name in names]
+        sampler = SamplerSettings(n_way=2, k_shot=(1, 2), n_query=2)
+        weights = {source.name: share for source, share in zip(sources, (1.0, 3.0), strict=True)}
+        more = {"data__selection": Selection(curriculum=curriculum), "data__mixture": weights}
+        episodes = drawn(streams(tmp_path, TASKS.get("classification")(), sources, sampler, **more), 30)
+        found.append([(episode.support, episode.query) for episode in episodes])
+    assert found[0] == found[1]
+
+
+def test_two_files_with_the_same_rows_are_two_sources(tmp_path):
+    for name in ("a.jsonl", "b.jsonl"):
+        write_rows(tmp_path / name, load_rows("legal_classification"))
+    sources = [Source(name=str(tmp_path / name)) for name in ("a.jsonl", "b.jsonl")]
+    found = streams(
+        tmp_path, TASKS.get("classification")(), sources, SamplerSettings(n_way=2, k_shot=1, n_query=2)
+    )
+    assert {found.train.source(i) for i in range(30)} == {source.name for source in sources}
 
 
 def sides(episodes: Iterable[Episode], group: Any) -> list[tuple[set[str], set[str]]]:
