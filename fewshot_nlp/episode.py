@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 from unicodedata import normalize
 
-from fewshot_nlp.errors import FewShotError, logger
+from fewshot_nlp.errors import FewShotError, logger, quoted
 from fewshot_nlp.persistence.disk import atomic_write, user_path
-from fewshot_nlp.rows import Label, joined, quoted, sorted_labels
+from fewshot_nlp.rows import Label, joined, sorted_labels
 
 Json = Any
 """A JSON value: str, number, bool, None, list or dict of them."""

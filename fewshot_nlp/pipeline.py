@@ -7,9 +7,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fewshot_nlp.episode import Episode, Example, Query
-from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.errors import FewShotError, quoted
 from fewshot_nlp.learners import Adapted, Learner
-from fewshot_nlp.rows import ItemError, Label, quoted
+from fewshot_nlp.rows import ItemError, Label
 from fewshot_nlp.slots import SlotBatch
 from fewshot_nlp.tasks import Task
 from fewshot_nlp.tasks.base import Prediction

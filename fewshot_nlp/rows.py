@@ -7,11 +7,10 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from itertools import accumulate
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
-from fewshot_nlp.errors import FewShotError, logger
+from fewshot_nlp.errors import FewShotError, listed, logger, quoted
 
 Label = str | int
 """A label: a text, or a whole number that comes back as a number."""
@@ -20,10 +19,6 @@ REPLACEMENT = "\ufffd"
 
 T = TypeVar("T")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_SHOWN = 60
-"""Characters of a wrong value that a message shows."""
-_LISTED = 160
-"""Characters of a list of names that a message shows."""
 
 
 class EmptyInputError(FewShotError):
@@ -64,17 +59,6 @@ class MissingColumnError(FewShotError):
         if self.candidate is None:
             return str(self)
         return f"{str(self)[:-1]}, or pass column_mapping={{{quoted(self.candidate)}: {self.column!r}}}."
-
-
-def clipped(text: str) -> str:
-    """A text in one line, cut where it is long, for a message."""
-    text = " ".join(line.strip() for line in text.splitlines())
-    return text[:_SHOWN] + "..." * (len(text) > _SHOWN)
-
-
-def quoted(value: Any) -> str:
-    """A value as it is written in Python, for a message."""
-    return clipped(repr(value))
 
 
 def shown(value: Any) -> str:
@@ -166,14 +150,6 @@ def joined(labels: Iterable[Label]) -> str:
     found = list(labels)
     digits = any(isinstance(label, str) and label.strip().isdecimal() for label in found)
     return listed(repr(label) if digits else str(label) for label in found)
-
-
-def listed(names: Iterable[str]) -> str:
-    """Names for a message, the first of them where they are many."""
-    found = [clipped(name) for name in names]
-    ends = list(accumulate(len(name) + 2 for name in found))
-    fit = max(1, sum(end <= _LISTED for end in ends))
-    return ", ".join(found[:fit]) + f", ... ({len(found)} in all)" * (fit < len(found))
 
 
 def as_text(value: Any, what: str) -> str:

@@ -1,6 +1,6 @@
 """What the models of all tasks share: load, adapt, predict, evaluate, save, push."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 from fewshot_nlp.backbone import BACKBONES
 from fewshot_nlp.backbone.bundled import resolve, shipped_folder
 from fewshot_nlp.episode import Example, Json, Query
-from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.errors import FewShotError, quoted
 from fewshot_nlp.evaluator import Report
 from fewshot_nlp.memory.store import MemoryStore
 from fewshot_nlp.models.memory import ModelMemory, has_memory, read_support, support_to_json
@@ -18,13 +18,12 @@ from fewshot_nlp.persistence.model_card import model_card
 from fewshot_nlp.persistence.model_files import SUPPORT
 from fewshot_nlp.persistence.storage import is_model_folder, load, new_pipeline, save
 from fewshot_nlp.pipeline import Pipeline, TaskModel
-from fewshot_nlp.rows import Label, as_label, as_text, clipped, joined, quoted, records, shown, sorted_labels
+from fewshot_nlp.rows import Label, as_label, joined, records, sorted_labels
 from fewshot_nlp.sources import read_rows
 from fewshot_nlp.tasks import TASKS
 from fewshot_nlp.tasks.base import Prediction
 from fewshot_nlp.tasks.defaults import Defaults
-
-Labels = Sequence[Label] | Mapping[str, str] | Mapping[int, str] | Mapping[Label, str]
+from fewshot_nlp.tasks.label_words import Labels, described, given_labels
 
 
 class FewShotModel:
@@ -171,7 +170,7 @@ class FewShotModel:
         Raises:
             FewShotError: empty support, too few labels, a bad row (named), rows that contradict each other.
         """
-        labels = _given(labels)
+        labels = given_labels(labels)
         return self._adapt(self._read(rows, column_mapping), labels, named=tuple(labels or ()))
 
     def add(
@@ -182,7 +181,7 @@ class FewShotModel:
         A model that was loaded from a folder knows its state, not its examples, and can only be adapted anew, unless
         its learner remembers them.
         """
-        return self._extend(self._read(rows, column_mapping), _given(labels))
+        return self._extend(self._read(rows, column_mapping), given_labels(labels))
 
     def _extend(self, more: list[Example], labels: Labels | None) -> Self:
         if self._model is None or not (self._examples or self.descriptions):
@@ -333,7 +332,7 @@ class FewShotModel:
                 "The support set is empty; give at least one row, or labels={name: description}."
             )
         task.check_labels(names)
-        words = _descriptions(labels) if isinstance(labels, Mapping) else {}
+        words = described(labels) if isinstance(labels, Mapping) else {}
         pipeline = replace(self.pipeline, task=task)
         self._model = pipeline.adapt(examples, names, words)
         self.pipeline = pipeline
@@ -350,34 +349,6 @@ class FewShotModel:
         if self._unadapted is None:
             raise FewShotError("The model is not adapted yet; call adapt(rows) first.")
         return self._unadapted
-
-
-def _given(labels: Any) -> Labels | None:
-    """Labels that were given, as a list or a mapping.
-
-    Raises:
-        FewShotError: they are neither.
-    """
-    if labels is None or isinstance(labels, Mapping):
-        return labels
-    if (
-        isinstance(labels, Iterable)
-        and not isinstance(labels, str | bytes)
-        and getattr(labels, "ndim", 1) == 1
-    ):
-        return list(labels)
-    raise FewShotError(
-        f"labels is {shown(labels)}, but must be a list of labels, or map labels to descriptions."
-    )
-
-
-def _descriptions(labels: Mapping[Any, Any]) -> dict[Label, str]:
-    """The descriptions of labels, without those that are None or empty."""
-    return {
-        as_label(label, "a given label"): as_text(words, f"description of {clipped(str(label))}")
-        for label, words in labels.items()
-        if words is not None and not (isinstance(words, str) and not words.strip())
-    }
 
 
 def _find_model_folder(name: str | Path | None, revision: str | None) -> Path | None:

@@ -19,7 +19,8 @@ from fewshot_nlp.rows import Label, as_label
 from fewshot_nlp.slots import SlotBatch
 
 if TYPE_CHECKING:
-    from fewshot_nlp.models.base import FewShotModel, Labels
+    from fewshot_nlp.models.base import FewShotModel
+    from fewshot_nlp.tasks.label_words import Labels
 
 FORMAT = 1
 CHUNK = 256

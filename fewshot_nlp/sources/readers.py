@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fewshot_nlp.errors import FewShotError, did_you_mean
+from fewshot_nlp.errors import FewShotError, did_you_mean, listed, quoted
 from fewshot_nlp.persistence.disk import atomic_write, user_path
-from fewshot_nlp.rows import likely_column, listed, quoted, records
+from fewshot_nlp.rows import likely_column, records
 from fewshot_nlp.sources.cards import card_names, task_of
 from fewshot_nlp.sources.conll import parse_conll, render_conll
 from fewshot_nlp.sources.features import named_rows

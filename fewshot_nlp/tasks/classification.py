@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fewshot_nlp.episode import Example, Json, Query
-from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.errors import FewShotError, quoted
 from fewshot_nlp.metrics.classification import multi_label_scores, single_label_scores
 from fewshot_nlp.rows import (
     ItemError,
@@ -19,7 +19,6 @@ from fewshot_nlp.rows import (
     as_text,
     check_multi_hot,
     is_missing,
-    quoted,
     shown,
     sorted_labels,
 )

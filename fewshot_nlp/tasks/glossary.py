@@ -6,8 +6,8 @@ from typing import Any
 
 import regex
 
-from fewshot_nlp.errors import FewShotError
-from fewshot_nlp.rows import as_text, clipped, shown
+from fewshot_nlp.errors import FewShotError, clipped
+from fewshot_nlp.rows import as_text, shown
 from fewshot_nlp.tokenization.segmentation import UNSPACED
 
 _UNSEEN = "[\u200b\u2060\ufeff]|\u00ad(?:[ \t]*\r?\n[ \t]*)?"

@@ -1,10 +1,14 @@
 """Words of labels: readable names and descriptions."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from fewshot_nlp.errors import FewShotError
-from fewshot_nlp.rows import Label, as_text, clipped, joined, quoted
+from fewshot_nlp.errors import FewShotError, clipped, quoted
+from fewshot_nlp.rows import Label, as_label, as_text, joined, shown
+
+Labels = Sequence[Label] | Mapping[str, str] | Mapping[int, str] | Mapping[Label, str]
+"""Labels, or their descriptions by label."""
 
 
 def readable(label: Label) -> str:
@@ -31,3 +35,31 @@ def check_descriptions(descriptions: Mapping[Label, str] | None, labels: Sequenc
                 f"There is a description of {quoted(label)}, but the labels are: {joined(labels)}."
             )
         as_text(text, f"description of {clipped(str(label))}")
+
+
+def given_labels(labels: Any) -> Labels | None:
+    """Labels that were given, as a list or a mapping.
+
+    Raises:
+        FewShotError: they are neither.
+    """
+    if labels is None or isinstance(labels, Mapping):
+        return labels
+    if (
+        isinstance(labels, Iterable)
+        and not isinstance(labels, str | bytes)
+        and getattr(labels, "ndim", 1) == 1
+    ):
+        return list(labels)
+    raise FewShotError(
+        f"labels is {shown(labels)}, but must be a list of labels, or map labels to descriptions."
+    )
+
+
+def described(labels: Mapping[Any, Any]) -> dict[Label, str]:
+    """The descriptions of labels, without those that are None or empty."""
+    return {
+        as_label(label, "a given label"): as_text(words, f"description of {clipped(str(label))}")
+        for label, words in labels.items()
+        if words is not None and not (isinstance(words, str) and not words.strip())
+    }

@@ -10,9 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fewshot_nlp.episode import Example, Json, Query
-from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.errors import FewShotError, quoted
 from fewshot_nlp.metrics.ner import entity_scores
-from fewshot_nlp.rows import Label, as_list, as_text, as_words, quoted, shown
+from fewshot_nlp.rows import Label, as_list, as_text, as_words, shown
 from fewshot_nlp.slots import Hints, Scores, SlotBatch
 from fewshot_nlp.tasks.base import Prediction, Row, Task, need_column
 from fewshot_nlp.tasks.defaults import Defaults, Usage

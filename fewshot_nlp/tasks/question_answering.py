@@ -9,9 +9,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fewshot_nlp.episode import Example, Json, Query
-from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.errors import FewShotError, quoted
 from fewshot_nlp.metrics.question_answering import span_scores
-from fewshot_nlp.rows import ItemError, Label, as_list, as_offset, as_text, quoted, shown
+from fewshot_nlp.rows import ItemError, Label, as_list, as_offset, as_text, shown
 from fewshot_nlp.slots import Hints, Scores, SlotBatch
 from fewshot_nlp.tasks.answers import answer_spans, choose_threshold
 from fewshot_nlp.tasks.base import Prediction, Row, Task, need_column

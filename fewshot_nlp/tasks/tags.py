@@ -6,8 +6,8 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 
-from fewshot_nlp.errors import FewShotError
-from fewshot_nlp.rows import as_name, clipped, quoted, shown
+from fewshot_nlp.errors import FewShotError, clipped, quoted
+from fewshot_nlp.rows import as_name, shown
 
 Repair = Literal["begin", "error"]
 """What an ``I-X`` that continues no ``X`` becomes: a ``B-X``, or an error."""

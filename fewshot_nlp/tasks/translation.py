@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from fewshot_nlp.episode import Example, Json, Query
-from fewshot_nlp.errors import FewShotError, logger
+from fewshot_nlp.errors import FewShotError, listed, logger, quoted
 from fewshot_nlp.metrics.translation import corpus_scores
-from fewshot_nlp.rows import Label, as_text, listed, quoted
+from fewshot_nlp.rows import Label, as_text
 from fewshot_nlp.slots import DecoderInputs, Scores, SlotBatch
 from fewshot_nlp.tasks.base import Prediction, Row, Task, need_column
 from fewshot_nlp.tasks.defaults import Defaults, Usage

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from fewshot_nlp import FewShotClassifier, FewShotError, FewShotNER, FewShotQA, FewShotTranslator
-from fewshot_nlp.rows import joined, listed, quoted
+from fewshot_nlp.errors import listed, quoted
+from fewshot_nlp.rows import joined
 
 LONG = "x" * 3000
 ROWS = [{"text": "my card was lost", "label": "card"}, {"text": "the judge and the law", "label": "law"}]
