@@ -65,7 +65,8 @@ def choose_threshold(margins: Float[np.ndarray, " n"], gains: Float[np.ndarray, 
         [[sorted_margins[0] - 2 * BELOW], sorted_margins, [sorted_margins[-1] + 2 * BELOW]]
     )
     middle = (edges[:-1] + edges[1:]) / 2
-    best = np.flatnonzero((total >= total.max() - 1e-9) & (edges[:-1] < edges[1:]))
+    gaps = edges[:-1] < edges[1:]  # none between equal margins
+    best = np.flatnonzero(gaps & (total >= total[gaps].max() - 1e-9))
     return float(middle[best[np.argmin(np.abs(middle[best]))]])
 
 

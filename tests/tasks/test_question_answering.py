@@ -256,8 +256,9 @@ def test_chosen_threshold_is_the_best_one():
     threshold = choose_threshold(margins, gains)
     assert -1.0 < threshold < 0.5
     rng = np.random.default_rng(0)
-    for _ in range(20):
+    for ties in [False, True] * 20:
         margins, gains = rng.normal(size=8), rng.choice([1.0, 0.3, -1.0], size=8)
+        margins = np.round(margins) if ties else margins
         best = max(gains[margins <= t].sum() for t in [-99, *margins])
         assert gains[margins <= choose_threshold(margins, gains)].sum() == pytest.approx(best)
 
