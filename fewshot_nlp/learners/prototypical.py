@@ -1,6 +1,9 @@
 """Prototypical networks: a class is the mean of its slots' features.
 
-Paper: Snell, Swersky, Zemel 2017, Prototypical Networks for Few-shot Learning (equations 1 and 2).
+Papers: Snell, Swersky, Zemel 2017, Prototypical Networks for Few-shot Learning (equations 1 and 2);
+``metric="unit"``: Wang, Chao, Weinberger, van der Maaten 2019, SimpleShot (section 3: Euclidean distance of normalised
+features to their mean, which is not normalised again; ``centre`` is their CL2N, but they subtract the mean of the base
+classes, which this learner does not see, where it subtracts that of the support set).
 Deviations: a learned temperature scales the distances (as in TADAM, Oreshkin et al. 2018); label names may
 count as extra support rows, with a fixed or a learned weight. Classes that do not exclude each other have two
 prototypes: of their slots, and of all others. With ``n_prototypes`` a large class, such as the words outside of all
@@ -32,9 +35,11 @@ class PrototypicalConfig(LearnerConfig):
     """Settings of `Prototypical`.
 
     Args:
-        metric: "euclidean" (squared distance) or "cosine".
+        metric: "euclidean" (squared distance), "unit" (the same of L2-normalised features) or "cosine", where the
+            prototype is normalised too.
+        centre: subtract the mean of the support set's slots from all features first.
         temperature: scores are the negative distance divided by this; the initial value in meta-training. None
-            takes 0.1 for cosine and the mean distance between slots and prototypes for Euclidean.
+            takes the root of the features' dimension for "euclidean" and 0.1 for the others.
         interpolation: share of the prototypes in the mixture with a model's own distribution, in [0, 1]; None chooses
             it, and the temperature, on halves of the support set.
         n_prototypes: largest number of prototypes of a class, by k-means; 1 is the mean.
@@ -44,7 +49,8 @@ class PrototypicalConfig(LearnerConfig):
         learn_label_names: meta-learn the weight of the labels' names, from ``label_names``.
     """
 
-    metric: Literal["euclidean", "cosine"] = "cosine"
+    metric: Literal["euclidean", "unit", "cosine"] = "cosine"
+    centre: bool = False
     temperature: Temperature | None = None
     interpolation: Share | None = None
     n_prototypes: Annotated[int, Field(ge=1, le=10**5)] = 1
@@ -68,7 +74,7 @@ class Prototypical(Learner[PrototypicalConfig], name="prototypical"):
         super().__init__(encoder, config)
         start = self.config.temperature
         if start is None:
-            start = 0.1 if self.config.metric == "cosine" else float(encoder.dimension) ** 0.5
+            start = float(encoder.dimension) ** 0.5 if self.config.metric == "euclidean" else 0.1
         self.log_temperature = nn.Parameter(torch.tensor(float(start)).log())
         self.log_label_names: nn.Parameter | None = None
         if self.config.learn_label_names:
@@ -87,10 +93,12 @@ class Prototypical(Learner[PrototypicalConfig], name="prototypical"):
         """
         if self.encoder.vocabulary is not None:
             return self._mixture(support, self.encoder.vocabulary)
-        features = self._space(self.features(support))
+        features = self.features(support)
+        state = self._centre(features, support)
+        features = self._space(features, state)
         names = self._name_weight(features)
         means, mass = class_means(features, support, names)
-        state = {"prototypes": means, "seen": mass > 0, "log_temperature": self.log_temperature}
+        state |= {"prototypes": means, "seen": mass > 0, "log_temperature": self.log_temperature}
         if self.config.n_prototypes > 1:
             c = self.config
             state["prototypes"], state["shares"] = cluster_means(
@@ -100,7 +108,7 @@ class Prototypical(Learner[PrototypicalConfig], name="prototypical"):
 
     def score(self, state: State, features: Features, batch: SlotBatch) -> Scores:
         """Negative distance to each prototype, divided by the temperature (Snell et al., equation 2)."""
-        features = self._space(features)
+        features = self._space(features, state)
         if batch.decoder.prior is not None:
             return self._mixed(state, features, batch.decoder.prior)
         scores = -self._class_distance(state, features, 0)
@@ -133,9 +141,11 @@ class Prototypical(Learner[PrototypicalConfig], name="prototypical"):
 
         Both are chosen on slots of one half of the examples, scored by the prototypes of the other half.
         """
-        features = self._space(self.features(support))
+        hidden = self.features(support)
+        state = self._centre(hidden, support)
+        features = self._space(hidden, state)
         gold = support.gold.to(features.device)
-        state = _means(features, gold)
+        state |= _means(features, gold)
         groups = torch.tensor(list(dict.fromkeys(support.groups[by_content(support)].tolist())))
         interpolation, temperature = self.config.interpolation, self.config.temperature
         if (interpolation is not None and temperature is not None) or len(groups) < 2:
@@ -146,7 +156,7 @@ class Prototypical(Learner[PrototypicalConfig], name="prototypical"):
         half = _means(features[~held], gold[~held])
         distances = self._distance(features[held], half["prototypes"][0])
         hit = (half["classes"][None, :] == gold[held][:, None]).to(features)
-        prior = head.scores({}, features[held])
+        prior = head.scores({}, hidden[held])
         own = prior.gather(1, gold[held][:, None])[:, 0]
         state |= choose_fixed(distances, hit, own, temperature)
         return (
@@ -158,8 +168,15 @@ class Prototypical(Learner[PrototypicalConfig], name="prototypical"):
         mass = fixed_mass(distances, state["interpolation"], state["temperature"])
         return mix(prior, state["classes"].expand(len(features), -1), mass)
 
-    def _space(self, features: Tensor) -> Tensor:
-        return F.normalize(features, dim=-1) if self.config.metric == "cosine" else features
+    def _centre(self, features: Features, support: SlotBatch) -> State:
+        """The mean of the examples' slots, if asked for and if there are two: less one, a single slot is nothing."""
+        examples = features[~support.label_slot_mask.to(features.device)]
+        return {"centre": examples.mean(dim=0)} if self.config.centre and len(examples) > 1 else {}
+
+    def _space(self, features: Tensor, state: State) -> Tensor:
+        if "centre" in state:
+            features = features - state["centre"]
+        return features if self.config.metric == "euclidean" else F.normalize(features, dim=-1)
 
     def _distance(self, features: Tensor, prototypes: Tensor) -> Tensor:
         if self.config.metric == "cosine":

@@ -37,6 +37,82 @@ def test_one_prototype_is_the_mean_bit_for_bit(normaliser):
     assert torch.equal(adapted.scores(query), expected / adapted.state["log_temperature"].exp())
 
 
+SIX = [[2, 1, 0], [1, 0, 2], [0, 3, 1], [1, 2, 2], [-1, 1, 4], [3, 1, 1]]  # two rows a class
+FOUR = [[1, 1, 1], [0, 1, 2], [2, 0, 1], [1, 3, 0]]
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (  # the code of Wang et al. 2019, "UN", and PrototypicalNetworks of easyfsl 1.5.0: distances
+            {"metric": "euclidean"},
+            [
+                [0.7071, 1.6583, 1.5],
+                [1.8708, 1.6583, 1.118],
+                [0.7071, 2.958, 2.0616],
+                [2.7386, 1.6583, 3.2016],
+            ],
+        ),
+        (  # the code of Wang et al. 2019, "L2N"
+            {"metric": "unit"},
+            [
+                [0.3883, 0.4786, 0.3954],
+                [0.8367, 0.5658, 0.4668],
+                [0.3162, 1.0881, 0.6453],
+                [0.9228, 0.5327, 0.9219],
+            ],
+        ),
+        (  # the same, "CL2N", given the support set's mean
+            {"metric": "unit", "centre": True},
+            [
+                [0.6565, 1.6318, 1.1684],
+                [1.3328, 1.3517, 1.0662],
+                [0.3564, 1.8368, 0.9455],
+                [1.3634, 0.8192, 1.2597],
+            ],
+        ),
+        (  # SimpleShot of easyfsl 1.5.0: 1 - cosine
+            {"metric": "cosine"},
+            [
+                [0.0742, 0.1185, 0.064],
+                [0.4024, 0.1659, 0.1047],
+                [0.0438, 0.6158, 0.236],
+                [0.4929, 0.147, 0.5229],
+            ],
+        ),
+    ],
+)
+def test_distances_are_those_of_the_authors_and_of_easyfsl(config, expected):
+    encoder = Vectors(torch.tensor([*SIX, *FOUR], dtype=torch.float64))
+    learner = Prototypical(encoder, PrototypicalConfig(temperature=1.0, **config))
+    scores = learner.adapt(slots(range(6), [0, 0, 1, 1, 2, 2], 3)).scores(slots(range(6, 10), [0] * 4, 3))
+    distances = -scores if config["metric"] == "cosine" else (-scores).sqrt()
+    np.testing.assert_allclose(distances, expected, atol=6e-5)
+
+
+@pytest.mark.parametrize(("metric", "centre", "agree"), [("unit", True, 2000), ("cosine", True, 1877)])
+def test_two_thousand_decisions_of_simpleshot(metric, centre, agree):
+    """Section 3 of Wang et al. 2019 written out; its authors' code decides so too, and the cosine differently."""
+    same = 0
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        centres, gold = rng.normal(size=(3, 16)), np.repeat([0, 1, 2], 5)
+        x = centres[gold] + 2 * rng.normal(size=(15, 16))
+        q = centres[rng.integers(3, size=20)] + 2 * rng.normal(size=(20, 16))
+        x *= rng.uniform(0.3, 3, size=(15, 1))
+        encoder = Vectors(torch.from_numpy(np.concatenate([x, q])))
+        adapted = Prototypical(encoder, PrototypicalConfig(metric=metric, centre=centre)).adapt(
+            slots(range(15), gold, 3)
+        )
+        ours = adapted.scores(slots(range(15, 35), [0] * 20, 3)).argmax(dim=1).numpy()
+        unit, asked = (
+            rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (x - x.mean(0), q - x.mean(0))
+        )
+        means = np.stack([unit[gold == c].mean(axis=0) for c in range(3)])
+        same += int((np.linalg.norm(asked[:, None] - means, axis=2).argmin(axis=1) == ours).sum())
+    assert same == agree
+
+
 def blobs(k, n, d, seed, spread=0.1):
     rng = np.random.default_rng(seed)
     centres = rng.normal(size=(k, d)) * 3

@@ -152,6 +152,22 @@ class TestMixture:
         for row, feature, prior in zip(got, features, own, strict=True):
             np.testing.assert_allclose(row, expected(feature, prior), rtol=2e-3, atol=1e-6)
 
+    def test_prototypes_choose_their_share_beside_the_head_of_plain_states(
+        self, load: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        mt = load("prototypical")  # by cosines
+        task, encoder = mt.pipeline.task, mt.pipeline.learner.encoder
+        support = task.collate(task.examples(ROWS), (), encoder.tokenizer, with_targets=True)
+        asked = []
+        plain = encoder.head.scores
+        monkeypatch.setattr(
+            encoder.head, "scores", lambda s, view, w=None: asked.append(view) or plain(s, view, w)
+        )
+        mt.adapt(ROWS)
+        groups = torch.tensor(list(dict.fromkeys(support.groups[by_content(support)].tolist())))
+        held = torch.isin(support.groups, groups[::2])
+        torch.testing.assert_close(asked[0], encoder.features(support)[held])
+
     def test_a_share_of_zero_is_kept_even_for_one_pair(self, load: Any) -> None:
         for learner in ("nearest_neighbour", "prototypical"):
             mt = load(learner, interpolation=0.0, temperature=None).adapt(ROWS[:1])
