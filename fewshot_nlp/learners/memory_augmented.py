@@ -6,8 +6,12 @@ et al. 2016, Meta-Learning with Memory-Augmented Neural Networks (equations 2 to
 Machines (equations 5 and 6). ``kind="key_value"``: Miller et al. 2016, Key-Value Memory Networks (section 3.1).
 Deviations: a row stores the label as a value beside its key, so a read gives shares of the labels, for any number of
 them (the papers read a vector and classify it by a layer of fixed width). Which label belongs to
-which slot is therefore given, not learned. The controller gets labels as random orthogonal codes, assigned in the
-order in which labels appear, so renaming them changes nothing. Unwritten rows are not read; there is one read head.
+which slot is therefore given, not learned: a step writes the key of the slot before, to which the arriving label
+belongs, not that of its own slot; the gate of its write is computed with that key. The controller gets labels as random
+orthogonal codes, assigned in the order in which labels appear, so renaming them changes nothing. Unwritten rows are not
+read; there is one read head; of several least used rows the first is written. The meta-loss is at every step of the
+support set, as in the paper, whose kind of label an earlier step has shown (before, no row can hold it), and at the
+query slots, each of which is the next step after the support set; for positions of an answer at the query slots alone.
 Keys are the slots' features, centred on the support set, plus a learned term that is zero before training: untrained
 it is a soft nearest neighbour. Shares can be corrected for the frequency of a label in memory. Query slots never
 write. Translation is refused: "neural_turing" would take thousands of steps, one for each target token, and both
@@ -17,6 +21,7 @@ learned. The order of the support set matters to "neural_turing" (a seeded shuff
 faster.
 """
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import numpy as np
@@ -93,6 +98,19 @@ class MemoryAugmented(Learner[MemoryAugmentedConfig], name="memory_augmented"):
 
         For classes that do not exclude each other the values have a second half: "not this class".
         """
+        return self._fit(support)[0]
+
+    def query_loss(self, support: SlotBatch, query: SlotBatch) -> Tensor:
+        """Mean loss of the query slots and, for "neural_turing", of the support slots before their labels come."""
+        state, steps = self._fit(support)
+        loss = query.loss(self.query_scores(state, query))
+        if steps is None or steps[0].n_slots == 0:
+            return loss
+        known, scores = steps
+        return (known.loss(scores) * known.n_slots + loss * query.n_slots) / (known.n_slots + query.n_slots)
+
+    def _fit(self, support: SlotBatch) -> tuple[State, tuple[SlotBatch, Scores] | None]:
+        """`fit`; and the steps whose label can be known, with their scores, where the memory has steps."""
         weight = slot_weights(support, self.config.label_names, torch.zeros(0))
         _, kinds = torch.unique(support.target_matrix, dim=0, return_inverse=True)
         kept = (weight > 0).nonzero()[:, 0]
@@ -106,13 +124,33 @@ class MemoryAugmented(Learner[MemoryAugmentedConfig], name="memory_augmented"):
         targets = support.target_matrix.to(features)
         values = torch.cat(target_kinds(support, features), dim=1) * weight[kept].to(features)[:, None]
         if isinstance(self.memory, KeyValueReader):
-            return {"centre": centre, "memory.keys": self.memory.keys(slots), "memory.values": values}
+            return {"centre": centre, "memory.keys": self.memory.keys(slots), "memory.values": values}, None
         generator = torch.Generator().manual_seed(self.config.seed)
         order = torch.randperm(len(slots), generator=generator).to(features.device)
         codes = label_codes(targets[order], self.config.code, self.config.seed)
         n_rows = min(self.config.rows, len(slots))
-        state, _ = self.memory.run(slots[order], values[order], codes, n_rows)
-        return {"centre": centre} | {f"memory.{name}": value for name, value in state.items()}
+        state, found = self.memory.run(slots[order], values[order], codes, n_rows)
+        steps = (
+            None if support.normaliser == "positions" else self._steps(support, order, values[order], found)
+        )
+        return {"centre": centre} | {f"memory.{name}": value for name, value in state.items()}, steps
+
+    def _steps(
+        self, support: SlotBatch, order: Tensor, values: Tensor, found: Tensor
+    ) -> tuple[SlotBatch, Scores]:
+        """The steps all of whose kinds of labels were written before, and the scores read there.
+
+        Args:
+            support: the slots; only their targets are used.
+            order: of the steps.
+            values: the steps' labels as the memory stores them.
+            found: values that were read before each label came.
+        """
+        held = values.cumsum(dim=0) - values
+        known = ((values > 0) <= (held > 0)).all(dim=1)
+        chosen = order[known].cpu()
+        batch = replace(support, groups=torch.arange(len(chosen)), targets=support.gold[chosen])
+        return batch, share_scores(found[known], held[known], self.balance, batch)
 
     def score(self, state: State, features: Features, batch: SlotBatch) -> Scores:
         """Logarithm of each class's share of the read values; log-odds where classes do not exclude each other."""

@@ -55,20 +55,20 @@ def class_means(
 
 
 def share_scores(
-    shares: Tensor, held: Float[Tensor, " n_values"], balance: Tensor, batch: SlotBatch
+    shares: Tensor, held: Float[Tensor, "*n_slots n_values"], balance: Tensor, batch: SlotBatch
 ) -> Scores:
     """Scores of classes by the attention that their slots get; yes against no where they do not exclude each other.
 
     Args:
         shares: of the attention, a column for each of `target_kinds`.
-        held: the weight of those slots.
+        held: the weight of those slots; one row where it is the same for all that attend.
         balance: share of that weight that an attention is freed of.
         batch: the slots that attend.
     """
     scores = shares.clamp_min(1e-30).log() - balance * held.clamp_min(1e-30).log().clamp_min(-10)
     if batch.normaliser != "classes":
         yes, no = scores.chunk(2, dim=1)
-        scores, held = yes - no, held[: batch.n_classes]
+        scores, held = yes - no, held[..., : batch.n_classes]
     return scores.masked_fill(held <= 0, UNSEEN)
 
 

@@ -93,13 +93,14 @@ class TuringMemory(nn.Module):
         nn.init.constant_(self.gate.bias, GATE)
 
     def empty(self, n_rows: int, n_values: int, code: int) -> dict[str, Tensor]:
-        """The state before the first slot."""
+        """The state before the first slot: nothing is written, read or used."""
         like = self.metric.weight
         dimension = like.shape[1]
         shapes = {
             "keys": (n_rows, dimension),
             "values": (n_rows, n_values),
             "usage": (n_rows,),
+            "write": (n_rows,),
             "hidden": (self.hidden,),
             "cell": (self.hidden,),
             "read": (dimension,),
@@ -145,7 +146,10 @@ class TuringMemory(nn.Module):
         value: Float[Tensor, " v"],
         code: Float[Tensor, " c"],
     ) -> dict[str, Tensor]:
-        """The state after the label of the last read slot arrives: key and label are written.
+        """The state after the next step's write: the label of the last read slot arrives, and is written with its key.
+
+        With that slot's step t - 1 this is step t: its write weights come from the read weights and the usage of
+        t - 1, and enter the usage of t.
 
         Args:
             state: before the write.
@@ -154,12 +158,14 @@ class TuringMemory(nn.Module):
             value: the label as the memory stores it.
             code: the label's code, which the controller gets with the next slot.
         """
-        least = least_used(state["usage"].detach())
+        usage = usage_after(state["usage"], read, state["write"], self.decay)
+        least = least_used(usage.detach())
         write = write_weights(self.gate(new["hidden"])[0], read, least)
         return {
             "keys": written_memory(state["keys"], write, least, new["key"]),
             "values": written_memory(state["values"], write, least, value),
-            "usage": usage_after(state["usage"], read, write, self.decay),
+            "usage": usage,
+            "write": write,
             "hidden": new["hidden"],
             "cell": new["cell"],
             "read": read @ state["keys"],

@@ -81,9 +81,131 @@ def test_the_row_that_was_least_used_is_overwritten():
         )  # reads the first row, so the second is the one used least
         after = cell.write(state, weights[0], {k: v[0] for k, v in new.items()}, values[3], code[0])
         torch.testing.assert_close(after["values"], values[[0, 3]])
-        state["usage"] = torch.tensor([0.1, 0.2])
+        state["usage"], state["write"] = (
+            torch.tensor([0.1, 4.0]),
+            torch.zeros(2),
+        )  # 1.095 after this read, and 3.8
         after = cell.write(state, weights[0], {k: v[0] for k, v in new.items()}, values[3], code[0])
         torch.testing.assert_close(after["values"], values[[3, 1]])
+
+
+def test_usage_of_a_step_counts_its_own_write_and_read():
+    """Equation 5 by hand, one step after the other; equation 6 takes the step before, its read included."""
+    cell = TuringMemory(2, 2, 4, sharpness=1000.0, decay=0.5).double()
+    torch.nn.init.constant_(cell.gate.bias, 0.0)  # half of a write goes to the rows that were read
+    x, y = torch.eye(2).double(), torch.eye(2).double()
+    new = {"key": x[0], "hidden": torch.zeros(4).double(), "cell": torch.zeros(4).double()}
+    steps = [  # read weights of the step; its usage; write weights of the next step
+        ([0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.5, 0.0, 0.0]),
+        ([1.0, 0.0, 0.0], [1.5, 0.0, 0.0], [0.5, 0.5, 0.0]),
+        ([0.0, 1.0, 0.0], [1.25, 1.5, 0.0], [0.0, 0.5, 0.5]),
+        ([0.0, 1.0, 0.0], [0.625, 2.25, 0.5], [0.0, 0.5, 0.5]),
+        ([0.25, 0.0, 0.75], [0.5625, 1.625, 1.5], [0.625, 0.0, 0.375]),
+    ]
+    state = cell.empty(3, 2, 2)
+    with torch.no_grad():
+        for read, usage, write in steps:
+            state = cell.write(state, torch.tensor(read).double(), new, y[0], y[0])
+            assert state["usage"].tolist() == pytest.approx(usage)
+            assert state["write"].tolist() == pytest.approx(write)
+
+
+def papers_loop(cell, slots, values, codes, n_rows):
+    """Santoro et al. 2016, section 3, in numpy: at step t the label of t - 1 comes, is written, then slot t is read."""
+    weight = {name: p.detach().numpy() for name, p in cell.named_parameters()}
+    d, hidden = slots.shape[1], cell.hidden
+    memory, labels = np.zeros((n_rows, d)), np.zeros((n_rows, values.shape[1]))
+    usage, read, write = np.zeros(n_rows), np.zeros(n_rows), np.zeros(n_rows)
+    vector, written, found, before = np.zeros(d), np.zeros(n_rows, bool), [], None
+    for t in range(len(slots) + 1):
+        label = np.zeros(codes.shape[1])
+        if before is not None:
+            key, alpha = before
+            label = codes[t - 1]
+            least = int(usage.argmin())  # of t - 1
+            share = 1 / (1 + np.exp(-alpha))
+            write = share * read  # equation 7: the read weights of t - 1
+            write[least] += 1 - share
+            memory[least], labels[least], written[least] = 0, 0, True
+            memory = memory + write[:, None] * key  # equation 8
+            labels = labels + write[:, None] * values[t - 1]
+        if t == len(slots):
+            break
+        inputs = np.concatenate([slots[t], label, vector])
+        state = np.tanh(weight["controller.weight"] @ inputs + weight["controller.bias"])
+        key = (
+            slots[t]
+            + weight["metric.weight"] @ slots[t] / d**0.5
+            + weight["key.weight"] @ state / hidden**0.5
+        )
+        sharpness = np.exp(weight["sharpen.weight"][0] @ state / hidden + weight["sharpen.bias"][0])
+        read = np.zeros(n_rows)
+        if written.any():
+            rows = memory[written]
+            cosine = rows @ key / np.linalg.norm(rows, axis=1) / np.linalg.norm(key)
+            read[written] = np.exp(sharpness * cosine) / np.exp(sharpness * cosine).sum()  # equation 3
+        found.append(read @ labels)
+        vector = read @ memory  # equation 4
+        usage = cell.decay * usage + read + write  # equation 5
+        before = key, weight["gate.weight"][0] @ state / hidden + weight["gate.bias"][0]
+    return memory, labels, np.array(found)
+
+
+@pytest.mark.parametrize("n_rows", [3, 9])
+def test_the_whole_loop_is_the_papers_written_out(n_rows):
+    rng = np.random.default_rng(3)
+    slots_ = rng.normal(size=(8, 5))
+    slots_ /= np.linalg.norm(slots_, axis=1, keepdims=True)
+    values, codes = np.eye(3)[rng.integers(3, size=8)], rng.normal(size=(8, 4))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        cell = shake(TuringMemory(5, 4, 6, "feed_forward", sharpness=3.0, decay=0.7).double(), size=0.7)
+    torch.nn.init.constant_(cell.gate.bias, -0.4)
+    memory, labels, found = papers_loop(cell, slots_, values, codes, n_rows)
+    with torch.no_grad():
+        state, ours = cell.run(*(torch.from_numpy(a) for a in (slots_, values, codes)), n_rows)
+    np.testing.assert_allclose(state["keys"], memory, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(state["values"], labels, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(ours, found, rtol=1e-6, atol=1e-7)
+
+
+def test_the_loss_is_at_every_step_whose_label_was_shown():
+    """Four slots, one after the other, each scored by those before it; then the queries; the mean of all."""
+    angles = np.deg2rad([0.0, 100.0, 20.0, 130.0, 10.0, 170.0])
+    table = torch.from_numpy(np.stack([np.cos(angles), np.sin(angles)], axis=1))
+    learner = learner_of(Vectors(table), sharpness=2.0, balance=0.0, rows=9)
+    torch.nn.init.constant_(learner.memory.gate.bias, -100.0)
+    support, query = slots(range(4), [0, 1, 0, 1], 2), slots([4, 5], [0, 1], 2)
+    x = table.numpy() - table[:4].numpy().mean(axis=0)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    gold = np.array([0, 1, 0, 1, 0, 1])
+    order = torch.randperm(4, generator=torch.Generator().manual_seed(0)).tolist()
+    losses = []
+    for step, slot in [*enumerate(order), (4, 4), (4, 5)]:
+        shown = order[:step]
+        if any(gold[i] == gold[slot] for i in shown):
+            chance = np.exp(2 * x[shown] @ x[slot])
+            losses.append(-np.log(chance[gold[shown] == gold[slot]].sum() / chance.sum()))
+    assert len(losses) == 4
+    assert float(learner.meta_loss(support, query).detach()) == pytest.approx(np.mean(losses), rel=1e-6)
+
+
+def test_several_labels_at_once_have_a_loss_at_each_step():
+    encoder, support, query = random_episode("independent")
+    learner = shake(learner_of(encoder, label_names=0.0, rows=16), size=0.3)
+    got = float(learner.meta_loss(support, query).detach())
+    state, steps = learner._fit(support)
+    alone = float(query.loss(learner.query_scores(state, query)).detach())
+    known, scores = steps
+    order = torch.randperm(9, generator=torch.Generator().manual_seed(0))
+    targets = support.target_matrix[:9][order]
+    first = next(  # a step that has shown every class, and every class's absence
+        t for t in range(1, 9) if targets[:t].amax(0).sum() == 3 and (1 - targets[:t]).amax(0).sum() == 3
+    )
+    assert known.n_slots >= 9 - first
+    assert torch.equal(known.gold[first - 9 :], targets[first:])
+    each = float(torch.nn.functional.binary_cross_entropy_with_logits(scores, known.gold.to(scores)))
+    assert got == pytest.approx((each * known.n_slots + alone * 8) / (known.n_slots + 8), rel=1e-6)
 
 
 def association(generator, n_way=5, noise=8):
