@@ -7,8 +7,9 @@ Machines (equations 5 and 6). ``kind="key_value"``: Miller et al. 2016, Key-Valu
 Deviations: a row stores the label as a value beside its key, so a read gives shares of the labels, for any number of
 them (the papers read a vector and classify it by a layer of fixed width). Which label belongs to
 which slot is therefore given, not learned: a step writes the key of the slot before, to which the arriving label
-belongs, not that of its own slot; the gate of its write is computed with that key. The controller gets labels as random
-orthogonal codes, assigned in the order in which labels appear, so renaming them changes nothing. Unwritten rows are not
+belongs, not that of its own slot; the gate of its write is computed with that key. The controller, and the hops of
+"key_value", get labels as random orthogonal codes, assigned in the order in which labels appear (for "key_value" in the
+order of the slots' token ids), so renaming them changes nothing. Unwritten rows are not
 read; there is one read head; of several least used rows the first is written. The meta-loss is at every step of the
 support set, as in the paper, whose kind of label an earlier step has shown (before, no row can hold it), and at the
 query slots, each of which is the next step after the support set; for positions of an answer at the query slots alone.
@@ -35,6 +36,7 @@ from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.learners.base import Learner, LearnerConfig
 from fewshot_nlp.modules.heads import share_scores
 from fewshot_nlp.modules.key_value import KeyValueReader
+from fewshot_nlp.modules.order import canonical_order
 from fewshot_nlp.modules.selection import balanced
 from fewshot_nlp.modules.start import seeded
 from fewshot_nlp.modules.state import State, slot_weights, target_kinds
@@ -85,7 +87,7 @@ class MemoryAugmented(Learner[MemoryAugmentedConfig], name="memory_augmented"):
         self.memory: TuringMemory | KeyValueReader
         with seeded(c.seed):
             if c.kind == "key_value":
-                self.memory = KeyValueReader(encoder.dimension, c.hops, c.sharpness)
+                self.memory = KeyValueReader(encoder.dimension, c.code, c.hops, c.sharpness)
             else:
                 self.memory = TuringMemory(
                     encoder.dimension, c.code, c.hidden, c.controller, c.sharpness, c.usage_decay
@@ -124,7 +126,10 @@ class MemoryAugmented(Learner[MemoryAugmentedConfig], name="memory_augmented"):
         targets = support.target_matrix.to(features)
         values = torch.cat(target_kinds(support, features), dim=1) * weight[kept].to(features)[:, None]
         if isinstance(self.memory, KeyValueReader):
-            return {"centre": centre, "memory.keys": self.memory.keys(slots), "memory.values": values}, None
+            order = canonical_order(support).to(features.device)
+            codes = label_codes(targets[order], self.config.code, self.config.seed)[order.argsort()]
+            memory = {"keys": self.memory.keys(slots), "values": values, "codes": codes}
+            return {"centre": centre} | {f"memory.{name}": value for name, value in memory.items()}, None
         generator = torch.Generator().manual_seed(self.config.seed)
         order = torch.randperm(len(slots), generator=generator).to(features.device)
         codes = label_codes(targets[order], self.config.code, self.config.seed)
@@ -157,7 +162,7 @@ class MemoryAugmented(Learner[MemoryAugmentedConfig], name="memory_augmented"):
         slots = F.normalize(features - state["centre"], dim=-1)
         memory = {n.removeprefix("memory."): v for n, v in state.items() if n.startswith("memory.")}
         if isinstance(self.memory, KeyValueReader):
-            weights: Tensor = self.memory(slots, memory["keys"])
+            weights: Tensor = self.memory(slots, memory["keys"], memory["codes"])
         else:
             weights = self.memory.read(memory, slots)[0]
         held = memory["values"].sum(dim=0)

@@ -1,8 +1,10 @@
 """A key-value memory that is read by attention, in one or more hops.
 
-Paper: Miller et al. 2016, Key-Value Memory Networks for Directly Reading Documents (section 3.1). The query of a hop
-is that of the hop before plus a learned map of the read vector. The maps are zero before training, so that all hops
-are equal.
+Paper: Miller et al. 2016, Key-Value Memory Networks for Directly Reading Documents (section 3.1): a hop reads the
+values, and the next query is a learned map R_j of the query plus what was read. Values are codes of labels under a
+learned map. Deviations: queries and keys have norm 1. The map of the values and R_j minus the identity are zero before
+training, so that all hops are equal then. The answer is the share of each label in the last read, not a match of the
+last query with each candidate.
 """
 
 import torch
@@ -18,13 +20,15 @@ class KeyValueReader(nn.Module):
 
     Args:
         dimension: of keys and queries.
+        code: dimension of the values' codes.
         hops: number of reads, from 1.
         sharpness: of the attention; initial value.
     """
 
-    def __init__(self, dimension: int, hops: int, sharpness: float = 20.0) -> None:
+    def __init__(self, dimension: int, code: int, hops: int, sharpness: float = 20.0) -> None:
         super().__init__()
         self.metric = Correction(dimension, dimension, bias=False)
+        self.value = Correction(code, dimension, bias=False) if hops > 1 else None
         self.hops = nn.ModuleList(Correction(dimension, dimension, bias=False) for _ in range(hops - 1))
         self.log_sharpness = nn.Parameter(torch.tensor(float(sharpness)).log())
 
@@ -32,12 +36,15 @@ class KeyValueReader(nn.Module):
         """Keys, or queries, of slots: vectors under a learned metric, with norm 1."""
         return F.normalize(slots + self.metric(slots), dim=-1)
 
-    def forward(self, queries: Float[Tensor, "n d"], keys: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
-        """Attention weights of the keys in the last hop."""
+    def forward(
+        self, queries: Float[Tensor, "n d"], keys: Float[Tensor, "m d"], codes: Float[Tensor, "m c"]
+    ) -> Float[Tensor, "n m"]:
+        """Attention weights of the keys in the last hop; ``codes`` are those of the values."""
         queries = self.keys(queries)
         weights = self._attention(queries, keys)
-        for hop in self.hops:
-            queries = F.normalize(queries + hop(weights @ keys), dim=-1)
+        for hop in self.hops if self.value is not None else ():
+            queries = queries + self.value(weights @ codes)
+            queries = F.normalize(queries + hop(queries), dim=-1)
             weights = self._attention(queries, keys)
         return weights
 

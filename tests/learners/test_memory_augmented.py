@@ -10,6 +10,7 @@ from vectors import Vectors, random_episode, slots
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.learners.memory_augmented import MemoryAugmented, MemoryAugmentedConfig, label_codes
+from fewshot_nlp.modules.key_value import KeyValueReader
 from fewshot_nlp.modules.selection import balanced
 from fewshot_nlp.modules.turing import (
     TuringMemory,
@@ -261,6 +262,32 @@ def test_untrained_it_is_a_soft_nearest_neighbour(kind):
     weights = np.exp(7 * x[12:] @ x[:9].T)
     weights /= weights.sum(1, keepdims=True)
     np.testing.assert_allclose(got, weights @ np.eye(3)[np.arange(9) % 3], rtol=1e-6)
+
+
+def test_hops_read_values():
+    """Miller et al. 2016, section 3.1, in numpy: o = sum_i p_i A v_i, then q = R (q + o), here with norm 1."""
+    rng = np.random.default_rng(2)
+    reader = shake(KeyValueReader(4, 3, hops=3, sharpness=2.0).double(), size=0.5)
+    unit = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in rng.normal(size=(2, 6, 4))]
+    codes = rng.normal(size=(6, 3))
+    metric, value, *maps = (
+        part.weight.detach().numpy() / part.in_features**0.5
+        for part in (reader.metric, reader.value, *reader.hops)
+    )
+    sharpness = float(reader.log_sharpness.detach().exp())
+    keys, q = (rows @ (np.eye(4) + metric).T for rows in unit)
+    keys, q = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (keys, q))
+    for change in (*maps, None):
+        p = np.exp(sharpness * q @ keys.T)
+        p /= p.sum(axis=1, keepdims=True)
+        if change is not None:
+            q = (q + p @ codes @ value.T) @ (np.eye(4) + change).T
+            q /= np.linalg.norm(q, axis=1, keepdims=True)
+    with torch.no_grad():
+        found = reader.keys(torch.from_numpy(unit[0]))
+        np.testing.assert_allclose(found, keys, rtol=1e-9)
+        got = reader(torch.from_numpy(unit[1]), found, torch.from_numpy(codes))
+    np.testing.assert_allclose(got, p, rtol=1e-9)
 
 
 @pytest.mark.parametrize("normaliser", ["classes", "independent", "positions"])
