@@ -3,7 +3,8 @@
 Papers: NNShot and StructShot, Yang & Katiyar 2020, Simple and Effective Few-Shot Named Entity Recognition
 (section 4); soft votes as in kNN-LM, Khandelwal et al. 2020 (equation 2). For a model with a head of its own (a
 translation model) this is kNN-MT, Khandelwal et al. 2021 (equations 2 and 3), and with ``mixing="adaptive"`` Zheng et
-al. 2021. ``vote="per_class"`` with k=1 is NNShot; with the NER task's ``transitions="support"`` it is StructShot.
+al. 2021. ``vote="per_class"`` with k=1 is NNShot; with the NER task's ``transitions="abstract"`` it is StructShot, but
+for transitions counted on the support set instead of source data (`tasks.transitions.abstract`).
 Deviations: features are L2-normalised for the cosine metric; k > 1 takes the mean of the k nearest distances of
 a class; in kNN-MT the keys are the decoder's last hidden states, and interpolation and temperature are chosen on the
 support set, each slot searched among the other examples only. Data needed: one example a class. Choose it where a

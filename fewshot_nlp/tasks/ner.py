@@ -40,7 +40,8 @@ class NER(Task, name="ner"):
         scheme: classes of the slots: "io" has one class a type, and adjacent words of a type are
             one entity; "bio" has separate classes for the first word of an entity and the others.
         transitions: of the tags, counted on the support set: "hidden_markov" (with "bio"; see `hidden_markov`),
-            "abstract" (with "io"; StructShot, Yang & Katiyar 2020), or "none" ("bio" still forbids invalid sequences).
+            "abstract" (with "io"; after StructShot, Yang & Katiyar 2020, who count on source data), or "none" ("bio"
+            still forbids invalid sequences).
         pooling: a word's vector is that of its first sub-token, or the mean of all.
         repair: an ``I-X`` without a ``B-X`` becomes a ``B-X`` with "begin", and is refused with "error".
         cuts: words of plain text that are split, with marked positions (``"10|mg"``); `suited` finds those of a

@@ -66,8 +66,13 @@ def hidden_markov(classes: Sequence[str], sentences: Sequence[Int[np.ndarray, " 
 def abstract(n_classes: int, sentences: Sequence[Int[np.ndarray, " n"]]) -> Rule:
     """StructShot's transitions (Yang & Katiyar 2020, section 4.2), with add-one smoothing.
 
-    They are counted between "O", "same type" and "other type", and divided evenly among the types. Classes are "O" and
-    the types ("io").
+    They are counted between "O", "same type" and "other type", and divided evenly among the types. Deviations: the
+    paper counts them on source data. A support set has few, and its sentences were chosen to hold entities, so it
+    overstates how often one begins. The paper's exponent tau is 1.
+
+    Args:
+        n_classes: "O" and the types ("io").
+        sentences: class indices of the words of each sentence.
     """
     n = n_classes - 1
     start = np.ones(2)
@@ -77,6 +82,8 @@ def abstract(n_classes: int, sentences: Sequence[Int[np.ndarray, " n"]]) -> Rule
         start[entity[0]] += 1
         column = np.where(entity[1:] == 0, 0, np.where((tags[1:] == tags[:-1]) | (entity[:-1] == 0), 1, 2))
         np.add.at(counts, (entity[:-1], column), 1)
+    if n == 1:  # there is no other type
+        counts[1, 2] = 0
     from_o = np.array([counts[0, 0], counts[0, 1]]) / counts[0, :2].sum()
     from_entity = counts[1] / counts[1].sum()
     step = np.empty((n_classes, n_classes))

@@ -216,6 +216,31 @@ def test_transition_rows_are_probabilities():
     np.testing.assert_allclose(rows.sum(1), 1)
 
 
+def test_structshots_transitions_are_counted_by_hand():
+    """2 O-O, 3 O-I, 3 I-O, 4 to the same and 1 to another type, 3 begin outside and 2 inside; each plus one."""
+    sentences = [[0, 0, 1, 1, 0, 2], [1, 2, 2, 0], [0, 0], [3], [0, 3, 3, 3, 0]]
+    rule = abstract(4, [np.array(tags) for tags in sentences])
+    np.testing.assert_allclose(np.exp(rule["start"]), np.array([4, 1, 1, 1]) / 7)
+    inside = np.array([[4, 5, 1, 1], [4, 1, 5, 1], [4, 1, 1, 5]]) / 11  # 2 / 11 to others: two types
+    np.testing.assert_allclose(np.exp(rule["step"]), [[3 / 7, 4 / 21, 4 / 21, 4 / 21], *inside])
+    assert not rule["offset"].any()
+    one = abstract(2, [np.array([0, 1, 1, 0, 1])])  # no O-O, 2 O-I, 1 I-O, 1 I-I
+    np.testing.assert_allclose(np.exp(one["step"]), [[1 / 4, 3 / 4], [1 / 2, 1 / 2]])
+    np.testing.assert_allclose(np.exp(one["start"]), [2 / 3, 1 / 3])
+
+
+def test_structshot_decodes_by_the_transitions_of_its_support_set(tokenizer):
+    """Scores that leave a word's type open are decided by its neighbours'."""
+    task = TASKS.get("ner")(transitions="abstract")
+    tags = ["O", "B-X", "I-X", "I-X", "O", "B-Y", "I-Y", "I-Y"]
+    rows = [{"tokens": ["the", "bank", "of", "court", "my", "card", "to", "pay"], "ner_tags": tags}]
+    support = task.collate(task.examples(rows), ["X", "Y"], tokenizer, with_targets=True)
+    batch = task.collate([task.query("bank of court")], ["X", "Y"], tokenizer, with_targets=False)
+    scores = torch.tensor([[0.0, 2.0, 0.0], [0.0, 1.0, 1.1], [0.0, 2.0, 0.0]])
+    assert task.decode(scores, batch)[0]["target"] == ["B-X", "B-Y", "B-X"]
+    assert task.decode(scores, batch, task.calibrate(support))[0]["target"] == ["B-X", "I-X", "I-X"]
+
+
 def test_decoded_entities_have_exact_offsets(tokenizer):
     task = TASKS.get("ner")()
     text = "my 👩‍👩‍👧 aspirin e\u0301tude\r\nשלום judge"
