@@ -42,7 +42,9 @@ class KeyValueReader(nn.Module):
         """Attention weights of the keys in the last hop; ``codes`` are those of the values."""
         queries = self.keys(queries)
         weights = self._attention(queries, keys)
-        for hop in self.hops if self.value is not None else ():
+        if self.value is None:
+            return weights
+        for hop in self.hops:
             queries = queries + self.value(weights @ codes)
             queries = F.normalize(queries + hop(queries), dim=-1)
             weights = self._attention(queries, keys)
