@@ -152,7 +152,9 @@ class NearestNeighbour(Learner[NearestNeighbourConfig], name="nearest_neighbour"
         found = near.values  # infinite where there are fewer than k
         hit = (classes == gold[chosen][:, None]).to(features)
         if self.config.mixing == "adaptive":
-            return train_adaptive(found, classes, hit, own, self.config.seed)
+            return train_adaptive(
+                found, classes, hit, own, self.config.seed, temperature=temperature, interpolation=given
+            )
         state = choose_fixed(found, hit, own, temperature)
         return state if given is None else state | {"interpolation": features.new_tensor(given)}
 

@@ -2,7 +2,11 @@
 
 Papers: Khandelwal et al. 2021, Nearest Neighbor Machine Translation (equations 2 and 3); Zheng et al. 2021, Adaptive
 Nearest Neighbor Machine Translation (equations 4 to 6): a network predicts the number of neighbours to use, 0
-included, from the distances and the number of distinct values.
+included, from the distances and the number of distinct values among the nearest i. Deviations: the network's distances
+are divided by their mean and limited to 10, its counts divided by i, where the paper and its code scale neither, since
+distances differ in size between models and the network is trained on a support set instead of a validation set. All
+neighbours are a choice too where their number is no power of two. A temperature that is not given, which the paper
+fixes, is trained with the network. With a given interpolation the network chooses among the numbers above 0 only.
 """
 
 from collections.abc import Mapping
@@ -87,11 +91,15 @@ def adaptive_mass(
     shape = (distances / network["mix.scale"]).clamp_max(10.0)
     inputs = torch.cat([shape, _distinct(classes).to(distances)], dim=1)
     hidden = torch.tanh(inputs @ network["mix.in"].T + network["mix.in_bias"])
-    choice = torch.softmax(hidden @ network["mix.out"].T + network["mix.out_bias"], dim=1)
+    logits = hidden @ network["mix.out"].T + network["mix.out_bias"]
+    if "mix.share" in network:
+        some = network["mix.share"] * torch.softmax(logits[:, 1:], dim=1)
+    else:
+        some = torch.softmax(logits, dim=1)[:, 1:]
     total = torch.zeros_like(distances)
-    for number, k in enumerate(_choices(distances.shape[1]), start=1):
+    for number, k in enumerate(_choices(distances.shape[1])):
         near = torch.softmax(-distances[:, :k] / network["mix.temperature"].exp(), dim=1)
-        total[:, :k] = total[:, :k] + choice[:, number, None] * near
+        total[:, :k] = total[:, :k] + some[:, number, None] * near
     return total
 
 
@@ -101,10 +109,16 @@ def train_adaptive(
     hit: Float[Tensor, "n k"],
     prior: Float[Tensor, " n"],
     seed: int = 0,
+    *,
+    temperature: float | None = None,
+    interpolation: float | None = None,
 ) -> dict[str, Tensor]:
-    """The network that predicts how many neighbours to use; arguments as for `choose_fixed`, which initialises it."""
+    """The network that predicts how many neighbours to use; arguments as for `choose_fixed`, which initialises it.
+
+    A given temperature stays; so does a given interpolation, of which the network only chooses the neighbours.
+    """
     k = distances.shape[1]
-    fixed = choose_fixed(distances, hit, prior)
+    fixed = choose_fixed(distances, hit, prior, temperature)
     generator = torch.Generator().manual_seed(seed)
     n_choices = 1 + len(_choices(k))
     share = float(fixed["interpolation"].clamp(0.02, 0.98))
@@ -117,8 +131,12 @@ def train_adaptive(
         "mix.out_bias": bias,
         "mix.temperature": fixed["temperature"].log(),
     }
-    network = {name: value.to(distances).requires_grad_() for name, value in network.items()}
     scale = {"mix.scale": distances[distances.isfinite()].mean().clamp_min(1e-6)}
+    if temperature is not None:
+        scale["mix.temperature"] = network.pop("mix.temperature")
+    if interpolation is not None:
+        scale["mix.share"] = distances.new_tensor(interpolation)
+    network = {name: value.to(distances).requires_grad_() for name, value in network.items()}
     with torch.enable_grad():
         optimizer = torch.optim.AdamW(network.values(), lr=0.01, weight_decay=0.01)
         for _ in range(ADAPTIVE_STEPS):

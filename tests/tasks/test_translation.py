@@ -271,6 +271,18 @@ class TestAdaptiveMixing:
             corpus_scores(gold, mt.predict(texts))["chrf"] > corpus_scores(gold, plain.predict(texts))["chrf"]
         )
 
+    @pytest.mark.parametrize(("share", "temperature"), [(0.25, None), (1.0, 3.0), (None, 7.0), (0.0, 1.0)])
+    def test_what_is_given_is_obeyed(self, load: Any, share: float | None, temperature: float | None) -> None:
+        given = {"interpolation": share, "temperature": temperature}
+        mt = load(k=4, metric="euclidean", mixing="adaptive", **given).adapt(ROWS[:4])
+        state = mt._model.adapted.state
+        if temperature is not None:
+            assert float(state["mix.temperature"].exp()) == pytest.approx(temperature)
+        near = torch.rand(6, 4).sort(dim=1).values * 9
+        total = adaptive_mass(state, near, torch.randint(5, (6, 4))).sum(dim=1)
+        if share is not None:
+            torch.testing.assert_close(total, torch.full((6,), share))
+
     def test_mixing_keeps_the_model_s_share(self) -> None:
         prior = torch.tensor([[0.5, 0.3, 0.2]]).log()
         got = mix(prior, torch.tensor([[2, 2]]), torch.tensor([[0.25, 0.25]])).exp()
