@@ -5,7 +5,9 @@ Paper: Bansal, Jha, McCallum 2020, Learning to Few-Shot Learn Across Diverse Nat
 and task-specific layers, with a learned rate for each layer.
 Deviations: the network's output is added to the prototype head and is zero before meta-training. The
 task-specific layers are a PEFT adapter, the shared ones the frozen model, instead of upper and lower layers of
-BERT. Head and steps use the whole support set, not a batch each. Classes that do not exclude each other get the
+BERT. The head reads the features themselves: there is no further network between encoder and head (the paper's h_phi),
+which in the paper is adapted too. A rate belongs to a weight, for all steps. Head and steps use the whole support set,
+not a batch each. Classes that do not exclude each other get the
 output for their slots minus that for all others. A model with a head of its own (a translation model) keeps it, and
 the learner is MAML with learned rates.
 Data needed: meta-training on tasks with different classes; without it this is Proto-MAML.
