@@ -5,10 +5,12 @@ Papers: Hu et al. 2021, LoRA (``scope="adapter"``); Kumar et al. 2022, Fine-Tuni
 by default: Howard & Ruder 2018, Universal Language Model Fine-tuning (``layer_decay``, ``unfreeze``); Xuhong,
 Grandvalet, Davoine 2018, Explicit Inductive Bias for Transfer Learning (``l2_sp``); Wortsman et al. 2022 (``folds``).
 Deviations: the initial head may come from any learner whose state has one (``head.weight``, ...);
-``start="prototypes"`` includes label names. Layers unfreeze by shares of the steps, not by epochs. No dropout. A model
-with a head of its own (a translation model) keeps it; only the adapter or all weights are trained. Data needed: from
-about 8 examples a class. Choose it when the features of the frozen encoder do not separate the classes, and seconds
-to minutes of adapting are affordable.
+``start="prototypes"`` includes label names. Layers unfreeze by shares of the steps, not by epochs. No dropout. Of
+ULMFiT's three stages only the last, tuning the classifier, is here: the language model is not tuned on the task's texts
+first. Its head reads the encoder's own pooling, not last, largest and mean states together, and rates fall to 0, not to
+a 32nd. A model with a head of its own (a translation model) keeps it; only the adapter or all weights are trained. Data
+needed: from about 8 examples a class. Choose it when the features of the frozen encoder do not separate the classes, and
+seconds to minutes of adapting are affordable.
 """
 
 from collections.abc import Mapping
@@ -58,7 +60,8 @@ class FineTuneConfig(LearnerConfig):
         label_smoothing: share of the probability spread over all classes.
         layer_decay: the rate of each layer of the encoder is this times that of the layer above; the paper has 1 /
             2.6.
-        unfreeze: share of the steps over which layers are unfrozen one by one, from the top; 0 trains all at once.
+        unfreeze: share of the steps over which layers are unfrozen one by one, the head first, then from the top; 0
+            trains all at once.
         l2_sp: weight of half the squared distance of adapter or encoder to their initial values; replaces their decay.
         folds: from 2, the result is an interpolation of initial and trained weights (Wortsman et al. 2022, Robust
             fine-tuning of zero-shot models). Its coefficient is chosen by cross-validation over so many folds, and is

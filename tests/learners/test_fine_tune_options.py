@@ -71,13 +71,25 @@ def test_first_step_is_as_long_as_the_layers_rate(encoder):
 
 
 def test_layers_begin_after_equal_shares_of_the_steps():
-    assert layer_begins({"low": 0, "middle": 1, "top": 5, "top too": 5}, 30) == {
-        "low": 20,
-        "middle": 10,
-        "top": 0,
-        "top too": 0,
-    }
-    assert set(layer_begins({"low": 0, "top": 1}, 0).values()) == {0}
+    depths = {"low": 0, "middle": 1, "top": 5, "top too": 5}
+    assert layer_begins(depths, 30, head=False) == {"low": 20, "middle": 10, "top": 0, "top too": 0}
+    assert layer_begins(depths, 40, head=True) == {"low": 30, "middle": 20, "top": 10, "top too": 10}
+    assert set(layer_begins({"low": 0, "top": 1}, 0, head=True).values()) == {0}
+
+
+def test_rates_keep_within_a_tenth_of_the_slanted_triangle():
+    """Howard & Ruder 2018, equation 3, with their cut_frac 0.1 and ratio 32."""
+    weights = {"head.weight": torch.ones(1).requires_grad_()}
+    descent = Descent(weights, lr=1.0, head_lr=2.0, steps=1000, **CONSTANT)
+    ours, paper = [], []
+    for t in range(1000):
+        p = t / 100 if t < 100 else 1 - (t - 100) / (100 * (1 / 0.1 - 1))
+        paper.append((1 + p * (32 - 1)) / 32)
+        ours.append(descent.optimizer.param_groups[0]["lr"] / 2)
+        descent.schedule.step()
+    assert max(abs(a - b) for a, b in zip(ours, paper, strict=True)) < 0.1
+    assert max(ours) == pytest.approx(0.91, abs=0.01)
+    assert ours[-1] == pytest.approx(0.001)
 
 
 def test_frozen_layers_are_bit_identical_until_their_turn():
@@ -93,7 +105,7 @@ def test_frozen_layers_are_bit_identical_until_their_turn():
         for name, w in weights.items():
             if not torch.equal(w, before[name]):
                 first.setdefault(name, step)
-    assert first == {"head.weight": 0, "fast.2": 0, "fast.1": 3, "fast.0": 6}
+    assert first == {"head.weight": 0, "fast.2": 2, "fast.1": 4, "fast.0": 6}
 
 
 def test_unfreezing_leaves_lower_layers_of_an_encoder_alone(encoder):
