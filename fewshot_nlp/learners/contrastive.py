@@ -8,18 +8,19 @@ Deviations: slots instead of sentences, so that it works for words (balanced ove
 and for answers (positive pairs: starts of different questions' answers; negative pairs: starts and other tokens). A
 step encodes its slots once and forms all pairs among them. The name of each label, encoded before tuning, is one more
 positive sample of its class. Positive and negative pairs have equal total weight in the "cosine" loss. Texts are cut
-to their first tokens. The output of the layers below the adapter is computed once. The head is `stacked_probe`, SetFit's
-a logistic regression (``head="linear_probe"``), and the head before tuning keeps a share of the prediction, which
-bounds the harm of a bad tuning. It takes 20 steps of up to 32 slots whatever the data, where SetFit with
-R = 20 (``num_iterations``) takes 2.5 steps of 16 pairs for each text: for 2 labels of 8 texts 320 texts are encoded instead of 1,280, for 4 of
-16 texts 640 instead of 5,120; and they form 2,400 pairs instead of 640, and 9,920 instead of 2,560.
-It refuses translation: pairs of target tokens do not train the model's own head, which would no longer fit the
-tuned features. Meta-training is first-order (Finn et al. 2017, section 5.2): the gradient of the query loss at the
-tuned weights, with the fitted heads as constants, is applied to the initial weights. Or it is Reptile (Nichol et al.
-2018, algorithm 2) on the support set alone: the initial weights move towards the tuned ones. With ``start="meta"``
-the learner owns the initial weights, and the head before tuning uses the encoder's features. With ``learned_rates``
-each weight matrix has a learned factor of AdamW's rate (after Li et al. 2017, Meta-SGD); tuned minus initial weights
-are taken as proportional to it.
+to their first tokens. The output of the layers below the adapter is computed once. The head is `stacked_probe`,
+SetFit's a logistic regression (``head="linear_probe"``), and the head before tuning keeps a share of the prediction,
+which bounds the harm of a bad tuning. It takes 20 steps of up to 32 slots whatever the data, where SetFit with R = 20
+(``num_iterations``) takes 2.5 steps of 16 pairs for each text: for 2 labels of 8 texts 320 texts are encoded instead
+of 1,280, for 4 of 16 texts 640 instead of 5,120; and they form 2,400 pairs instead of 640, and 9,920 instead of
+2,560.
+It refuses translation: pairs of target tokens do not train the model's own head, which would no longer fit the tuned
+features. Meta-training is first-order (Finn et al. 2017, section 5.2): the gradient of the query loss at the tuned
+weights, with the fitted heads as constants, is applied to the initial weights. Or it is Reptile (Nichol et al. 2018,
+algorithm 2) on the support set alone: the initial weights move towards the tuned ones. With ``start="meta"`` the
+learner owns the initial weights, and the head before tuning uses the encoder's features. With ``learned_rates`` each
+weight matrix has a learned factor of AdamW's rate (after Li et al. 2017, Meta-SGD); tuned minus initial weights are
+taken as proportional to it.
 Data needed: two classes, one of them with two examples; best from 8 a class. Choose it for texts, when seconds to
 adapt are fine.
 """

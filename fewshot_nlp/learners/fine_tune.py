@@ -6,11 +6,11 @@ by default: Howard & Ruder 2018, Universal Language Model Fine-tuning (``layer_d
 Grandvalet, Davoine 2018, Explicit Inductive Bias for Transfer Learning (``l2_sp``); Wortsman et al. 2022 (``folds``).
 Deviations: the initial head may come from any learner whose state has one (``head.weight``, ...);
 ``start="prototypes"`` includes label names. Layers unfreeze by shares of the steps, not by epochs. No dropout. Of
-ULMFiT's three stages only the last, tuning the classifier, is here: the language model is not tuned on the task's texts
-first. Its head reads the encoder's own pooling, not last, largest and mean states together, and rates fall to 0, not to
-a 32nd. A model with a head of its own (a translation model) keeps it; only the adapter or all weights are trained. Data
-needed: from about 8 examples a class. Choose it when the features of the frozen encoder do not separate the classes, and
-seconds to minutes of adapting are affordable.
+ULMFiT's three stages only the last, tuning the classifier, is here: the language model is not tuned on the task's
+texts first. Its head reads the encoder's own pooling, not last, largest and mean states together, and rates fall to
+0, not to a 32nd. A model with a head of its own (a translation model) keeps it; only the adapter or all weights are
+trained. Data needed: from about 8 examples a class. Choose it when the features of the frozen encoder do not separate
+the classes, and seconds to minutes of adapting are affordable.
 """
 
 from collections.abc import Mapping

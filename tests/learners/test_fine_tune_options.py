@@ -86,6 +86,7 @@ def test_rates_keep_within_a_tenth_of_the_slanted_triangle():
         p = t / 100 if t < 100 else 1 - (t - 100) / (100 * (1 / 0.1 - 1))
         paper.append((1 + p * (32 - 1)) / 32)
         ours.append(descent.optimizer.param_groups[0]["lr"] / 2)
+        descent.optimizer.step()
         descent.schedule.step()
     assert max(abs(a - b) for a, b in zip(ours, paper, strict=True)) < 0.1
     assert max(ours) == pytest.approx(0.91, abs=0.01)
