@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 from tqdm import tqdm
 
-from fewshot_nlp.episode import Episode, Example, Query
+from fewshot_nlp.episode import Episode, Example, Query, canonical_json
 from fewshot_nlp.errors import FewShotError, quoted
 from fewshot_nlp.learners import Adapted, Learner
 from fewshot_nlp.rows import ItemError, Label
@@ -34,12 +34,17 @@ class Pipeline:
     ) -> SlotBatch:
         """The support batch: slots of the examples, and one or more label slots for each label.
 
+        Where the order of slots matters to the learner, the examples are sorted by their content, so that the order in
+        which they are given does not.
+
         Args:
             examples: the support set; may be empty if labels are given.
             labels: sorted label names.
             descriptions: descriptions of some labels; the names of the others are used.
         """
         words: dict[Label, str] = {label: readable(label) for label in labels} | dict(descriptions or {})
+        if not self.learner.order_free:
+            examples = sorted(examples, key=lambda example: canonical_json([example.inputs, example.target]))
         if self.learner.config.label_names == 0:
             seen = self.task.labels(examples)
             words = {label: text for label, text in words.items() if label not in seen}

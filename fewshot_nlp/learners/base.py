@@ -71,7 +71,7 @@ class Learner(nn.Module, ABC, Generic[Config]):
     """How the learner uses the backbone's head, where there is one."""
 
     order_free: ClassVar[bool] = True
-    """Whether the result is independent of the order of the support set, up to rounding."""
+    """Whether `fit` is independent of the order of the slots, up to rounding; if not, `Pipeline.support` sorts."""
 
     def __init_subclass__(cls, *, name: str | None = None, **options: Any) -> None:
         super().__init_subclass__(**options)

@@ -48,6 +48,7 @@ class ContextProbe(Learner[ContextProbeConfig], name="context_probe"):
     """Logistic regression on slots with their neighbours."""
 
     meta_learns = False
+    order_free = False  # a large regression stops before rounding has no effect
 
     def fit(self, support: SlotBatch, *, meta: bool = False) -> State:
         """Mean and standard deviation of the features, and one linear head, or two where classes have coarser ones."""

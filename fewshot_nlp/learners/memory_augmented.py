@@ -18,8 +18,7 @@ it is a soft nearest neighbour. Shares can be corrected for the frequency of a l
 write. Translation is refused: "neural_turing" would take thousands of steps, one for each target token, and both
 kinds a value for each token of the vocabulary. kNN-MT (`nearest_neighbour`) is the memory for translation.
 Data needed: meta-training on many tasks. Choose it where many related source tasks exist and the comparison must be
-learned. The order of the support set matters to "neural_turing" (a seeded shuffle), not to "key_value", which is
-faster.
+learned. The order of the slots matters to "neural_turing" (a seeded shuffle), not to "key_value", which is faster.
 """
 
 from dataclasses import replace

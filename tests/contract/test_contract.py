@@ -10,7 +10,6 @@ from toys import BAR, GAIN, ROWS, TOY_SETTINGS, rename, text_of, unique
 
 from fewshot_nlp.backbone.adapters import default_adapter
 from fewshot_nlp.errors import FewShotError
-from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.modules.state import FAST
 from fewshot_nlp.persistence.storage import load, save
 from fewshot_nlp.pipeline import Pipeline, TaskModel
@@ -85,8 +84,6 @@ def test_renamed_labels_permute_scores(task, learner, make):
 
 
 def test_support_order_does_not_matter(task, learner, make):
-    if not LEARNERS.get(learner).order_free:
-        pytest.skip(f"{learner} says that the order of its support set matters")
     rows, queries = ROWS[task](4, seed=0), ROWS[task](3, seed=9)
     one, two = adapt(make(task, learner), rows), adapt(make(task, learner), rows[::-1])
     torch.testing.assert_close(
