@@ -43,14 +43,17 @@ class Pipeline:
             descriptions: descriptions of some labels; the names of the others are used.
         """
         words: dict[Label, str] = {label: readable(label) for label in labels} | dict(descriptions or {})
+        order = list(range(len(examples)))
         if not self.learner.order_free:
-            examples = sorted(examples, key=lambda example: canonical_json([example.inputs, example.target]))
+            order.sort(key=lambda i: canonical_json([examples[i].inputs, examples[i].target]))
         if self.learner.config.label_names == 0:
             seen = self.task.labels(examples)
             words = {label: text for label, text in words.items() if label not in seen}
-        return self.task.collate(
-            examples, labels, self.learner.encoder.tokenizer, with_targets=True, descriptions=words
-        )
+        ordered, tokenizer = [examples[i] for i in order], self.learner.encoder.tokenizer
+        try:
+            return self.task.collate(ordered, labels, tokenizer, with_targets=True, descriptions=words)
+        except ItemError as error:
+            raise ItemError(order[error.index], error.reason) from None
 
     def _names(self, labels: Sequence[Label], descriptions: Mapping[Label, str] | None) -> SlotBatch | None:
         """Slots of the labels' names for the backbone's head.

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fewshot_nlp import FewShotClassifier, FewShotNER
+from fewshot_nlp.errors import FewShotError
 
 WORDS = {
     "law": "judge law court order letter change".split(),  # noqa: SIM905
@@ -65,3 +66,12 @@ def test_five_permutations_give_the_same_model(case, tiny_encoder_folder):
         for name, value in other._model.decoding_parameters.items():
             assert torch.equal(value, decoding[name]), name
         assert model.predict(queries) == answers
+
+
+def test_a_refused_row_keeps_its_number(tiny_encoder_folder):
+    rows = [
+        {"text": t, "text_pair": "bank", "label": t[0]} for t in ("the card", "my law", "a " * 60, "pay me")
+    ]
+    model = FewShotClassifier.from_pretrained(tiny_encoder_folder, learner="stacked_probe")
+    with pytest.raises(FewShotError, match="Row 3: the first text of the pair has 62 tokens"):
+        model.adapt(rows)
