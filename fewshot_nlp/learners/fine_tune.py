@@ -104,6 +104,7 @@ class FineTune(Learner[FineTuneConfig], name="fine_tune"):
     """AdamW on fast weights and a head."""
 
     head_use = "built_on"
+    order_free = False  # mini-batches are drawn
 
     def __init__(self, encoder: Backbone, config: FineTuneConfig | None = None) -> None:
         super().__init__(encoder, config)

@@ -71,6 +71,8 @@ class ProgressiveConfig(LearnerConfig):
 class Progressive(Learner[ProgressiveConfig], name="progressive"):
     """A chain of columns; only the newest is trained."""
 
+    order_free = False  # mini-batches are drawn
+
     def __init__(self, encoder: Backbone, config: ProgressiveConfig | None = None) -> None:
         super().__init__(encoder, config)
         need_adapter(encoder, self.config.seed)

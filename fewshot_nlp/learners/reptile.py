@@ -43,6 +43,8 @@ class ReptileConfig(GradientConfig):
 class Reptile(GradientLearner[ReptileConfig], name="reptile"):
     """Gradient steps on a task, and an outer step towards their result."""
 
+    order_free = False  # mini-batches are drawn
+
     def fit(self, support: SlotBatch, *, meta: bool = False) -> State:
         """Fast weights of adapter and head after the inner steps; without gradients, see `query_loss`."""
         return self._descend(support, [examples_of(support)])

@@ -46,6 +46,14 @@ CASES = {
     ),
     "default words": (FewShotNER, {}, sentences(12)),
     "context_probe": (FewShotNER, {"learner": "context_probe"}, sentences(12)),
+    "fine_tune": (
+        FewShotClassifier,
+        {
+            "learner": "fine_tune",
+            "learner_config": {"steps": 4, "batch_size": 8, "folds": 2, "scope": "head"},
+        },
+        texts(12, False),
+    ),
     "turing memory": (FewShotClassifier, {"learner": "memory_augmented"}, texts(12, False)),
 }
 
