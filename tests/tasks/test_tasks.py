@@ -7,9 +7,11 @@ import pytest
 import torch
 from seqeval.metrics import f1_score
 from seqeval.scheme import IOB2
+from vectors import Vectors, slots
 
 from fewshot_nlp.backbone import Encoder
 from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.learners.nearest_neighbour import NearestNeighbour, NearestNeighbourConfig
 from fewshot_nlp.metrics.classification import multi_label_scores, single_label_scores
 from fewshot_nlp.metrics.ner import entity_scores
 from fewshot_nlp.slots import SlotBatch
@@ -227,6 +229,26 @@ def test_structshots_transitions_are_counted_by_hand():
     one = abstract(2, [np.array([0, 1, 1, 0, 1])])  # no O-O, 2 O-I, 1 I-O, 1 I-I
     np.testing.assert_allclose(np.exp(one["step"]), [[1 / 4, 3 / 4], [1 / 2, 1 / 2]])
     np.testing.assert_allclose(np.exp(one["start"]), [2 / 3, 1 / 3])
+
+
+def test_structshot_is_its_authors_code():
+    """Emissions and tags of Yang & Katiyar's code (tau 1), given the transitions of these sentences."""
+    rows = [[2, 1, 0], [1, 0, 2], [0, 3, 1], [1, 2, 2], [-1, 1, 4], [3, 1, 1]]
+    queries = [[1, 1, 1], [0, 1, 2], [2, 0, 1], [1, 3, 0]]
+    encoder = Vectors(torch.tensor([*rows, *queries], dtype=torch.float64))
+    learner = NearestNeighbour(encoder, NearestNeighbourConfig(temperature=0.5))
+    scores = learner.adapt(slots(range(6), [0, 0, 1, 1, 2, 2], 3)).scores(slots(range(6, 10), [0] * 4, 3))
+    emissions = [
+        [-0.45081, -0.0755, -0.25922],
+        [-0.4, -0.21115, -0.10263],
+        [-0.4, -0.80743, -0.11224],
+        [-0.58579, -0.2, -0.85584],
+    ]
+    np.testing.assert_allclose(scores, emissions, atol=6e-6)
+    sentences = [[0, 0, 1, 1, 0, 2], [1, 2, 2, 0], [0, 0], [2], [0, 2, 2, 2, 0]]
+    rule = abstract(3, [np.array(tags) for tags in sentences])
+    assert scores.argmax(1).tolist() == [1, 2, 2, 1]
+    assert viterbi(scores.log_softmax(1).numpy(), np.array([4]), rule).tolist() == [0, 2, 2, 0]
 
 
 def test_structshot_decodes_by_the_transitions_of_its_support_set(tokenizer):
