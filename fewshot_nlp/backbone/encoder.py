@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,14 +26,12 @@ from fewshot_nlp.backbone.packing import (
     trial_windows,
     try_packing,
 )
-from fewshot_nlp.backbone.pooling import chunk_spans, join_spans, pool_spans
+from fewshot_nlp.backbone.pooling import TextPooling, check_pooling, chunk_spans, join_spans, pool_spans
 from fewshot_nlp.backbone.sentence_files import lower_cased, read_hints
 from fewshot_nlp.backbone.window_limit import window_limit
 from fewshot_nlp.errors import FewShotError, logger
 from fewshot_nlp.slots import SlotBatch
 from fewshot_nlp.tokenization.windows import WindowTokenizer
-
-TextPooling = Literal["mean", "first"]
 
 
 class Encoder(Backbone):
@@ -49,9 +47,9 @@ class Encoder(Backbone):
         revision: Hub revision.
         layers: hidden layers whose outputs are concatenated; 0 is the embeddings, -1 the last layer, and a float
             a share of the depth (0.5 is the middle layer).
+        pooling: how a whole text becomes one vector: "mean" or another mode of `pool_spans`.
         max_length: tokens in a window; longer texts are split into overlapping windows. None: ``usual_length``.
         usual_length: window from the model's files, cut to what it can read; None for all of that.
-        max_length: tokens in a window; longer texts are split into overlapping windows.
         token_budget: tokens in one forward pass.
     """
 
@@ -73,7 +71,7 @@ class Encoder(Backbone):
         token_budget: int = 2048,
     ) -> None:
         super().__init__(model, name, revision)
-        self.pooling: TextPooling = pooling
+        self.pooling = check_pooling(pooling)
         self.token_budget = token_budget
         limit = window_limit(model, tokenizer)
         if max_length is not None and max_length > limit:
@@ -112,7 +110,8 @@ class Encoder(Backbone):
             attn_implementation: transformers' attention; the default packs windows where the model allows.
             device_map: as in transformers, e.g. "cuda"; default the CPU.
             layers: hidden layers whose outputs are concatenated, as numbers or shares of the depth.
-            pooling: "mean" or "first"; default from the model's sentence-transformers files, else mean.
+            pooling: a mode of `pool_spans`, such as "first"; default from the model's sentence-transformers files, else
+                mean.
             max_length: tokens in a window; default from the model's files.
 
         Raises:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from fewshot_nlp.backbone.sentence_files import ReadJson
+from fewshot_nlp.backbone.sentence_files import ReadJson, transformer_folder
 from fewshot_nlp.errors import FewShotError, logger
 
 TIMEOUT = 10.0
@@ -41,6 +41,8 @@ def load_model(
     """
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
+    if Path(source).is_dir() and not Path(source, "config.json").is_file():
+        source = str(Path(source, transformer_folder(json_files(source))))
     where, given = _where(source, options)
     with _explained(source):
         config = AutoConfig.from_pretrained(source, **where)

@@ -5,10 +5,12 @@
 `Encoder` does not support are refused, unless ``pooling`` is given: then these files are not read.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
+from fewshot_nlp.backbone.pooling import TextPooling
 from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.persistence.disk import first_line
 
 ReadJson = Callable[[str], Any]
 """A file's content by its name within the model, None where there is no such file."""
@@ -23,8 +25,15 @@ LENGTH_FILES = (
     "sentence_xlnet_config.json",
 )
 """Names of the transformer's file, the newest first; the first one that is there counts."""
-MODES: dict[str, Literal["mean", "first"]] = {"cls": "first", "mean": "mean"}
-"""Pooling that both have: their name for it, and ours."""
+MODES: dict[str, TextPooling] = {
+    "cls": "first",
+    "mean": "mean",
+    "max": "max",
+    "mean_sqrt_len_tokens": "sqrt_mean",
+    "weightedmean": "weighted_mean",
+    "lasttoken": "last",
+}
+"""Their names for modes of pooling, and ours."""
 FLAGS = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -33,25 +42,35 @@ FLAGS = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
+"""Keys of the older form of the pooling file."""
 HARMLESS = ("Transformer", "Pooling", "Normalize", "Dropout")
-"""Modules that leave directions as they are, or are read here."""
+"""Modules that keep the direction of a vector, or are read here."""
+AS_USUAL: dict[str, tuple[Any, ...]] = {
+    "transformer_task": ("feature-extraction",),
+    "module_output_name": ("token_embeddings",),
+    "config_args": ({},),
+    "config_kwargs": ({},),
+    "processing_kwargs": ({},),
+    "query_expansion": ({}, False),
+}
+"""Keys of the transformer's file that change what it gives, and the values for which they do not."""
 
 
 class Hints(NamedTuple):
     """Settings from the files.
 
     Args:
-        pooling: "mean" or "first"; None where they say nothing.
+        pooling: a mode of `pool_spans`; None where they say nothing.
         max_length: tokens in a window; None where they say nothing.
         lower_case: whether texts are lower-cased before they are tokenised.
     """
 
-    pooling: Literal["mean", "first"] | None = None
+    pooling: TextPooling | None = None
     max_length: int | None = None
     lower_case: bool = False
 
 
-def read_hints(source: str, read: ReadJson, pooling: Literal["mean", "first"] | None = None) -> Hints:
+def read_hints(source: str, read: ReadJson, pooling: TextPooling | None = None) -> Hints:
     """The hints of a model's files.
 
     Args:
@@ -60,32 +79,75 @@ def read_hints(source: str, read: ReadJson, pooling: Literal["mean", "first"] | 
         pooling: the user's setting; None takes that of the files.
 
     Raises:
-        FewShotError: the files need a step that `Encoder` does not support, and no pooling is given.
+        FewShotError: the files are damaged, or need a step that `Encoder` does not support, and no pooling is given.
     """
-    modules = read("modules.json") or []
-    kinds = [str(module.get("type", "")).rsplit(".", 1)[-1] for module in modules]
-    first = next(
-        (str(m.get("path", "")) for m, k in zip(modules, kinds, strict=True) if k == "Transformer"), ""
-    )
-    files = (read(_within(first, name)) for name in LENGTH_FILES)
-    own: dict[str, Any] = next((found for found in files if found is not None), {})
-    length = own.get("max_seq_length")
-    hints = Hints(pooling, int(length) if length else None, bool(own.get("do_lower_case", False)))
-    if pooling is not None:
-        return hints
-    unknown = [kind for kind in kinds if kind not in HARMLESS]
-    if unknown:
-        raise _refused(source, f"has a module {unknown[0]} after its transformer")
-    prompt = (read("config_sentence_transformers.json") or {}).get("default_prompt_name")
-    if prompt:
-        raise _refused(source, f"puts the prompt {prompt!r} before every text")
-    folder = next(
-        (str(m["path"]) for m, k in zip(modules, kinds, strict=True) if k == "Pooling"), "1_Pooling"
-    )
-    modes = _modes(read(_within(folder, "config.json")) or {})
-    if len(modes) > 1 or any(mode not in MODES for mode in modes):
-        raise _refused(source, f"pools by {' and '.join(modes)}")
+    try:
+        modules = _modules(read)
+        own = _own_file(read, next((path for kind, path in modules if kind == "Transformer"), ""))
+        length = own.get("max_seq_length") or _arguments(own).get("model_max_length")
+        hints = Hints(pooling, int(length) if length else None, bool(own.get("do_lower_case", False)))
+        if pooling is not None:
+            return hints
+        obstacle = _obstacle(modules, own, read("config_sentence_transformers.json") or {})
+        folder = next((path for kind, path in modules if kind == "Pooling"), "1_Pooling")
+        modes = _modes(read(_within(folder, "config.json")) or {})
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        raise FewShotError(
+            f"The sentence-transformers files of {source} are damaged ({type(error).__name__}: {first_line(error)}); "
+            "fetch or save the model again."
+        ) from None
+    if obstacle is None and (len(modes) > 1 or any(mode not in MODES for mode in modes)):
+        obstacle = f"pools by {' and '.join(map(str, modes))}"
+    if obstacle is not None:
+        raise FewShotError(
+            f"{source} {obstacle}, which is not supported here; pass pooling='mean' (or another mode) to read its "
+            "transformer alone."
+        )
     return hints._replace(pooling=MODES[modes[0]] if modes else None)
+
+
+def transformer_folder(read: ReadJson) -> str:
+    """The folder of the transformer within a model, "" where it is the model's own or the files do not say."""
+    try:
+        return next((path for kind, path in _modules(read) if kind == "Transformer"), "")
+    except (TypeError, AttributeError):
+        return ""
+
+
+def _modules(read: ReadJson) -> list[tuple[str, str]]:
+    """Kind and folder of each module."""
+    return [
+        (str(module.get("type", "")).rsplit(".", 1)[-1], str(module.get("path", "")))
+        for module in read("modules.json") or []
+    ]
+
+
+def _own_file(read: ReadJson, folder: str) -> dict[str, Any]:
+    """The transformer's file: that of the newest name."""
+    files = (read(_within(folder, name)) for name in LENGTH_FILES)
+    return dict(next((found for found in files if found), {}))
+
+
+def _arguments(own: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of the tokenizer in the transformer's file, under either name."""
+    return {**(own.get("tokenizer_args") or {}), **(own.get("processor_kwargs") or {})}
+
+
+def _obstacle(
+    modules: Sequence[tuple[str, str]], own: Mapping[str, Any], config: Mapping[str, Any]
+) -> str | None:
+    """What the files ask for that `Encoder` does not support; None if nothing."""
+    unknown = [kind for kind, _ in modules if kind not in HARMLESS]
+    if unknown:
+        return f"has a module {unknown[0]} after its transformer"
+    odd = [key for key, usual in AS_USUAL.items() if own.get(key) is not None and own[key] not in usual]
+    text = (own.get("modality_config") or {}).get("text", {"method_output_name": "last_hidden_state"})
+    if odd or text.get("method_output_name") != "last_hidden_state":
+        key = odd[0] if odd else "modality_config"
+        return f"has {key} = {own[key]!r}"
+    name = config.get("default_prompt_name")
+    prompt = (config.get("prompts") or {}).get(name)
+    return f"puts the prompt {prompt!r} before every text" if name and prompt else None
 
 
 def _modes(config: Mapping[str, Any]) -> list[str]:
@@ -98,13 +160,6 @@ def _modes(config: Mapping[str, Any]) -> list[str]:
 
 def _within(folder: str, name: str) -> str:
     return f"{folder}/{name}" if folder else name
-
-
-def _refused(source: str, what: str) -> FewShotError:
-    return FewShotError(
-        f"{source} {what}, which is not supported here; pass pooling='mean' or pooling='first' to read its transformer "
-        "alone, in that way."
-    )
 
 
 def lower_cased(tokenizer: Any) -> Any:

@@ -1,16 +1,18 @@
-"""Files of sentence-transformers: what they ask for is done, or refused in one line; windows and padding by family."""
+"""Files of sentence-transformers: what they ask for is done, or refused in one line."""
 
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 import transformers
+from families import SIX, SIZE, of_family
 
 from fewshot_nlp import FewShotError
 from fewshot_nlp.backbone import Encoder
+from fewshot_nlp.backbone.pooling import pool_spans
 
-SIZE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 TEXTS = ["Give the patient aspirin.", "The Judge", "pay"]
 
 
@@ -47,6 +49,12 @@ def by_hand(folder, pool, texts=TEXTS):
         )
 
 
+def by_place(states):
+    """The mean with weights 1 to n."""
+    weights = torch.arange(1.0, len(states) + 1)[:, None]
+    return (states * weights).sum(dim=0) / weights.sum()
+
+
 OLD = {"word_embedding_dimension": 32, "pooling_mode_cls_token": False, "pooling_mode_mean_tokens": False}
 
 
@@ -58,6 +66,15 @@ OLD = {"word_embedding_dimension": 32, "pooling_mode_cls_token": False, "pooling
         ({"embedding_dimension": 32, "pooling_mode": "cls", "include_prompt": True}, lambda h: h[0]),
         ({"embedding_dimension": 32, "pooling_mode": "mean"}, lambda h: h.mean(dim=0)),
         ({"embedding_dimension": 32, "pooling_mode": ["cls"]}, lambda h: h[0]),
+        (OLD, lambda h: h.mean(dim=0)),
+        (OLD | {"pooling_mode_lasttoken": True}, lambda h: h[-1]),
+        (OLD | {"pooling_mode_max_tokens": True}, lambda h: h.max(dim=0).values),
+        (OLD | {"pooling_mode_mean_sqrt_len_tokens": True}, lambda h: h.sum(dim=0) / len(h) ** 0.5),
+        (OLD | {"pooling_mode_weightedmean_tokens": True}, by_place),
+        ({"pooling_mode": "lasttoken"}, lambda h: h[-1]),
+        ({"pooling_mode": "max"}, lambda h: h.max(dim=0).values),
+        ({"pooling_mode": "mean_sqrt_len_tokens"}, lambda h: h.sum(dim=0) / len(h) ** 0.5),
+        ({"pooling_mode": "weightedmean"}, by_place),
     ],
 )
 def test_both_forms_of_the_pooling_file(folder, config, pool):
@@ -69,17 +86,31 @@ def test_both_forms_of_the_pooling_file(folder, config, pool):
 @pytest.mark.parametrize(
     ("files", "what"),
     [
-        ({"1_Pooling__config_json": OLD | {"pooling_mode_lasttoken": True}}, "pools by lasttoken"),
-        ({"1_Pooling__config_json": OLD | {"pooling_mode_max_tokens": True}}, "pools by max"),
+        (
+            {
+                "1_Pooling__config_json": OLD
+                | {"pooling_mode_max_tokens": True, "pooling_mode_mean_tokens": True}
+            },
+            "pools by max and mean",
+        ),
         ({"1_Pooling__config_json": {"pooling_mode": ["cls", "mean"]}}, "pools by cls and mean"),
-        ({"1_Pooling__config_json": {"pooling_mode": "weightedmean"}}, "pools by weightedmean"),
+        ({"1_Pooling__config_json": {"pooling_mode": "attention"}}, "pools by attention"),
+        (
+            {"sentence_bert_config_json": {"transformer_task": "fill-mask"}},
+            "has transformer_task = 'fill-mask'",
+        ),
+        ({"sentence_bert_config_json": {"config_args": {"num_hidden_layers": 1}}}, "has config_args"),
+        (
+            {"sentence_bert_config_json": {"modality_config": {"text": {"method_output_name": "logits"}}}},
+            "has modality_config",
+        ),
         (
             {"modules_json": [{"path": "", "type": "x.Transformer"}, {"path": "2_Dense", "type": "x.Dense"}]},
             "has a module Dense",
         ),
         (
             {"config_sentence_transformers_json": {"prompts": {"q": "query: "}, "default_prompt_name": "q"}},
-            "puts the prompt 'q'",
+            "puts the prompt 'query: '",
         ),
     ],
 )
@@ -88,6 +119,63 @@ def test_what_is_not_supported_is_refused_unless_pooling_is_named(folder, files,
     with pytest.raises(FewShotError, match=what):
         Encoder.from_pretrained(folder)
     torch.testing.assert_close(embedded(folder, pooling="mean")[1], by_hand(folder, lambda h: h.mean(dim=0)))
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"modules_json": {"type": "Transformer"}},
+        {"modules_json": ["x.Transformer"]},
+        {"sentence_bert_config_json": {"max_seq_length": "long"}},
+        {"sentence_bert_config_json": ["max_seq_length"]},
+        {"1_Pooling__config_json": ["cls"]},
+        {"1_Pooling__config_json": {"pooling_mode": 3}},
+        {"config_sentence_transformers_json": [1]},
+    ],
+)
+def test_damaged_files_are_said_in_one_line(folder, files):
+    with pytest.raises(FewShotError, match=r"sentence-transformers files of .* are damaged"):
+        Encoder.from_pretrained(write(folder, **files))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"prompts": {"query": "", "document": ""}, "default_prompt_name": "query"},
+        {"prompts": {"q": "query: "}},
+    ],
+)
+def test_prompts_that_are_empty_or_not_the_default_change_nothing(folder, config):
+    write(folder, config_sentence_transformers_json=config)
+    torch.testing.assert_close(embedded(folder)[1], by_hand(folder, lambda h: h.mean(dim=0)))
+
+
+def test_an_unknown_pooling_is_refused(folder):
+    with pytest.raises(FewShotError, match="pooling is 'cls', but must be one of: mean, first, last, max"):
+        Encoder.from_pretrained(folder, pooling="cls")
+
+
+def test_the_transformer_may_stand_in_a_folder_of_its_own(folder, tmp_path):
+    outer = tmp_path / "outer"
+    shutil.copytree(folder, outer / "0_Transformer")
+    modules = [{"path": "0_Transformer", "type": "x.Transformer"}, {"path": "1_Pooling", "type": "x.Pooling"}]
+    write(outer, modules_json=modules, **{"1_Pooling__config_json": {"pooling_mode": "max"}})
+    torch.testing.assert_close(embedded(outer)[1], by_hand(folder, lambda h: h.max(dim=0).values))
+
+
+@pytest.mark.parametrize("mode", ["mean", "first", "last", "max", "sqrt_mean", "weighted_mean"])
+def test_pooling_is_saved_and_its_second_derivatives_are_right(mode, folder, tmp_path):
+    from fewshot_nlp import FewShotClassifier
+
+    rows = [{"text": "my card", "label": "a"}, {"text": "the judge", "label": "b"}]
+    model = FewShotClassifier.from_pretrained(folder, learner="prototypical", pooling=mode).adapt(rows)
+    model.save_pretrained(tmp_path / "saved")
+    again = FewShotClassifier.from_pretrained(tmp_path / "saved")
+    assert again.pipeline.learner.encoder.pooling == mode
+    assert (again.predict_proba(TEXTS) == model.predict_proba(TEXTS)).all()
+    hidden = torch.randn(7, 3, dtype=torch.double, requires_grad=True)
+    spans = np.array([[0, 2], [2, 3], [3, 7]])
+    assert torch.autograd.gradgradcheck(lambda h: pool_spans(h, spans, mode), hidden)
 
 
 @pytest.mark.parametrize("name", ["sentence_bert_config", "sentence_roberta_config", "sentence_xlnet_config"])
@@ -126,107 +214,42 @@ def test_letters_are_made_small_where_the_file_says_so(folder):
     assert not torch.allclose(by_hand(folder, lambda h: h.mean(dim=0)), expected)
 
 
-def of_family(folder, tokenizer_folder, config):
-    """A random model of a family, with the tiny tokenizer."""
-    config.vocab_size = len(transformers.AutoTokenizer.from_pretrained(tokenizer_folder))
-    torch.manual_seed(0)
-    transformers.AutoModel.from_config(config).save_pretrained(folder)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(tokenizer_folder)
-    tokenizer.model_max_length = 10**6
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-SIX = {"max_position_embeddings": 66, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
-WINDOWS = {
-    "MPNet": (lambda: transformers.MPNetConfig(**SIZE, **SIX), 64),
-    "Longformer": (lambda: transformers.LongformerConfig(**SIZE, **SIX, attention_window=[16, 16]), 64),
-    "Data2VecText": (lambda: transformers.Data2VecTextConfig(**SIZE, **SIX), 64),
-    "RobertaPreLayerNorm": (lambda: transformers.RobertaPreLayerNormConfig(**SIZE, **SIX), 64),
-    "IBert": (lambda: transformers.IBertConfig(**SIZE, **SIX), 64),
-    "Xmod": (lambda: transformers.XmodConfig(**SIZE, **SIX, default_language="en_XX"), 64),
-    "Electra": (
-        lambda: transformers.ElectraConfig(**SIZE, embedding_size=32, max_position_embeddings=66),
-        66,
-    ),
-    "XLNet": (lambda: transformers.XLNetConfig(d_model=32, n_layer=2, n_head=4, d_inner=64), 8192),
+FLAGS = {
+    "cls": "pooling_mode_cls_token",
+    "max": "pooling_mode_max_tokens",
+    "mean": "pooling_mode_mean_tokens",
+    "mean_sqrt_len_tokens": "pooling_mode_mean_sqrt_len_tokens",
+    "weightedmean": "pooling_mode_weightedmean_tokens",
+    "lasttoken": "pooling_mode_lasttoken",
 }
-
-
-@pytest.mark.parametrize("family", sorted(WINDOWS))
-def test_the_window_of_a_family_is_what_it_reads(family, tiny_encoder_folder, tmp_path):
-    make, limit = WINDOWS[family]
-    encoder = Encoder.from_pretrained(of_family(tmp_path, tiny_encoder_folder, make()))
-    assert encoder.tokenizer.max_length == limit
-    if limit < 100:
-        assert encoder.hidden_states([[7] * limit]).isfinite().all()
-
-
-@pytest.mark.parametrize(
-    "config",
-    [
-        transformers.FNetConfig(
-            hidden_size=32, num_hidden_layers=2, intermediate_size=64, max_position_embeddings=64
-        ),
-        transformers.ConvBertConfig(**SIZE, embedding_size=32, max_position_embeddings=64, head_ratio=2),
-        transformers.BertConfig(**SIZE, max_position_embeddings=64),
-    ],
-    ids=lambda config: config.model_type,
+PEER = (
+    *({"mode": mode} for mode in FLAGS),
+    *({"mode": mode, "old": True} for mode in ("cls", "max", "weightedmean")),
+    {"mode": "mean", "lower": True},
+    {"mode": "cls", "length": 40, "family": "roberta"},
+    {"mode": "lasttoken", "normalize": True},
 )
-def test_a_text_has_one_vector_whatever_stands_beside_it(config, tiny_encoder_folder, tmp_path):
-    encoder = Encoder.from_pretrained(of_family(tmp_path, tiny_encoder_folder, config))
-    windows = [[7, 8, 9], [7] * 20, [9, 8, 7, 6, 5], [11, 12, 13]]
-    together = encoder.hidden_states(windows)
-    alone = torch.cat([encoder.hidden_states([window]) for window in windows])
-    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+"""Twelve folders of sentence-transformers."""
 
 
-def test_a_family_says_itself_why_it_reads_nothing(tiny_encoder_folder, tmp_path):
-    folder = of_family(tmp_path, tiny_encoder_folder, transformers.XmodConfig(**SIZE, **SIX))
-    with pytest.raises(FewShotError, match=r"family xmod does not read a text of 8 tokens .*language"):
-        Encoder.from_pretrained(folder)
+@pytest.mark.parametrize("form", PEER, ids=lambda form: "-".join(map(str, form.values())))
+def test_embeddings_are_those_of_sentence_transformers(form, tiny_encoder_folder, folder, tmp_path):
+    peer = pytest.importorskip("sentence_transformers")
+    from sentence_transformers.models import Normalize, Pooling, Transformer
 
-
-@pytest.mark.parametrize("layers", [(1,), (0.5,), (0, -1)])
-def test_parts_that_read_all_layers_do_not_hinder_a_lower_one(layers, tiny_encoder_folder, tmp_path):
-    config = transformers.EsmConfig(**SIZE, max_position_embeddings=66, pad_token_id=1, mask_token_id=4)
-    folder = of_family(tmp_path, tiny_encoder_folder, config)
-    encoder = Encoder.from_pretrained(folder, layers=layers)
-    model = transformers.AutoModel.from_pretrained(folder)
-    ids = torch.tensor([[7, 8, 9, 10]])
-    with torch.no_grad():
-        states = model(ids, attention_mask=torch.ones_like(ids), output_hidden_states=True).hidden_states
-    expected = torch.cat([states[number][0] for number in encoder.layers], dim=-1)
-    torch.testing.assert_close(encoder.hidden_states(ids.tolist()), expected, rtol=1e-4, atol=1e-5)
-
-
-def test_weights_of_other_sizes_are_said_in_one_line(folder):
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"intermediate_size": 48}))
-    with pytest.raises(FewShotError, match=r"other sizes than its config\.json"):
-        Encoder.from_pretrained(folder)
-
-
-@pytest.mark.parametrize("family", ["T5", "MT5", "UMT5"])
-def test_an_encoder_alone_of_a_family_with_decoders(family, tiny_encoder_folder, tmp_path):
-    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_encoder_folder)
-    tokenizer.model_max_length = 10**6
-    config = getattr(transformers, f"{family}Config")(
-        d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, vocab_size=len(tokenizer), pad_token_id=0
-    )
-    torch.manual_seed(0)
-    theirs = getattr(transformers, f"{family}EncoderModel")(config).eval()
-    theirs.save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    encoder = Encoder.from_pretrained(tmp_path)
-    assert encoder.tokenizer.max_length >= 512
-    windows = [[7, 8, 9], [7] * 20, [9, 8, 7, 6, 5]]
-    with torch.no_grad():
-        alone = torch.cat([theirs(torch.tensor([window])).last_hidden_state[0] for window in windows])
-    torch.testing.assert_close(encoder.hidden_states(windows), alone, rtol=1e-4, atol=1e-5)
-
-
-def test_a_model_with_a_decoder_is_refused(tiny_encoder_folder, tmp_path):
-    config = transformers.T5Config(d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4)
-    with pytest.raises(FewShotError, match="a t5 model with a decoder"):
-        Encoder.from_pretrained(of_family(tmp_path, tiny_encoder_folder, config))
+    if "family" in form:
+        config = transformers.RobertaConfig(**SIZE, **SIX)
+        folder = of_family(tmp_path / "family", tiny_encoder_folder, config)
+    transformer = Transformer(str(folder), max_seq_length=form.get("length"), do_lower_case="lower" in form)
+    modules = [transformer, Pooling(32, pooling_mode=form["mode"]), *[Normalize()] * ("normalize" in form)]
+    made = tmp_path / "made"
+    peer.SentenceTransformer(modules=modules).save(str(made))
+    if "old" in form:
+        flags = {flag: mode == form["mode"] for mode, flag in FLAGS.items()}
+        write(made, **{"1_Pooling__config_json": {"word_embedding_dimension": 32, **flags}})
+        assert peer.SentenceTransformer(str(made))[1].pooling_mode == form["mode"]
+    expected = torch.tensor(peer.SentenceTransformer(str(made)).encode(TEXTS))
+    found = embedded(made)[1]
+    if "normalize" in form:
+        found = torch.nn.functional.normalize(found, dim=-1)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
