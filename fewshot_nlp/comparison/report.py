@@ -122,7 +122,8 @@ class Comparison:
         if gain is None or gain.half is None:
             return []
         sure = dict(zip(p_values, holm(list(p_values.values())), strict=True))[best]
-        said = f"That is {gain.mean:+.3f} ± {gain.half:.3f} over {base} (p = {sure:.2g} after Holm's correction over {len(p_values)})."
+        certainty = f"p = {sure:.2g} after Holm's correction over {len(p_values)}"
+        said = f"That is {gain.mean:+.3f} ± {gain.half:.3f} over {base} ({certainty})."
         return [said, *["This may be chance: the cheaper one will do."] * (gain.mean < gain.half)]
 
     def _more_examples(self, best: str) -> list[str]:

@@ -19,9 +19,13 @@ def parse_lines(text: str, path: Path) -> list[Row]:
     return rows
 
 
-def parse_list(text: str, path: Path) -> list[Row]:
-    """Rows of a JSON file that is one list of objects."""
+def parse_list(text: str, path: Path) -> list[Any]:
+    """Items of a JSON file: a list of objects, or of an object with its articles in "data", as SQuAD's."""
     value = _loads(text, path, 1)
+    if isinstance(value, dict) and isinstance(value.get("data"), list) and value["data"]:
+        value = value["data"]
+    if isinstance(value, list) and value and isinstance(value[0], list):
+        return value  # pairs of a text and its annotations
     if not isinstance(value, list):
         keys = f" with the keys {', '.join(map(str, value))}" if isinstance(value, dict) else ""
         raise FewShotError(

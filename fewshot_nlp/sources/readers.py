@@ -1,4 +1,4 @@
-"""Rows from what users have: lists, `datasets.Dataset`, files of JSON, CSV or CoNLL; and back to files."""
+"""Rows from what users have: lists, tables, `datasets.Dataset`, files of many kinds, folders; and back to files."""
 
 import gzip
 import json
@@ -11,29 +11,62 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fewshot_nlp.errors import FewShotError, did_you_mean, listed, quoted
+from fewshot_nlp.errors import FewShotError, did_you_mean, listed, logger, quoted
 from fewshot_nlp.persistence.disk import atomic_write, user_path
-from fewshot_nlp.rows import likely_column, records
+from fewshot_nlp.rows import as_list, likely_column, records
+from fewshot_nlp.sources.annotations import converted
 from fewshot_nlp.sources.cards import card_names, task_of
 from fewshot_nlp.sources.conll import parse_conll, render_conll
 from fewshot_nlp.sources.features import named_rows
 from fewshot_nlp.sources.json_files import parse_lines, parse_list, render_lines
+from fewshot_nlp.sources.other_files import (
+    FASTTEXT,
+    WEBANNO,
+    is_document,
+    of_document,
+    parse_fasttext,
+    parse_tmx,
+    parse_webanno,
+    read_docbin,
+    read_excel,
+    read_folder,
+    read_parquet,
+)
 from fewshot_nlp.sources.tables import JSON_MARK, parse_table, render_table
 
 Row = dict[str, Any]
+
+
+def _parse_text(text: str, path: Path) -> list[Row]:
+    """A .txt file: fastText lines, or CoNLL."""
+    return (parse_fasttext if FASTTEXT.match(text) else parse_conll)(text, path)
+
+
+def _parse_tsv(text: str, path: Path) -> list[Row]:
+    """A .tsv file: WebAnno's, or a table."""
+    return parse_webanno(text, path) if text.startswith(WEBANNO) else parse_table(text, path, "\t")
+
 
 PARSERS: Mapping[str, Callable[[str, Path], list[Row]]] = {
     ".jsonl": parse_lines,
     ".jsonl.gz": parse_lines,
     ".json": parse_list,
-    ".csv": partial(parse_table, delimiter=","),
-    ".tsv": partial(parse_table, delimiter="\t"),
+    ".csv": parse_table,
+    ".tsv": _parse_tsv,
     ".conll": parse_conll,
     ".iob": parse_conll,
     ".bio": parse_conll,
-    ".txt": parse_conll,
+    ".txt": _parse_text,
+    ".tmx": parse_tmx,
 }
-"""What reads a file, by the end of its name."""
+"""What reads the text of a file, by the end of its name."""
+BINARY: Mapping[str, Callable[[Path], list[Row]]] = {
+    ".parquet": read_parquet,
+    ".xlsx": read_excel,
+    ".xls": read_excel,
+    ".spacy": read_docbin,
+}
+"""What reads a file that is no text."""
 RENDERERS: Mapping[str, Callable[[list[Mapping[str, Any]]], str]] = {
     ".jsonl": render_lines,
     ".csv": partial(render_table, delimiter=","),
@@ -48,13 +81,15 @@ def read_rows(
 ) -> list[Row]:
     """Rows of any source as a list of dictionaries, with the task's names for the columns.
 
-    Files are UTF-8, with or without a byte order mark. CoNLL files (.conll, .iob, .bio, .txt) have the word
-    in the first column, its tag in the last, and a blank line between sentences. CSV and TSV files begin with
-    a header; columns named ``...:json`` hold JSON. Rows themselves are checked by the task, later.
+    Files are UTF-8, with or without a byte order mark, UTF-16 with one, or of an encoding that is guessed, which is
+    logged. CoNLL files (.conll, .iob, .bio, .txt) have the word in the first column, its tag in the last, and a blank
+    line between sentences. CSV and TSV files begin with a header; columns named ``...:json`` hold JSON. What annotation
+    tools write is told by its keys (`annotations`). Rows themselves are checked by the task, later.
 
     Args:
-        source: rows; a `datasets.Dataset`, whose label numbers become names; a table of pandas, polars or
-            pyarrow; or the path of a file.
+        source: rows; texts with their labels as pairs; a dictionary of columns; a `datasets.Dataset`, whose label
+            numbers become names, or the train split of a `DatasetDict`; a table of pandas, polars or pyarrow; documents
+            of spaCy; the path of a file or folder; or a tuple of two paths, ``("a.de", "a.en")``, of parallel lines.
         task_name: the task that the rows are for; then its input columns must be there.
         column_mapping: your column's name to the task's name for it.
 
@@ -67,11 +102,18 @@ def read_rows(
     """
     if isinstance(source, str | os.PathLike):
         path = user_path(source)
-        rows, where = _read_file(path, str(source)), str(path)
-        if not rows:
+        items, where = _read_file(path, str(source)), str(path)
+        if not items:
             raise FewShotError(f"{path} is empty: it has no rows.")
+    elif (
+        isinstance(source, tuple)
+        and len(source) == 2
+        and all(isinstance(p, str | os.PathLike) for p in source)
+    ):
+        items, where = _parallel(*map(user_path, source)), f"{source[0]} and {source[1]}"
     else:
-        rows, where = _rows_of(source), "The rows"
+        items, where = _items_of(source), "The rows"
+    rows = _dictionaries(converted(items, where, task_name), task_name)
     if not rows:
         return rows
     rows = _renamed(rows, column_mapping, where) if column_mapping else rows
@@ -117,6 +159,9 @@ def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 def _read_file(path: Path, given: str) -> list[Row]:
     if path.is_dir():
+        found = read_folder(path)
+        if found is not None:
+            return found
         inside = sorted(p.name for p in path.iterdir() if _kind(p))
         raise FewShotError(
             f"{path} is a folder; name one file in it: {', '.join(inside[:8]) or 'it has none to read'}."
@@ -129,10 +174,13 @@ def _read_file(path: Path, given: str) -> list[Row]:
             near = get_close_matches(path.name, [p.name for p in path.parent.iterdir()], n=1)
             hint = f" Did you mean {str(path.with_name(near[0]))!r}?" if near else ""
         raise FewShotError(f"There is no file {given!r} (looked for {path.absolute()}).{hint}")
+    if path.suffix.lower() in BINARY:
+        return BINARY[path.suffix.lower()](path)
     kind = _kind(path)
     if kind is None:
         raise FewShotError(
-            f"{path} ends in {path.suffix or 'nothing'!r}; files are read that end in: {', '.join(PARSERS)}. "
+            f"{path} ends in {path.suffix or 'nothing'!r}; files are read that end in: "
+            f"{', '.join([*PARSERS, *BINARY])}. "
             "For others pass a datasets.Dataset or a list of dictionaries."
         )
     try:
@@ -140,14 +188,47 @@ def _read_file(path: Path, given: str) -> list[Row]:
         data = gzip.decompress(data) if kind.endswith(".gz") else data
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise FewShotError(f"{path} is not a whole gzip file ({error}); copy it again.") from error
+    return PARSERS[kind](_decoded(data, path), path)
+
+
+def _decoded(data: bytes, path: Path) -> str:
+    """UTF-8, UTF-16 where its mark says so, or the likeliest encoding, which is logged."""
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return data.decode("utf-16", "replace")
     try:
-        text = data.decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
+        from charset_normalizer import from_bytes
+
+        guess = from_bytes(data).best()
         line = data.count(b"\n", 0, error.start) + 1
+        if guess is None:
+            raise FewShotError(
+                f"{path}, line {line}: not UTF-8 (byte 0x{data[error.start]:02x}); save the file as UTF-8."
+            ) from error
+        logger.warning(
+            "%s, line %d: not UTF-8 (byte 0x%02x); read as %s, which is a guess.",
+            path,
+            line,
+            data[error.start],
+            guess.encoding,
+        )
+        return str(guess)
+
+
+def _parallel(first: Path, second: Path) -> list[Row]:
+    """Two files of parallel lines, whose endings name the languages."""
+    sides = []
+    for path in (first, second):
+        if not path.is_file():
+            raise FewShotError(f"There is no file {str(path)!r} of parallel lines.")
+        sides.append(_decoded(path.read_bytes(), path).replace("\r\n", "\n").rstrip("\n").split("\n"))
+    if len(sides[0]) != len(sides[1]):
         raise FewShotError(
-            f"{path}, line {line}: not UTF-8 (byte 0x{data[error.start]:02x}); save the file as UTF-8."
-        ) from error
-    return PARSERS[kind](text, path)
+            f"{first} has {len(sides[0])} lines, but {second} has {len(sides[1])}; each needs its pair."
+        )
+    names = [path.suffix[1:] or path.name for path in (first, second)]
+    return [{"translation": dict(zip(names, pair, strict=True))} for pair in zip(*sides, strict=True)]
 
 
 def _kind(path: Path) -> str | None:
@@ -155,47 +236,79 @@ def _kind(path: Path) -> str | None:
     return next((end for end in PARSERS if name.endswith(end)), None)
 
 
-def _rows_of(source: Any) -> list[Row]:
+def _items_of(source: Any) -> list[Any]:
+    """Items of what is in memory."""
     library = sys.modules.get("datasets")
+    if library is not None and isinstance(source, library.DatasetDict | library.IterableDatasetDict):
+        if "train" not in source:
+            raise FewShotError(
+                f"A DatasetDict has the splits {', '.join(source)}; pass one of them, as dataset[...]."
+            )
+        logger.info("Of a DatasetDict the split 'train' is read.")
+        source = source["train"]
     if library is not None and isinstance(source, library.Dataset | library.IterableDataset):
         return named_rows(source)
     if isinstance(source, Mapping):
-        keys = ", ".join(map(str, source))
-        if library is not None and isinstance(source, library.DatasetDict | library.IterableDatasetDict):
-            raise FewShotError(
-                f"A DatasetDict has several splits ({keys}); pass one of them, as dataset['train']."
-            )
-        raise FewShotError(
-            f"The rows are one dictionary with the keys {keys}; pass a list of dictionaries, one a row."
-        )
+        return _of_columns(source)
     source = records(source)
     if not isinstance(source, Iterable) or isinstance(source, bytes):
         raise FewShotError(
             f"The rows are a {type(source).__name__}, but must be a list of dictionaries, a datasets.Dataset, "
             "a table of pandas or pyarrow, or the path of a file."
         )
+    return list(source)
+
+
+def _of_columns(source: Mapping[str, Any]) -> list[Row]:
+    """Rows of a dictionary of columns."""
+    columns = {str(name): as_list(values) for name, values in source.items()}
+    lengths = {name: len(values) for name, values in columns.items() if values is not None}
+    if not source or len(lengths) < len(columns):
+        raise FewShotError(
+            f"The rows are one dictionary with the keys {', '.join(map(str, source))}; pass a list of dictionaries, "
+            "one a row, or a dictionary of columns, which are lists."
+        )
+    if len(set(lengths.values())) > 1:
+        told = ", ".join(f"{name} {n}" for name, n in lengths.items())
+        raise FewShotError(f"The columns have different lengths: {told}.")
+    return [
+        dict(zip(columns, cells, strict=True))
+        for cells in zip(*(c or [] for c in columns.values()), strict=True)
+    ]
+
+
+def _dictionaries(items: list[Any], task_name: str | None) -> list[Row]:
+    """Items as rows: dictionaries, documents of spaCy, or tuples in the order of the task's columns."""
     rows = []
-    for number, row in enumerate(source, start=1):
-        if not isinstance(row, Mapping):
-            raise FewShotError(f"Row {number} is a {type(row).__name__}, but every row must be a dictionary.")
-        rows.append(dict(row))
+    for number, item in enumerate(items, start=1):
+        if is_document(item):
+            item = of_document(item)
+        if isinstance(item, tuple) and task_name is not None and not isinstance(item, Mapping):
+            names = task_of(task_name).columns[0]
+            if len(item) != len(names):
+                raise FewShotError(
+                    f"Row {number} is a tuple of {len(item)}, but must have {len(names)}: {', '.join(names)}."
+                )
+            item = dict(zip(names, item, strict=True))
+        if not isinstance(item, Mapping):
+            raise FewShotError(
+                f"Row {number} is a {type(item).__name__}, but every row must be a dictionary."
+            )
+        rows.append(dict(item))
     return rows
 
 
 def _renamed(rows: list[Row], mapping: Mapping[str, str], where: str) -> list[Row]:
     result = []
     for number, row in enumerate(rows, start=1):
-        for name, new in mapping.items():
+        for name in mapping:
             if name not in row:
                 raise FewShotError(
                     f"{where}: column_mapping names the column {name!r}, but row {number} has: "
                     f"{listed(map(str, row))}.{did_you_mean(name, row)}"
                 )
-            if new in row and new not in mapping:
-                raise FewShotError(
-                    f"{where}: column_mapping renames {name!r} to {new!r}, which row {number} has already."
-                )
-        result.append({mapping.get(key, key): value for key, value in row.items()})
+        replaced = set(mapping.values()) - set(mapping)  # what is named stands in place of what bore the name
+        result.append({mapping.get(key, key): value for key, value in row.items() if key not in replaced})
     return result
 
 

@@ -7,19 +7,32 @@ like JSON stays a text.
 import csv
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.errors import FewShotError, logger
 from fewshot_nlp.sources.json_files import to_json
 
 Row = dict[str, Any]
 JSON_MARK = ":json"
+DELIMITERS = (",", ";", "\t", "|")
 
 
-def parse_table(text: str, path: Path, delimiter: str) -> list[Row]:
-    """Rows of a table whose first line names the columns; blank lines are skipped."""
+def parse_table(text: str, path: Path, delimiter: str | None = None) -> list[Row]:
+    """Rows of a table whose first line names the columns; blank lines are skipped.
+
+    Args:
+        text: the table.
+        path: for messages.
+        delimiter: None for the one of `DELIMITERS` that stands most often in the first line, outside quotes.
+    """
+    if delimiter is None:
+        head = re.sub(r'"[^"]*"', "", text.lstrip().split("\n", 1)[0])
+        delimiter = max(DELIMITERS, key=head.count)
+        if delimiter != ",":
+            logger.info("%s: cells are divided by %r.", path, delimiter)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     rows: list[Row] = []
     header: list[str] = []
