@@ -165,7 +165,7 @@ def identity(pipeline: Pipeline) -> dict[str, Json]:
     adapter = encoder.adapter_config
     return {
         "task": task.name,
-        "task_options": task.options,
+        "task_options": task.to_dict(),
         "learner": learner.name,
         "learner_config": learner.config.to_dict(),
         "encoder": encoder.fingerprint,

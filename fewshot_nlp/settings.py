@@ -12,6 +12,7 @@ from types import NoneType, UnionType
 from typing import (
     Annotated,
     Any,
+    ClassVar,
     Literal,
     Self,
     TypeVar,
@@ -23,7 +24,7 @@ from typing import (
 )
 
 import annotated_types
-from pydantic import ConfigDict, Field, GetCoreSchemaHandler, ValidationError
+from pydantic import ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from pydantic.fields import FieldInfo
 
@@ -127,6 +128,23 @@ class Settings:
         return {key: _json(value) for key, value in dataclasses.asdict(self).items()}  # type: ignore[call-overload]
 
 
+def check(name: str, value: Any, hint: Any) -> None:
+    """Checks one value, an argument of a function for example, as a setting of this annotation would be.
+
+    Raises:
+        FewShotError: the value does not fit.
+
+    Example:
+        >>> check("shared", "all", Literal["restrict", "drop"])
+        Traceback (most recent call last):
+        fewshot_nlp.errors.FewShotError: shared is 'all', but must be one of: restrict, drop.
+    """
+    try:
+        TypeAdapter(hint, config=STRICT).validate_python(value)
+    except ValidationError:
+        raise FewShotError(f"{name} is {_shown(value)}, but must be {in_words(hint)}.") from None
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Setting:
     """A setting, described for people.
@@ -180,7 +198,8 @@ def describe(kind: type[Settings], prefix: str = "") -> list[Setting]:
 
 def hints_of(kind: type[Settings]) -> dict[str, Any]:
     """The annotations of a class's fields, bounds included."""
-    return get_type_hints(kind, include_extras=True)
+    hints = get_type_hints(kind, include_extras=True)
+    return {name: hint for name, hint in hints.items() if ClassVar not in (hint, get_origin(hint))}
 
 
 def takes_text(kind: type[Settings], path: list[str]) -> bool:
@@ -220,7 +239,7 @@ def in_words(hint: Any) -> str:
         value = get_args(hint)[1]
         return "a mapping" + _length(bounds) + ("" if value is Any else ", each value " + in_words(value))
     if is_settings(hint):
-        return "settings: " + ", ".join(hints_of(hint))
+        return ": ".join(["settings", *([", ".join(hints_of(hint))] if hints_of(hint) else [])])
     words = {bool: "true or false", str: "a text", NoneType: "None", int: "a whole number", float: "a number"}
     return words.get(hint, "a function" if callable(hint) else str(hint)) + (
         _length(bounds) or _range(bounds)

@@ -13,8 +13,10 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from fewshot_nlp.arguments import load_yaml, overview, read_arguments
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import LEARNERS
+from fewshot_nlp.sampling import SAMPLERS
 from fewshot_nlp.search.study import SearchConfig
 from fewshot_nlp.settings import Settings, Several, Share, describe, hints_of
+from fewshot_nlp.tasks import TASKS
 from fewshot_nlp.training import MetaTrainConfig
 
 
@@ -178,7 +180,7 @@ def test_description():
 
 
 def every_class() -> list[type[Settings]]:
-    LEARNERS.names()
+    LEARNERS.names(), TASKS.names(), SAMPLERS.names()
     found, more = [], [Settings]
     while more:
         kinds = [kind for parent in more for kind in parent.__subclasses__()]

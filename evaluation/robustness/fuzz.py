@@ -165,7 +165,7 @@ def check_classification(draw: draws.Draw, model: FewShotModel, inputs: list[Any
     need(
         bool(np.isfinite(table).all() and (table >= 0).all() and (table <= 1).all()), f"probabilities {table}"
     )
-    several = model.pipeline.task.options["multi_label"]
+    several = model.pipeline.task.to_dict()["multi_label"]
     for labels in found if several else ([] if label is None else [label] for label in found):
         need(all(label in model.labels for label in labels), f"the labels {labels}")
     need(several or np.allclose(table.sum(axis=1), 1, atol=1e-4), f"sums {table.sum(axis=1)}")

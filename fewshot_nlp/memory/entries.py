@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 Eviction = Literal["oldest", "least_used", "balanced"]
-EVICTIONS = ("oldest", "least_used", "balanced")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,18 +11,20 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor
 
 from fewshot_nlp.episode import Json
 from fewshot_nlp.errors import FewShotError
-from fewshot_nlp.memory.entries import EVICTIONS, Entry, Eviction, Neighbour, evicted
+from fewshot_nlp.memory.entries import Entry, Eviction, Neighbour, evicted
 from fewshot_nlp.memory.index import Index
 from fewshot_nlp.memory.store_file import locked, read_store, write_store
 from fewshot_nlp.persistence.disk import user_path
+from fewshot_nlp.settings import check
 
 
 class MemoryStore:
@@ -48,15 +50,10 @@ class MemoryStore:
         metric: Literal["euclidean", "cosine"] = "cosine",
         search: Literal["exact", "faiss"] = "exact",
     ) -> None:
-        if capacity is not None and (not isinstance(capacity, int) or capacity < 1):
-            raise FewShotError(f"capacity is {capacity!r}, but must be a whole number from 1, or None.")
-        for name, value, known in (
-            ("eviction", eviction, EVICTIONS),
-            ("metric", metric, ("euclidean", "cosine")),
-            ("search", search, ("exact", "faiss")),
-        ):
-            if value not in known:
-                raise FewShotError(f"{name} is {value!r}, but must be one of: {', '.join(known)}.")
+        check("capacity", capacity, Annotated[int, Field(ge=1)] | None)
+        check("eviction", eviction, Eviction)
+        check("metric", metric, Literal["euclidean", "cosine"])
+        check("search", search, Literal["exact", "faiss"])
         self.dimension, self.fingerprint = dimension, fingerprint
         self.capacity, self.eviction = capacity, eviction
         self.metric, self.backend = metric, search

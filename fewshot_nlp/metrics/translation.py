@@ -2,9 +2,10 @@
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.settings import check
 
 
 def corpus_scores(references: Sequence[str], predicted: Sequence[str]) -> dict[str, float]:
@@ -35,8 +36,7 @@ def check_metric(name: str) -> None:
     Raises:
         FewShotError: naming those that there are.
     """
-    if name not in ("chrf", "bleu"):
-        raise FewShotError(f"metric is {name!r}, but must be one of: chrf, bleu.")
+    check("metric", name, Literal["chrf", "bleu"])
 
 
 def paired_bootstrap(

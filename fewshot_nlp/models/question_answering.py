@@ -38,7 +38,7 @@ class FewShotQA(FewShotModel):
         """
         if top_n is None:
             return super().predict(inputs, refuse_empty=refuse_empty)
-        task, known = self.pipeline.task, self.pipeline.task.options["n_best"]
+        task, known = self.pipeline.task, self.pipeline.task.to_dict()["n_best"]
         if not 1 <= top_n <= known:
             raise FewShotError(
                 f"top_n is {top_n}, but must be from 1 to {known}; for more, load the model with "

@@ -45,8 +45,7 @@ class FewShotTranslator(FewShotModel):
         model = self._adapted()
         if glossary is not None:
             task = self.pipeline.task
-            own: Any = task.options["glossary"]
-            task = type(task)(**{**task.options, "glossary": {**own, **checked_glossary(glossary)}})
+            task = replace(task, glossary={**task.to_dict()["glossary"], **checked_glossary(glossary)})  # type: ignore[call-arg]
             model = replace(model, pipeline=replace(self.pipeline, task=task))
         return [p["target"] for p in self.predictions(inputs, model, refuse_empty=refuse_empty)]
 

@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from fewshot_nlp.backbone import BACKBONES, Backbone
 from fewshot_nlp.backbone.adapters import adapter_from_json, adapter_to_json
 from fewshot_nlp.backbone.label_names import LabelNameHead
 from fewshot_nlp.episode import Json
-from fewshot_nlp.errors import FewShotError, did_you_mean
+from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import LEARNERS, Adapted, LearnerConfig
 from fewshot_nlp.learners import learner_config as config_of
 from fewshot_nlp.persistence.disk import disk_failure, first_line, user_path
@@ -38,7 +37,7 @@ from fewshot_nlp.persistence.model_files import (
 )
 from fewshot_nlp.pipeline import Pipeline, TaskModel
 from fewshot_nlp.rows import Label
-from fewshot_nlp.tasks import TASKS
+from fewshot_nlp.tasks import TASKS, Task
 
 # A plain import of the package would count, for import-linter, as one of all that it names.
 VERSION: str = import_module("fewshot_nlp").__version__
@@ -203,7 +202,7 @@ def load(
 
 def new_pipeline(
     task: str,
-    task_options: Mapping[str, Any],
+    task_options: Mapping[str, Any] | Task,
     encoder: Backbone,
     learner: str,
     learner_config: Mapping[str, Any] | LearnerConfig | None,
@@ -211,15 +210,8 @@ def new_pipeline(
     """A pipeline from names and settings."""
     config = config_of(learner, learner_config or {}, "learner_config")
     kind = TASKS.get(task)
-    known = list(signature(kind).parameters)
-    odd = next((name for name in task_options if name not in known), None)
-    if odd is not None:
-        raise FewShotError(
-            f"The task {task} has no such option: {odd!r}.{did_you_mean(odd, known)} It has: "
-            f"{', '.join(known) or 'none'}."
-        )
-    made = kind(**task_options)
-    made.bind(encoder.tokenizer)
+    made = task_options if isinstance(task_options, Task) else kind.from_dict(task_options, "task_config")
+    made = made.bind(encoder.tokenizer)
     return Pipeline(made, LEARNERS.get(learner)(encoder, config))
 
 
@@ -258,7 +250,7 @@ def _config(
         "format": FORMAT,
         "version": VERSION,
         "task": pipeline.task.name,
-        "task_options": pipeline.task.options,
+        "task_options": pipeline.task.to_dict(),
         "learner": pipeline.learner.name,
         "learner_config": pipeline.learner.config.to_dict(),
         "encoder": _encoder_to_json(pipeline.learner.encoder),

@@ -12,7 +12,7 @@ from fewshot_nlp.episode import Episode, Json, TaskDataset, canonical_json, sha2
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.registry import Registry
 from fewshot_nlp.sampling.rows import RowIndex
-from fewshot_nlp.settings import Seed, Settings, Several, hints_of
+from fewshot_nlp.settings import Seed, Settings, Several, check, hints_of
 
 RESTARTS = 50
 """How often an episode that cannot be completed is begun again, with other random numbers."""
@@ -37,16 +37,6 @@ class TaskSampler(Protocol):
 SAMPLERS: "Registry[type[Sampler[Any]]]" = Registry("sampler", "fewshot_nlp.sampling")
 """Samplers of one data set by name; each is called as ``SAMPLERS.get(name)(dataset, **knobs)``."""
 AtLeastOne = Annotated[int, Field(ge=1)]
-
-
-def whole(name: str, value: object, least: int) -> None:
-    """Checks that a knob is a whole number of at least ``least``.
-
-    Raises:
-        FewShotError: naming the knob, its value and the bound.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise FewShotError(f"{name} is {value!r}, but must be a whole number of at least {least}.")
 
 
 class SamplerConfig(Settings):
@@ -131,12 +121,13 @@ class Sampler(ABC, Generic[Config]):
         return generator(self.dataset.fingerprint, key, self.config.seed, index)
 
     @classmethod
-    def check_options(cls, options: Iterable[str], given: Iterable[str] = ()) -> None:
-        """Refuses options that the sampler does not have.
+    def check_options(cls, options: Mapping[str, Any], given: Iterable[str], path: str = "") -> None:
+        """Refuses options that the sampler does not have, or whose values do not fit.
 
         Args:
-            options: their names.
+            options: knobs by name.
             given: knobs that are set elsewhere, and are no options here.
+            path: where the options stand, for messages.
         """
         known = [knob for knob in hints_of(cls.config_class) if knob not in given]
         odd = next((option for option in options if option not in known), None)
@@ -144,6 +135,7 @@ class Sampler(ABC, Generic[Config]):
             raise FewShotError(
                 f"The sampler {cls.name} has no option {odd!r}. It has: {', '.join(known) or 'none'}."
             )
+        cls.config_class.from_dict(options, path)
 
 
 def generator(fingerprint: str, config: Mapping[str, Json], seed: int, index: int) -> np.random.Generator:
@@ -165,8 +157,8 @@ def generator(fingerprint: str, config: Mapping[str, Json], seed: int, index: in
         >>> int(generator("data", {"k_shot": 5}, 0, 7).integers(100))
         68
     """
-    whole("seed", seed, 0)
-    whole("index", index, 0)
+    check("seed", seed, Seed)
+    check("index", index, Seed)
     entropy = int(sha256(canonical_json([fingerprint, dict(config), seed])), 16)
     return np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=(index,)))
 
@@ -206,7 +198,6 @@ def episodes(sampler: TaskSampler, start: int = 0, stop: int | None = None) -> E
     Raises:
         FewShotError: for indices out of these ranges, at the call.
     """
-    whole("start", start, 0)
-    if stop is not None:
-        whole("stop", stop, start)
+    check("start", start, Seed)
+    check("stop", stop, Annotated[int, Field(ge=start)] | None)
     return EpisodeStream(sampler, range(start, len(sampler) if stop is None else stop))

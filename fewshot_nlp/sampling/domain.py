@@ -8,8 +8,9 @@ import numpy as np
 
 from fewshot_nlp.episode import Episode, Example, Json, TaskDataset, input_key
 from fewshot_nlp.errors import FewShotError, logger
-from fewshot_nlp.sampling.base import RESTARTS, AtLeastOne, Sampler, SamplerConfig, generator, whole
+from fewshot_nlp.sampling.base import RESTARTS, AtLeastOne, Sampler, SamplerConfig, generator
 from fewshot_nlp.sampling.rows import Rows, can_divide, counted, make_episode
+from fewshot_nlp.settings import check
 
 T = TypeVar("T")
 SAME = "a part for evaluation has the same inputs"
@@ -57,8 +58,7 @@ def split_classes(
     if not names:
         raise FewShotError(f"{dataset.name} has no labels to split by; use split_domains.")
     sizes = _part_sizes(dataset.name, len(names), fractions, counts)
-    if shared not in ("restrict", "drop"):
-        raise FewShotError(f"shared is {shared!r}, but must be one of: restrict, drop.")
+    check("shared", shared, Literal["restrict", "drop"])
     rng = generator(dataset.fingerprint, {"split": "classes", "counts": list(sizes)}, seed, 0)
     dealt = np.repeat(np.arange(3), sizes)[np.argsort(rng.permutation(len(names)))]
     part_of = dict(zip(names, dealt.tolist(), strict=True))
@@ -110,8 +110,7 @@ def _part_sizes(
             + ("." if counts is None else f", the number of labels of {name}.")
         )
     if counts is not None:
-        for share in shares:
-            whole("each of counts", share, 0)
+        check("counts", tuple(shares), tuple[int, ...])
         return int(shares[0]), int(shares[1]), int(shares[2])
     wanted = sum(share > 0 for share in shares)
     if n_labels < wanted:

@@ -19,6 +19,7 @@ from fewshot_nlp.rows import (
     some,
     sorted_labels,
 )
+from fewshot_nlp.settings import Settings
 from fewshot_nlp.slots import Scores, SlotBatch
 from fewshot_nlp.tasks.defaults import Defaults, Usage
 from fewshot_nlp.tokenization.windows import WindowTokenizer
@@ -32,10 +33,11 @@ TASKS: "Registry[type[Task]]" = Registry("task", "fewshot_nlp.tasks")
 """All tasks by name."""
 
 
-class Task(ABC):
+class Task(Settings, ABC):
     """Base of all tasks. A subclass does not depend on models or learners.
 
-    A subclass gives its name in its class line, ``class NER(Task, name="ner")``, and is then registered.
+    A subclass gives its name in its class line, ``class NER(Task, name="ner")``, and is then registered. A task is the
+    settings of itself: its options are fields, with their bounds (see `fewshot_nlp.settings`).
     """
 
     name: ClassVar[str]
@@ -70,16 +72,11 @@ class Task(ABC):
     usage: ClassVar[Usage] = Usage()
     """How a model card shows the task."""
 
-    def __init_subclass__(cls, *, name: str | None = None, **options: Any) -> None:
-        super().__init_subclass__(**options)
+    def __init_subclass__(cls, *, name: str | None = None) -> None:
+        super().__init_subclass__()
         if name is not None:
             cls.name = name
             TASKS.register(name)(cls)
-
-    @property
-    def options(self) -> dict[str, Json]:
-        """The constructor's arguments."""
-        return dict(vars(self))
 
     @classmethod
     def of_languages(cls, languages: Sequence[str]) -> Self:
@@ -90,8 +87,9 @@ class Task(ABC):
         """
         return cls()
 
-    def bind(self, tokenizer: Any) -> None:  # noqa: B027 - most tasks take nothing
-        """Sets missing options from the backbone's tokenizer; called when task and backbone are combined."""
+    def bind(self, tokenizer: Any) -> Self:
+        """The task with missing options from the backbone's tokenizer; called when task and backbone are combined."""
+        return self
 
     @abstractmethod
     def example(self, row: Row) -> Example:

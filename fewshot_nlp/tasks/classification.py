@@ -1,10 +1,11 @@
 """Text classification: one label, or several, for a text or a pair of texts. A slot is the pooled text."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from fewshot_nlp.episode import Example, Json, Query
@@ -60,13 +61,8 @@ class Classification(Task, name="classification"):
         inputs=["I cannot find my card."],
     )
 
-    def __init__(self, *, multi_label: bool = False, threshold: float = 0.5) -> None:
-        if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 < threshold < 1:
-            raise FewShotError(f"threshold is {quoted(threshold)}, but must be a number between 0 and 1.")
-        if not isinstance(multi_label, bool):
-            raise FewShotError(f"multi_label is {quoted(multi_label)}, but must be true or false.")
-        self.multi_label = multi_label
-        self.threshold = threshold
+    multi_label: bool = False
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
 
     def example(self, row: Row) -> Example:
         """A row with its label (a text), or its sorted labels (a list)."""

@@ -2,17 +2,20 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from dataclasses import replace
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from pydantic import model_validator
 from torch import Tensor
 
 from fewshot_nlp.episode import Example, Json, Query
 from fewshot_nlp.errors import FewShotError, quoted
 from fewshot_nlp.metrics.ner import entity_scores
 from fewshot_nlp.rows import Label, as_list, as_text, as_words, shown
+from fewshot_nlp.settings import Several
 from fewshot_nlp.slots import Hints, Scores, SlotBatch
 from fewshot_nlp.tasks.base import Prediction, Row, Task, need_column
 from fewshot_nlp.tasks.defaults import Defaults, Usage
@@ -42,6 +45,7 @@ class NER(Task, name="ner"):
         transitions: of the tags, counted on the support set: "hidden_markov" (with "bio"; see `hidden_markov`),
             "abstract" (with "io"; after StructShot, Yang & Katiyar 2020, who count on source data), or "none" ("bio"
             still forbids invalid sequences).
+            None takes "hidden_markov" with "bio", else "none".
         pooling: a word's vector is that of its first sub-token, or the mean of all.
         repair: an ``I-X`` without a ``B-X`` becomes a ``B-X`` with "begin", and is refused with "error".
         cuts: words of plain text that are split, with marked positions (``"10|mg"``); `suited` finds those of a
@@ -66,31 +70,21 @@ class NER(Task, name="ner"):
         inputs=["Give 20 mg aspirin."],
     )
 
-    def __init__(
-        self,
-        *,
-        scheme: Literal["io", "bio"] = "io",
-        transitions: Literal["hidden_markov", "abstract", "none"] | None = None,
-        pooling: Literal["mean", "first"] = "mean",
-        repair: Repair = "begin",
-        cuts: Sequence[str] = (),
-    ) -> None:
-        counted = "hidden_markov" if isinstance(scheme, str) and scheme == "bio" else "abstract"
-        if transitions is None:
-            transitions = "hidden_markov" if counted == "hidden_markov" else "none"
-        for name, value, known in (
-            ("scheme", scheme, ("io", "bio")),
-            ("transitions", transitions, ("none", counted)),
-            ("pooling", pooling, ("mean", "first")),
-            ("repair", repair, ("begin", "error")),
-        ):
-            if not isinstance(value, str) or value not in known:
-                raise FewShotError(f"{name} is {quoted(value)}, but must be one of: {', '.join(known)}.")
-        self.scheme, self.transitions, self.pooling, self.repair = scheme, transitions, pooling, repair
-        pieces = as_list(cuts)
-        if pieces is None or not all(isinstance(piece, str) for piece in pieces):
-            raise FewShotError(f"cuts is {quoted(cuts)}, but must be a list of words with marked positions.")
-        self.cuts = tuple(pieces)
+    scheme: Literal["io", "bio"] = "io"
+    transitions: Literal["hidden_markov", "abstract", "none"] | None = None
+    pooling: Literal["mean", "first"] = "mean"
+    repair: Repair = "begin"
+    cuts: Several[str] = ()
+
+    @model_validator(mode="after")
+    def _transitions_fit(self) -> Self:
+        known = ("none", "hidden_markov" if self.scheme == "bio" else "abstract")
+        if self.transitions not in (None, *known):
+            raise FewShotError(
+                f"transitions is {quoted(self.transitions)}, but with scheme {self.scheme!r} must be one of: "
+                f"{', '.join(known)}."
+            )
+        return self
 
     def example(self, row: Row) -> Example:
         """A row as words and BIO tags."""
@@ -155,7 +149,7 @@ class NER(Task, name="ner"):
                 cuts |= {CUT.join(pieces)} if len(pieces) > 1 else set()
         if cuts == set(self.cuts):
             return self, list(examples)
-        task = type(self)(**{**self.options, "cuts": tuple(sorted(cuts))})
+        task = replace(self, cuts=tuple(sorted(cuts)))
         return task, [task._again(e) if "text" in e.inputs else e for e in examples]
 
     def _again(self, example: Example) -> Example:
@@ -264,7 +258,7 @@ class NER(Task, name="ner"):
         sentences = np.split(tags, np.flatnonzero(np.diff(examples.groups.numpy())) + 1) if len(tags) else []
         if self.scheme == "bio":
             tags_of = list(map(str, support.classes))
-            counted = self.transitions == "hidden_markov" and sentences
+            counted = self.transitions in (None, "hidden_markov") and sentences
             decoding_parameters = hidden_markov(tags_of, sentences) if counted else legal_bio(tags_of)
         elif self.transitions == "abstract" and sentences:
             decoding_parameters = abstract(support.n_classes, sentences)

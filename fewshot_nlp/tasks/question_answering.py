@@ -1,11 +1,12 @@
 """Extractive question answering: a span of a context, or no answer. A slot is a token of the context."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from pydantic import Field
 from torch import Tensor
 
 from fewshot_nlp.episode import Example, Json, Query
@@ -61,17 +62,9 @@ class QuestionAnswering(Task, name="question_answering"):
         inputs=[{"question": "Who sells?", "context": "The owner sells."}],
     )
 
-    def __init__(
-        self, *, max_answer_tokens: int = 30, n_best: int = 3, null_threshold: float | None = None
-    ) -> None:
-        for name, value in (("max_answer_tokens", max_answer_tokens), ("n_best", n_best)):
-            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 1000:
-                raise FewShotError(f"{name} is {quoted(value)}, but must be a whole number from 1 to 1000.")
-        if null_threshold is not None and (
-            not isinstance(null_threshold, int | float) or null_threshold != null_threshold
-        ):
-            raise FewShotError(f"null_threshold is {quoted(null_threshold)}, but must be a number or None.")
-        self.max_answer_tokens, self.n_best, self.null_threshold = max_answer_tokens, n_best, null_threshold
+    max_answer_tokens: Annotated[int, Field(ge=1, le=1000)] = 30
+    n_best: Annotated[int, Field(ge=1, le=1000)] = 3
+    null_threshold: float | None = None
 
     def example(self, row: Row) -> Example:
         """A row with its distinct answers, in order of their place."""

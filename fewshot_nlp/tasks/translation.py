@@ -1,10 +1,12 @@
 """Translation by a sequence-to-sequence model: a slot is a position of the decoder, a class a token."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from dataclasses import field, replace
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 import torch
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from fewshot_nlp.episode import Example, Json, Query
@@ -64,46 +66,26 @@ class Translation(Task, name="translation"):
         inputs=["Guten Morgen."],
     )
 
-    def __init__(
-        self,
-        *,
-        source: str | None = None,
-        target: str | None = None,
-        source_code: str | None = None,
-        target_code: str | None = None,
-        num_beams: int = 4,
-        length_penalty: float | None = None,
-        max_ratio: float | None = None,
-        glossary: Mapping[str, str] | None = None,
-        prefix: str | None = None,
-    ) -> None:
-        if isinstance(num_beams, bool) or not isinstance(num_beams, int) or not 1 <= num_beams <= 64:
-            raise FewShotError(f"num_beams is {quoted(num_beams)}, but must be a whole number from 1 to 64.")
-        if length_penalty is not None and (
-            not isinstance(length_penalty, int | float) or not -5 <= length_penalty <= 5
-        ):
-            raise FewShotError(
-                f"length_penalty is {quoted(length_penalty)}, but must be a number from -5 to 5."
-            )
-        languages = (("source", source), ("target", target), ("source_code", source_code))
-        for name, value in (*languages, ("target_code", target_code), ("prefix", prefix)):
-            if value is not None and not isinstance(value, str):
-                raise FewShotError(f"{name} is {quoted(value)}, but must be a text.")
-        if source is not None and source == target:
-            raise FewShotError(f"Source and target are both {quoted(source)}; they must differ.")
-        self.source, self.target = source, target
-        self.source_code, self.target_code = source_code, target_code
-        if max_ratio is not None and (
-            isinstance(max_ratio, bool)
-            or not isinstance(max_ratio, int | float)
-            or not 0.1 <= max_ratio <= 1000
-        ):
-            raise FewShotError(
-                f"max_ratio is {quoted(max_ratio)}, but must be a number from 0.1 to 1000, or None."
-            )
-        self.num_beams, self.length_penalty, self.max_ratio = num_beams, length_penalty, max_ratio
-        self.glossary = checked_glossary({} if glossary is None else glossary)
-        self.prefix = prefix
+    source: str | None = None
+    target: str | None = None
+    source_code: str | None = None
+    target_code: str | None = None
+    num_beams: Annotated[int, Field(ge=1, le=64)] = 4
+    length_penalty: Annotated[float, Field(ge=-5, le=5)] | None = None
+    max_ratio: Annotated[float, Field(ge=0.1, le=1000)] | None = None
+    glossary: Mapping[str, str] = field(default_factory=dict)
+    prefix: str | None = None
+
+    @field_validator("glossary", mode="before")
+    @classmethod
+    def _checked(cls, glossary: Any) -> dict[str, str]:
+        return checked_glossary({} if glossary is None else glossary)
+
+    @model_validator(mode="after")
+    def _languages_differ(self) -> Self:
+        if self.source is not None and self.source == self.target:
+            raise FewShotError(f"Source and target are both {quoted(self.source)}; they must differ.")
+        return self
 
     @classmethod
     def of_languages(cls, languages: Sequence[str]) -> Self:
@@ -138,8 +120,8 @@ class Translation(Task, name="translation"):
         """No text."""
         return {"target": ""}
 
-    def bind(self, tokenizer: Any) -> None:
-        """Sets missing languages to the model's own; warns if the given ones differ."""
+    def bind(self, tokenizer: Any) -> Self:
+        """The task with the model's own languages where none are given; warns if the given ones differ."""
         directions = tokenizer.directions
         given = self.source or directions[0], self.target or directions[1]
         if given[0] is not None and given[0] == given[1]:
@@ -152,9 +134,10 @@ class Translation(Task, name="translation"):
                 *directions,
                 *given,
             )
-        self.source, self.target = given
-        if self.prefix is None:
-            self.prefix = tokenizer.instructions.get(f"{given[0]}_to_{given[1]}", "")
+        prefix = self.prefix
+        if prefix is None:
+            prefix = tokenizer.instructions.get(f"{given[0]}_to_{given[1]}", "")
+        return replace(self, source=given[0], target=given[1], prefix=prefix)
 
     def check_conflicts(self, examples: Sequence[Example]) -> None:
         """Accepts all: a text may have several translations."""

@@ -9,7 +9,9 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from fewshot_nlp.arguments import read_arguments
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import LEARNERS, LearnerConfig, learner_config
+from fewshot_nlp.sampling import SAMPLERS
 from fewshot_nlp.settings import Seed, Settings, Several, Share, WeightDecay
+from fewshot_nlp.tasks import TASKS, Task
 from fewshot_nlp.training.augmentation import Augmentation
 from fewshot_nlp.training.regularisation import Regularisation
 from fewshot_nlp.training.selection import Selection
@@ -17,6 +19,8 @@ from fewshot_nlp.training.selection import Selection
 AtLeastOne = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, le=1e12)]
 ShareBelowOne = Annotated[float, Field(ge=0, le=0.99)]
+SHARED_KNOBS = ("k_shot", "n_query", "n_way", "seed", "n_episodes")
+"""Knobs of samplers that stand beside ``options``, or are the run's."""
 SAME_CORPUS = (
     frozenset({"hwu64", "liu54"}),
     frozenset({"squad_v1", "squad_v2", "xquad_de", "xquad_en", "xquad_es"}),
@@ -229,9 +233,9 @@ class MetaTrainConfig(Settings):
 
     Args:
         task: name of the task.
-        task_config: its options.
+        task_config: its options, which `fewshot-nlp tasks` tells.
         learner: name of the learner.
-        learner_config: its settings.
+        learner_config: its settings, which `fewshot-nlp learners NAME` tells.
         encoder: which encoder, and how it is read.
         adapter: a `peft.PeftConfig` as a mapping with ``peft_type``; None: none, or the learner's default.
         top_layers: put the adapter into the last k layers only; None for all.
@@ -247,7 +251,7 @@ class MetaTrainConfig(Settings):
     """
 
     task: str
-    task_config: dict[str, Any] = field(default_factory=dict)
+    task_config: Annotated[Task, Field(validate_default=True)] = field(default_factory=dict)  # type: ignore[assignment]
     learner: str
     learner_config: Annotated[LearnerConfig, Field(validate_default=True)] = LearnerConfig()
     encoder: EncoderSettings = EncoderSettings()
@@ -258,6 +262,20 @@ class MetaTrainConfig(Settings):
     validation: Validation = Validation()
     outer: OuterLoop = OuterLoop()
     run: Run
+
+    @field_validator("task")
+    @classmethod
+    def _known_task(cls, name: str) -> str:
+        TASKS.get(name)
+        return name
+
+    @field_validator("task_config", mode="before")
+    @classmethod
+    def _of_the_task(cls, value: Any, info: ValidationInfo) -> Any:
+        if "task" not in info.data:  # an unknown one, which is told by itself
+            return TASKS.get(TASKS.names()[0])()
+        kind = TASKS.get(info.data["task"])
+        return value if isinstance(value, kind) else kind.from_dict(value)
 
     @field_validator("learner")
     @classmethod
@@ -271,6 +289,15 @@ class MetaTrainConfig(Settings):
         if "learner" not in info.data:  # an unknown one, which is told by itself
             return LearnerConfig()
         return learner_config(info.data["learner"], {} if type(value) is LearnerConfig else value)
+
+    @model_validator(mode="after")
+    def _options_of_the_samplers(self) -> Self:
+        usual = TASKS.get(self.task).sampler
+        for path, settings in (("data", self.data.sampler), ("validation", self.validation.sampler)):
+            if settings is not None:
+                kind = SAMPLERS.get(settings.name or usual)
+                kind.check_options(settings.options, SHARED_KNOBS, f"{path}.sampler.options")
+        return self
 
     @model_validator(mode="after")
     def _apart(self) -> Self:

@@ -243,7 +243,6 @@ def _mixture(
 def _sampler(dataset: TaskDataset, settings: SamplerSettings, k: int, seed: int, usual: str) -> Any:
     name = settings.name or usual
     make = SAMPLERS.get(name)
-    make.check_options(settings.options)
     values: dict[str, Any] = {"k_shot": k, "n_query": settings.n_query, "seed": seed, **settings.options}
     if "n_way" in hints_of(make.config_class):
         enough = settings.n_way is None or settings.n_way <= len(dataset.label_names)

@@ -266,7 +266,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
         "Did you mean 'linear_probe'",
     ),
     "unknown setting": (change_json(lambda c: c["learner_config"].update(D=1)), "has no setting 'D'"),
-    "unknown option": (change_json(lambda c: c["task_options"].update(D=1)), "has no such option: 'D'"),
+    "unknown option": (
+        change_json(lambda c: c["task_options"].update(D=1)),
+        "task_config has no setting 'D'",
+    ),
     "labels a text": (change_json(lambda c: c.update(labels="card")), "damaged: labels is a str"),
     "layers a text": (change_json(lambda c: c["encoder"].update(layers="all")), "damaged: layers is a str"),
     "tensor missing": (

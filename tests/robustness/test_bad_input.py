@@ -224,5 +224,7 @@ def test_unknown_options_name_the_known_ones(tiny_encoder_folder):
     assert "scheme is 'bilou', but must be one of: io, bio" in message(
         lambda: make(tiny_encoder_folder, task_config={"scheme": "bilou"})
     )
-    assert "no such option: 'colour'" in message(lambda: make(tiny_encoder_folder, task_config={"colour": 1}))
+    assert "has no setting 'colour'. It has: scheme, tr" in message(
+        lambda: make(tiny_encoder_folder, task_config={"colour": 1})
+    )
     assert "over the encoder's window of 64" in message(lambda: make(tiny_encoder_folder, max_length=128))

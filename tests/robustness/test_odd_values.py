@@ -32,15 +32,15 @@ def test_a_glossary_that_is_none_is_refused_in_one_short_line(tiny_translator_fo
 @pytest.mark.parametrize(
     ("model", "options", "expected"),
     [
-        (FewShotClassifier, {"threshold": None}, "threshold is None, but must be a number between 0 and 1"),
+        (FewShotClassifier, {"threshold": None}, "threshold is None, but must be a number"),
         (FewShotClassifier, {"threshold": "0.5"}, "threshold is '0.5'"),
         (FewShotClassifier, {"multi_label": 1}, "multi_label is 1, but must be true or false"),
         (
             FewShotClassifier,
             {"multilabel": True},
-            "no such option: 'multilabel'. Did you mean 'multi_label'?",
+            "has no setting 'multilabel'. Did you mean 'multi_label'?",
         ),
-        (FewShotNER, {"cuts": None}, "cuts is None, but must be a list of words"),
+        (FewShotNER, {"cuts": None}, "cuts is None, but must be a list, each item a text"),
         (FewShotNER, {"scheme": np.array(["io", "bio"])}, "scheme is array"),
         (FewShotQA, {"null_threshold": float("nan")}, "null_threshold is nan"),
     ],

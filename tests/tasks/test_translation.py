@@ -563,7 +563,7 @@ class TestStorage:
         again = FewShotTranslator.from_pretrained(tmp_path / "model")
         texts = [*TEXTS, ROWS[0]["translation"]["xx"]]
         assert again.predict(texts) == mt.predict(texts)
-        assert again.pipeline.task.options == mt.pipeline.task.options
+        assert again.pipeline.task == mt.pipeline.task
 
     def test_the_base_model_is_stored_once_and_whole(
         self, load: Any, tmp_path: Path, tiny_translator_folder: Path

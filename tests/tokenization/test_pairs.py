@@ -164,8 +164,7 @@ def test_the_instruction_of_a_model_stands_before_every_text() -> None:
     items = [Query({"text": "hello"})]
 
     def words_read(**options: str) -> int:
-        task = Translation(**options)
-        task.bind(tokenizer)
+        task = Translation(**options).bind(tokenizer)
         return len(task.collate(items, (), tokenizer, with_targets=False).sources[0]) - 1
 
     assert words_read(source="en", target="de") == 5

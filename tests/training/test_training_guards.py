@@ -51,6 +51,12 @@ def test_unknown_keys_are_one_line_and_exit_code_2(tmp_path: Path) -> None:
             "learner_config has no setting 'inner_step'. Did you mean 'inner_steps'",
         ),
         ("--learner=mamel", "learner: There is no learner 'mamel'. Did you mean 'maml'"),
+        ("--task_config.scheme=iob", "task_config.scheme is 'iob', but must be one of: io, bio"),
+        ("--task_config.transitions=abstrakt", "task_config.transitions is 'abstrakt', but must be one of"),
+        (
+            "--data.sampler.options.query=all",
+            "data.sampler.options.query is 'all', but must be one of: mentions",
+        ),
         ("--run.seed=x", "run.seed is 'x', but must be a whole number of at least 0"),
         ("--data.sources=[]", "data.sources is \\[\\], but must be a list that is not empty"),
         (
