@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 from fewshot_nlp.backbone.adapters import adapter_to_json
 from fewshot_nlp.episode import Episode, Json, canonical_json, sha256
-from fewshot_nlp.errors import FewShotError, logger
-from fewshot_nlp.persistence.disk import atomic_write, read_records, user_path
+from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.persistence.json_lines import JsonLines
 from fewshot_nlp.pipeline import Pipeline
 from fewshot_nlp.sampling.base import TaskSampler
 from fewshot_nlp.sampling.base import episodes as stream
@@ -209,36 +209,27 @@ class _Journal:
     """Records of finished episodes, by their content, in a JSON-lines file that opens with the run's `identity`."""
 
     def __init__(self, path: str | Path | None, config: Mapping[str, Any]) -> None:
-        self._path = None if path is None else user_path(path)
-        self._records: dict[str, dict[str, Json]] = {}
-        if self._path is None:
-            return
-        self._header = canonical_json({"config": dict(config)})
-        if self._path.exists() and self._path.stat().st_size:
-            found, damaged = read_records(self._path)
-            if found and canonical_json(found[0]) != self._header:
-                raise FewShotError(
-                    f"{self._path} holds the results of another run ({_differing(found[0], config)}); name another "
-                    "file or remove it."
-                )
-            self._records = {r["episode_sha"]: r for r in found if "episode_sha" in r}
-            if damaged or not found:
-                logger.warning("%s: %d damaged lines are left out.", self._path, damaged)
-                with atomic_write(self._path) as part:
-                    lines = [self._header, *map(canonical_json, self._records.values())]
-                    part.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        self._file = None if path is None else JsonLines(path, "finished episodes stay; make room and go on")
+        self._header = {"config": dict(config)}
+        found = [] if self._file is None else self._file.records
+        if found and canonical_json(found[0]) != canonical_json(self._header):
+            raise FewShotError(
+                f"{path} holds the results of another run ({_differing(found[0], config)}); name another "
+                "file or remove it."
+            )
+        self._records = {r["episode_sha"]: r for r in found if "episode_sha" in r}
+        if self._file is not None and found:
+            self._file.records = [self._header, *self._records.values()]
 
     def get(self, episode_sha: str) -> dict[str, Json] | None:
         return self._records.get(episode_sha)
 
     def add(self, record: dict[str, Json]) -> None:
-        if self._path is None:
+        if self._file is None:
             return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a", encoding="utf-8") as file:
-            if file.tell() == 0:
-                file.write(self._header + "\n")
-            file.write(canonical_json(record) + "\n")
+        if not self._file.records:
+            self._file.append(self._header)
+        self._file.append(record)
 
 
 def _differing(header: Mapping[str, Any], config: Mapping[str, Any]) -> str:

@@ -157,7 +157,7 @@ class Encoder(Backbone):
         """The Hub name, also of the bundled encoder; None for a folder and for trained weights."""
         if self.trained:
             return None
-        if Path(self.name).exists():
+        if Path(self.name).is_absolute() or Path(self.name).exists():
             bundled = bundled_folder()
             return HUB_NAME if bundled is not None and self.name == str(bundled) else None
         return self.name

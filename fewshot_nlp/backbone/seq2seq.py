@@ -118,7 +118,7 @@ class Seq2Seq(Backbone):
         """The Hub name, or that of the shipped model; None for a folder and for trained weights."""
         if self.trained:
             return None
-        if Path(self.name).exists():
+        if Path(self.name).is_absolute() or Path(self.name).exists():
             return TRANSLATION if self.name == str(translation_folder()) else None
         return self.name
 

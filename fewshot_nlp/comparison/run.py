@@ -11,9 +11,9 @@ from tqdm import tqdm
 from fewshot_nlp.comparison.cells import Candidate, cell_key, run_cell
 from fewshot_nlp.comparison.plan import Plan, make_plan
 from fewshot_nlp.comparison.report import Comparison
-from fewshot_nlp.episode import Json, canonical_json
+from fewshot_nlp.episode import Json
 from fewshot_nlp.errors import FewShotError, logger
-from fewshot_nlp.persistence.disk import read_records, user_path
+from fewshot_nlp.persistence.json_lines import JsonLines
 from fewshot_nlp.sources import read_rows
 from fewshot_nlp.tasks import TASKS
 
@@ -148,19 +148,14 @@ def _cells(
     progress: bool,
 ) -> Iterator[dict[str, Json]]:
     """Records of all cells, repeat by repeat, until the time is used up."""
-    file = None if path is None else user_path(path)
-    done: dict[str, dict[str, Json]] = {}
-    if file is not None and file.exists():
-        found, damaged = read_records(file)
-        done = {r["key"]: r for r in found if "key" in r}
-        if damaged:
-            logger.warning("%s: %d damaged lines are left out.", file, damaged)
+    file = None if path is None else JsonLines(path, "finished cells stay; make room and go on")
+    done: dict[str, dict[str, Json]] = {r["key"]: r for r in (file.records if file else ()) if "key" in r}
     grid = [(c, k) for k in plan.shots for c in candidates if c.uses_support] + [
         (c, 0) for c in candidates if not c.uses_support
     ]
     begin = time.perf_counter()
     pool = Parallel(n_jobs=n_jobs, return_as="generator")
-    with tqdm(total=repeats * len(grid), delay=2, disable=not progress, unit=" cells") as bar:
+    with tqdm(total=repeats * len(grid), delay=2, disable=None if progress else True, unit=" cells") as bar:
         for repeat in range(repeats):
             used = time.perf_counter() - begin
             if budget is not None and repeat >= LEAST_REPEATS and used * (repeat + 1) / repeat > budget:
@@ -172,8 +167,6 @@ def _cells(
             bar.update(len(grid) - len(todo))
             for record in pool(delayed(run_cell)(plan, c, k, repeat) for c, k in todo):
                 if file is not None:
-                    file.parent.mkdir(parents=True, exist_ok=True)
-                    with file.open("a", encoding="utf-8") as out:
-                        out.write(canonical_json(record) + "\n")
+                    file.append(record)
                 bar.update()
                 yield record

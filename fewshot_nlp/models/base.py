@@ -11,11 +11,10 @@ from fewshot_nlp.episode import Example, Json, Query
 from fewshot_nlp.errors import FewShotError, quoted
 from fewshot_nlp.evaluator import Report
 from fewshot_nlp.memory.store import MemoryStore
-from fewshot_nlp.models.memory import ModelMemory, has_memory, read_support, support_to_json
+from fewshot_nlp.models.memory import ModelMemory, has_memory
 from fewshot_nlp.persistence.disk import user_path
 from fewshot_nlp.persistence.hub import download_model_folder, push_folder
 from fewshot_nlp.persistence.model_card import model_card
-from fewshot_nlp.persistence.model_files import SUPPORT
 from fewshot_nlp.persistence.storage import is_model_folder, load, new_pipeline, save
 from fewshot_nlp.pipeline import Pipeline, TaskModel
 from fewshot_nlp.rows import Label, as_label, joined, records, sorted_labels
@@ -119,7 +118,7 @@ class FewShotModel:
                 descriptions=saved.descriptions,
                 extra=saved.extra,
             )
-            model._examples, model._named = read_support(folder / SUPPORT)
+            model._examples, model._named = saved.examples, saved.named
             return model
         if kind is None:
             raise FewShotError(
@@ -308,10 +307,17 @@ class FewShotModel:
         return push_folder(lambda folder: self._save(folder, repo_id), repo_id, private=private, token=token)
 
     def _save(self, folder: Path, name: str, examples: bool = False) -> Path:
-        files = {"README.md": model_card(self, name)}
-        if examples and self._model is not None and self._examples and has_memory(self.pipeline):
-            files[SUPPORT] = support_to_json(self._examples, self._named)
-        return save(folder, self.pipeline, self._model, self.descriptions, self.extra, files)
+        kept = examples and self._model is not None and self._examples and has_memory(self.pipeline)
+        return save(
+            folder,
+            self.pipeline,
+            self._model,
+            self.descriptions,
+            self.extra,
+            {"README.md": model_card(self, name)},
+            examples=self._examples if kept else None,
+            named=self._named,
+        )
 
     def _read(self, rows: Any, column_mapping: Mapping[str, str] | None) -> list[Example]:
         return self.pipeline.task.examples(read_rows(rows, self.pipeline.task.name, column_mapping))

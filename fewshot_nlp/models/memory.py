@@ -1,9 +1,7 @@
 """What a model with a memory remembers: the examples, their ids, and which of them a prediction rests on."""
 
-import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,16 +11,14 @@ from fewshot_nlp.episode import Example, Json, canonical_json, sha256
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners.nearest_neighbour import NearestNeighbour
 from fewshot_nlp.memory import Entry, MemoryStore
-from fewshot_nlp.persistence.disk import first_line
 from fewshot_nlp.pipeline import Pipeline, TaskModel
-from fewshot_nlp.rows import Label, as_label
+from fewshot_nlp.rows import Label
 from fewshot_nlp.slots import SlotBatch
 
 if TYPE_CHECKING:
     from fewshot_nlp.models.base import FewShotModel
     from fewshot_nlp.tasks.label_words import Labels
 
-FORMAT = 1
 CHUNK = 256
 """Inputs that are looked up at once."""
 
@@ -292,30 +288,3 @@ def fingerprint(encoder: Any) -> str:
         data = weight.detach().cpu().contiguous().flatten().view(torch.uint8)
         parts += [name, data.numpy().tobytes().hex()]
     return sha256("\n".join(parts)) if encoder.adapter else str(encoder.fingerprint)
-
-
-def support_to_json(examples: Sequence[Example], labels: Sequence[Label]) -> str:
-    """The support set as the text of a file beside the model."""
-    value = {"format": FORMAT, "labels": list(labels), "examples": [e.to_json() for e in examples]}
-    return json.dumps(value, ensure_ascii=True) + "\n"
-
-
-def read_support(path: Path) -> tuple[list[Example], tuple[Label, ...]]:
-    """Examples and given labels that `support_to_json` wrote; none where there is no such file."""
-    if not path.is_file():
-        return [], ()
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        number = value["format"]
-        examples = [Example.from_json(row) for row in value["examples"]]
-        labels = tuple(as_label(label, "a label") for label in value["labels"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FewShotError(
-            f"{path} is damaged ({first_line(error) or type(error).__name__}); save the model again, or remove the "
-            "file: the model then predicts, but cannot extend or explain what it remembers."
-        ) from error
-    if number != FORMAT:
-        raise FewShotError(
-            f"{path} has format {number}, this version reads format {FORMAT}; load it with the version that wrote it."
-        )
-    return examples, labels

@@ -1,7 +1,7 @@
-"""The two files of a model folder, read with suspicion: every damage is one clear line."""
+"""The files of a model folder, read with suspicion: every damage is one clear line."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from fewshot_nlp.episode import Example
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.persistence.disk import first_line
+from fewshot_nlp.rows import Label, as_label
 
 CONFIG = "fewshot_nlp.json"
 TENSORS = "model.safetensors"
@@ -102,3 +104,30 @@ def check_shapes(tensors: Mapping[str, Tensor], expected: Mapping[str, Any], fol
             f"{found.get(odd[0], 'missing')}, but {expected.get(odd[0], 'none')} was expected; "
             "save the model again, or fetch it again."
         )
+
+
+def support_to_json(examples: Sequence[Example], labels: Sequence[Label]) -> str:
+    """The support set as the text of a file beside the model."""
+    value = {"format": FORMAT, "labels": list(labels), "examples": [e.to_json() for e in examples]}
+    return json.dumps(value) + "\n"
+
+
+def read_support(path: Path) -> tuple[list[Example], tuple[Label, ...]]:
+    """Examples and given labels that `support_to_json` wrote; none where there is no such file."""
+    if not path.is_file():
+        return [], ()
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        number = value["format"]
+        examples = [Example.from_json(row) for row in value["examples"]]
+        labels = tuple(as_label(label, "a label") for label in value["labels"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FewShotError(
+            f"{path} is damaged ({first_line(error) or type(error).__name__}); save the model again, or remove the "
+            "file: the model then predicts, but cannot extend or explain what it remembers."
+        ) from error
+    if number != FORMAT:
+        raise FewShotError(
+            f"{path} has format {number}, this version reads format {FORMAT}; load it with the version that wrote it."
+        )
+    return examples, labels

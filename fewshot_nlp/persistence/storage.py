@@ -5,9 +5,7 @@ whose weights were trained, is copied into ``encoder/``.
 """
 
 import json
-import shutil
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -20,11 +18,11 @@ from torch import Tensor
 from fewshot_nlp.backbone import BACKBONES, Backbone
 from fewshot_nlp.backbone.adapters import adapter_from_json, adapter_to_json
 from fewshot_nlp.backbone.label_names import LabelNameHead
-from fewshot_nlp.episode import Json
+from fewshot_nlp.episode import Example, Json
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import LEARNERS, Adapted, LearnerConfig
 from fewshot_nlp.learners import learner_config as config_of
-from fewshot_nlp.persistence.disk import disk_failure, first_line, user_path
+from fewshot_nlp.persistence.disk import atomic_folder, first_line, opened, user_path
 from fewshot_nlp.persistence.model_files import (
     CONFIG,
     FORMAT,
@@ -33,7 +31,9 @@ from fewshot_nlp.persistence.model_files import (
     check_form,
     check_shapes,
     read_config,
+    read_support,
     read_tensors,
+    support_to_json,
 )
 from fewshot_nlp.pipeline import Pipeline, TaskModel
 from fewshot_nlp.rows import Label
@@ -52,12 +52,16 @@ class Saved:
         model: what it is adapted to; None for a model that was only meta-trained.
         descriptions: words for labels.
         extra: whatever else was saved (measured scores, sources).
+        examples: the support set, where it was saved.
+        named: labels that were given with it.
     """
 
     pipeline: Pipeline
     model: TaskModel | None
     descriptions: dict[Label, str]
     extra: dict[str, Json]
+    examples: list[Example]
+    named: tuple[Label, ...]
 
 
 def is_model_folder(folder: str | Path) -> bool:
@@ -72,6 +76,8 @@ def save(
     descriptions: Mapping[Label, str] | None = None,
     extra: Mapping[str, Json] | None = None,
     files: Mapping[str, str] | None = None,
+    examples: Sequence[Example] | None = None,
+    named: Sequence[Label] = (),
     half: bool = False,
 ) -> Path:
     """Writes a model folder, whole or not at all; in an earlier one of the same name its files are replaced.
@@ -83,6 +89,8 @@ def save(
         descriptions: words for labels.
         extra: whatever else belongs to the model, as JSON.
         files: names of further text files to their contents, such as a model card.
+        examples: the support set, for a learner that remembers it.
+        named: labels that were given with the support set.
         half: adapter and learner as float16, at half the size; they are float32 again when loaded.
 
     Raises:
@@ -93,44 +101,16 @@ def save(
     if target.exists() and (not target.is_dir() or (any(target.iterdir()) and not is_model_folder(target))):
         raise FewShotError(f"{folder} exists and is no model folder; name a new one, nothing was written.")
     tensors = _tensors(pipeline, model, half)
-    config = _config(pipeline, model, tensors, descriptions, extra)
-    scratch = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.part", dir=target.parent))
-        new, old = scratch / "new", scratch / "old"
-        new.mkdir()
-        for name, text in {CONFIG: config, **(files or {})}.items():
+    texts = {CONFIG: _config(pipeline, model, tensors, descriptions, extra), **(files or {})}
+    if examples is not None:
+        texts[SUPPORT] = support_to_json(examples, named)
+    with atomic_folder(target, own=(CONFIG, TENSORS, SUPPORT, "README.md", "encoder")) as new:
+        for name, text in texts.items():
             (new / name).write_text(text, encoding="utf-8")
         save_file(tensors, new / TENSORS)
         if pipeline.learner.encoder.public_name is None:
             _save_encoder(pipeline.learner.encoder, new / "encoder")
-        if target.exists():
-            target.rename(old)
-        new.rename(target)
-    except Exception as error:
-        reason = disk_failure(error)
-        if reason is None:
-            raise
-        raise FewShotError(
-            f"{folder} cannot be written: {reason}. Nothing was changed; make room, or name another folder."
-        ) from error
-    finally:
-        if scratch is not None:
-            _put_back(scratch / "old", target)
-            shutil.rmtree(scratch, ignore_errors=True)
     return folder
-
-
-def _put_back(old: Path, target: Path) -> None:
-    """Gives back a folder that was not replaced after all, or else what in it was not the model's."""
-    own = (CONFIG, TENSORS, SUPPORT, "README.md", "encoder")
-    if old.exists() and not target.exists():
-        old.rename(target)
-    elif old.exists():
-        for path in old.iterdir():
-            if path.name not in own and not (target / path.name).exists():
-                path.rename(target / path.name)
 
 
 def load(
@@ -155,6 +135,24 @@ def load(
         FewShotError: a damaged or foreign folder, or an encoder that is not the one it was adapted on.
     """
     folder = user_path(folder)
+    with opened(folder) as place:
+        try:
+            saved = _load(place, learner, learner_config, task_config, encoder_options)
+        except FewShotError as error:
+            raise FewShotError(str(error).replace(str(place), str(folder))) from error
+        encoder = saved.pipeline.learner.encoder
+        if encoder.name.startswith(str(place)):
+            encoder.name = str(folder.resolve() / "encoder")
+    return saved
+
+
+def _load(
+    folder: Path,
+    learner: str | None,
+    learner_config: Mapping[str, Any] | None,
+    task_config: Mapping[str, Any] | None,
+    encoder_options: dict[str, Any],
+) -> Saved:
     layers = encoder_options.pop("layers", None)
     fixed = sorted(set(encoder_options) - {"dtype", "device_map", "attn_implementation"})
     if fixed:
@@ -197,7 +195,15 @@ def load(
         model = TaskModel(pipeline, tuple(config["labels"]), adapted, _under("decoding_parameters.", tensors))
     words = config["descriptions"]
     descriptions = {label: words[str(label)] for label in config["labels"] or words if str(label) in words}
-    return Saved(pipeline=pipeline, model=model, descriptions=descriptions, extra=config["extra"])
+    examples, named = read_support(folder / SUPPORT)
+    return Saved(
+        pipeline=pipeline,
+        model=model,
+        descriptions=descriptions,
+        extra=config["extra"],
+        examples=examples,
+        named=named,
+    )
 
 
 def new_pipeline(

@@ -7,10 +7,8 @@ derived from the seed and the episode's number, so a resumed run repeats what an
 
 import hashlib
 import json
-import os
 import re
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +17,12 @@ from torch import Tensor
 
 from fewshot_nlp.episode import Json, canonical_json, sha256
 from fewshot_nlp.errors import FewShotError, logger
+from fewshot_nlp.persistence.disk import atomic_folder
 
 FORMAT = 1
 TENSORS = "tensors.safetensors"
 STATE = "state.json"
+ADVICE = "earlier checkpoints stay; make room and start the run again"
 FREE_KEYS = frozenset({"output_dir", "resume", "save_every", "keep_last", "patience", "trackers"})
 """Settings, by the end of their path, that a resumed run may change: they do not change what a step computes."""
 
@@ -49,8 +49,6 @@ class Checkpoint:
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep_last: int) -> Path:
     """Writes ``<folder>/step-<number>`` and removes all but the last ``keep_last`` checkpoints.
 
-    Files and folders are flushed to the disk before the rename that makes the checkpoint visible.
-
     Raises:
         FewShotError: the disk is full or may not be written; earlier checkpoints stay.
     """
@@ -67,26 +65,12 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep_last: int) -> Pat
         "tensors_sha256": hashlib.sha256(data).hexdigest(),
     }
     target = folder / f"step-{checkpoint.step:07d}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for left in folder.glob(".part-*"):  # of a run that was killed while it wrote
-            shutil.rmtree(left)
-        part = Path(tempfile.mkdtemp(prefix=".part-", dir=folder))
-        try:
-            _write(part / TENSORS, data)
-            _write(part / STATE, (json.dumps(state, indent=1, ensure_ascii=False) + "\n").encode())
-            _flush_folder(part)
-            part.chmod(0o755)
-            shutil.rmtree(target, ignore_errors=True)
-            part.rename(target)
-        except OSError:
-            shutil.rmtree(part, ignore_errors=True)
-            raise
-        _flush_folder(folder)
-        for old in checkpoints(folder)[:-keep_last]:
-            shutil.rmtree(old)
-    except OSError as error:
-        raise FewShotError(f"The checkpoint {target} cannot be written: {error.strerror}.") from error
+    with atomic_folder(target, ADVICE) as part:
+        (part / TENSORS).write_bytes(data)
+        text = json.dumps(state, indent=1, ensure_ascii=False) + "\n"
+        (part / STATE).write_text(text, encoding="utf-8")
+    for old in checkpoints(folder)[:-keep_last]:
+        shutil.rmtree(old)
     return target
 
 
@@ -191,18 +175,3 @@ def _read(path: Path) -> Checkpoint:
         )
     except (OSError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, SafetensorError) as error:
         raise _DamagedError(f"{path} is damaged ({type(error).__name__}).") from error
-
-
-def _write(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,11 +1,9 @@
 """The log of a run: JSON lines, one an outer step and one a meta-validation."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from fewshot_nlp.errors import FewShotError, logger
-from fewshot_nlp.persistence.disk import atomic_write, disk_failure, read_records
+from fewshot_nlp.persistence.json_lines import JsonLines
 
 ADVICE = "checkpoints stay; make room and start the run again"
 
@@ -24,26 +22,20 @@ class Journal:
     """
 
     def __init__(self, path: Path, step: int, *, writes: bool) -> None:
-        self._path, self._writes = path, writes
-        self.records: list[dict[str, Any]] = []
-        if step and path.exists():
-            found, damaged = read_records(path)
-            self.records = [r for r in found if isinstance(r.get("step"), int) and r["step"] <= step]
-            if damaged:
-                logger.warning("%s: %d damaged lines are left out.", path, damaged)
+        self._file, self._writes = JsonLines(path, ADVICE), writes
+        found = self._file.records if step else []
+        self._file.records = [r for r in found if isinstance(r.get("step"), int) and r["step"] <= step]
         if writes:
-            with atomic_write(path, ADVICE) as part:
-                part.write_text("".join(json.dumps(r) + "\n" for r in self.records), encoding="utf-8")
+            self._file.replace(self.records)
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """All records, in order."""
+        return self._file.records
 
     def add(self, record: dict[str, Any]) -> None:
         """Appends a record, which must have a ``step``."""
-        self.records.append(record)
-        if not self._writes:
-            return
-        try:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
-        except OSError as error:
-            raise FewShotError(
-                f"{self._path} cannot be written: {disk_failure(error)}. {ADVICE.capitalize()}."
-            ) from error
+        if self._writes:
+            self._file.append(record)
+        else:
+            self.records.append(record)

@@ -1,6 +1,5 @@
 """What a run is between its outer steps, and the folder in which it is kept."""
 
-import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +8,7 @@ from accelerate import Accelerator  # type: ignore[import-untyped]
 from torch import nn
 
 from fewshot_nlp.errors import FewShotError, logger
-from fewshot_nlp.persistence.disk import user_path
+from fewshot_nlp.persistence.disk import sweep, user_path
 from fewshot_nlp.persistence.model_card import Unadapted, model_card
 from fewshot_nlp.persistence.storage import save
 from fewshot_nlp.pipeline import Pipeline
@@ -136,6 +135,5 @@ class RunState:
                 self.folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise FewShotError(f"output_dir {self.folder} cannot be made: {error.strerror}.") from error
-            for left in self.folder.glob(".*.part*"):  # of a run that was killed while it saved a model
-                shutil.rmtree(left)
+            sweep(self.folder)
         self.accelerator.wait_for_everyone()

@@ -20,7 +20,7 @@ from fewshot_nlp import FewShotClassifier, FewShotError, FewShotNER
 from fewshot_nlp.backbone import Encoder, bundled
 from fewshot_nlp.backbone import encoder as encoder_module
 from fewshot_nlp.models import base
-from fewshot_nlp.persistence import storage
+from fewshot_nlp.persistence import disk, storage
 
 ROWS = [
     {"text": "I lost my card", "label": "card"},
@@ -418,7 +418,7 @@ def test_full_disk_leaves_the_earlier_model(
     other.extra["later"] = True
     with (
         files_of_at_most(limit),
-        pytest.raises(FewShotError, match=r"cannot be written: File too large\. Not") as caught,
+        pytest.raises(FewShotError, match=r"cannot be written: File too large\. What was there is") as caught,
     ):
         other.save_pretrained(saved)
     one_line(caught)
@@ -452,10 +452,10 @@ def test_folder_that_cannot_be_written(
             model.save_pretrained(folder)
         one_line(caught)
 
-    def refuse(*_: Any, **__: Any) -> str:
+    def refuse(*_: Any, **__: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(storage.tempfile, "mkdtemp", refuse)
+    monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(FewShotError, match="cannot be written: Permission denied") as caught:
         model.save_pretrained(tmp_path / "model")
     one_line(caught)
@@ -502,13 +502,23 @@ def test_saving_through_a_link(saved: Path, tiny_encoder_folder: Path) -> None:
     assert FewShotClassifier.from_pretrained(saved).extra["later"]
 
 
-@pytest.mark.parametrize("moment", ["while writing", "before replacing", "while replacing"])
+@pytest.mark.parametrize(
+    ("moment", "exchanges"),
+    [
+        ("while writing", True),
+        ("while writing", False),
+        ("before replacing", False),
+        ("while replacing", False),
+    ],
+)
 def test_interrupted_save_leaves_the_earlier_model(
-    moment: str, saved: Path, tiny_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+    moment: str, exchanges: bool, saved: Path, tiny_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = contents(saved)
     model = make(tiny_encoder_folder)
     renames = {"before replacing": 1, "while replacing": 2}.get(moment)
+    if not exchanges:
+        monkeypatch.setattr(disk, "_exchange", lambda *_: False)
     rename, calls = Path.rename, []
 
     def interrupted_rename(path: Path, target: Path) -> Path:

@@ -11,7 +11,8 @@ from fewshot_nlp import FewShotClassifier, FewShotError, FewShotTranslator, eval
 from fewshot_nlp.episode import read_episodes, write_episodes
 from fewshot_nlp.memory import MemoryStore
 from fewshot_nlp.metrics.translation import paired_bootstrap
-from fewshot_nlp.persistence.disk import read_records, user_path
+from fewshot_nlp.persistence.disk import user_path
+from fewshot_nlp.persistence.json_lines import JsonLines
 from fewshot_nlp.sampling import NWayKShot, episodes
 from fewshot_nlp.sources import read_rows, write_rows
 from fewshot_nlp.tasks.tags import check_tags, tag_spans
@@ -102,6 +103,11 @@ class TestConll:
             check_tags(["B-X", "E-X", "E-X"], repair="error")
 
 
+def records_of(path):
+    found = JsonLines(path)
+    return found.records, found.damaged
+
+
 class TestLogsAfterACrash:
     DAMAGE = (b'{"step": 3, "lo', b"\0" * 300, b'\0\0\0{"step": 3}', b'{"step"\xff: 3}\n', b"{}\n[3]\n\n3\n")
 
@@ -113,12 +119,14 @@ class TestLogsAfterACrash:
         log = Journal(path, 2, writes=True)
         assert log.records == whole
         log.add({"step": 3})
-        assert read_records(path) == ([*whole, {"step": 3}], 0)
+        assert records_of(path) == ([*whole, {"step": 3}], 0)
 
     def test_zero_bytes_in_the_middle(self, tmp_path):
         path = tmp_path / "log.jsonl"
         path.write_bytes(b'{"step": 1}\n\0\0\0\0{"step": 2}\n{"st\0\0\0\n{"step": 4}\n')
-        assert read_records(path) == ([{"step": 1}, {"step": 2}, {"step": 4}], 1)
+        assert records_of(path) == ([{"step": 1}, {"step": 2}, {"step": 4}], 1)
+        JsonLines(path).append({"step": 5})
+        assert records_of(path) == ([{"step": 1}, {"step": 2}, {"step": 4}, {"step": 5}], 0)
 
     @pytest.mark.parametrize("damage", [*DAMAGE, None], ids=range(len(DAMAGE) + 1))
     def test_scores_of_episodes(self, tmp_path, tiny_encoder_folder, damage):
@@ -136,8 +144,8 @@ class TestLogsAfterACrash:
         else:
             path.write_bytes(path.read_bytes() + damage)
         assert score(3, path).mean == score(3).mean
-        assert len(read_records(path)[0]) == 4
-        assert read_records(path)[1] == 0
+        assert len(records_of(path)[0]) == 4
+        assert records_of(path)[1] == 0
 
 
 class TestPaths:

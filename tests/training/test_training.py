@@ -1,7 +1,6 @@
 """Meta-training: resuming, several processes, diverging, and what it leaves behind."""
 
 import json
-import os
 import secrets
 import signal
 import subprocess
@@ -30,6 +29,7 @@ from training_runs import (
 
 from fewshot_nlp import FewShotClassifier, FewShotError, FewShotNER
 from fewshot_nlp.errors import ScienceError
+from fewshot_nlp.persistence import disk
 from fewshot_nlp.training import MetaTrainConfig, meta_train
 from fewshot_nlp.training.assembly import build_pipeline
 from fewshot_nlp.training.config import SamplerSettings, Source
@@ -326,15 +326,14 @@ def test_checkpoint_write_failure_keeps_earlier_ones(
     tmp_path: Path, tiny_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = config_of(tmp_path, tiny_encoder_folder)
-    real, calls = os.fsync, []
+    real = disk._flush
 
-    def failing(descriptor: int) -> None:
-        calls.append(descriptor)
-        if len(calls) > 8:
+    def failing(path: Path) -> None:
+        if "step-0000006" in path.parent.name:
             raise OSError(28, "No space left on device")
-        real(descriptor)
+        real(path)
 
-    monkeypatch.setattr(os, "fsync", failing)
+    monkeypatch.setattr(disk, "_flush", failing)
     with pytest.raises(FewShotError, match="cannot be written: No space left"):
         meta_train(config)
     monkeypatch.undo()
