@@ -68,6 +68,7 @@ _REFUSED = {
     "modules_to_save": "trains whole modules of the base model beside the adapter",
     "trainable_token_indices": "trains embeddings of the base model beside the adapter",
     "target_parameters": "puts adapters into single parameters, where fast weights do not reach",
+    "megatron_config": "imports a module",
     "layer_replication": "changes how many layers the encoder has",
 }
 """Settings of PEFT that are not supported, and why."""

@@ -4,7 +4,6 @@ The encoder is named, not copied, where it is the bundled one or on the Hub; one
 whose weights were trained, is copied into ``encoder/``.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -15,25 +14,36 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fewshot_nlp.backbone import BACKBONES, Backbone
-from fewshot_nlp.backbone.adapters import adapter_from_json, adapter_to_json
+from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.backbone.label_names import LabelNameHead
 from fewshot_nlp.episode import Example, Json
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import LEARNERS, Adapted, LearnerConfig
 from fewshot_nlp.learners import learner_config as config_of
-from fewshot_nlp.persistence.disk import atomic_folder, first_line, opened, user_path
+from fewshot_nlp.persistence.bounded import BoundedMemory, foreign
+from fewshot_nlp.persistence.disk import atomic_folder, opened, user_path
+from fewshot_nlp.persistence.encoder_files import (
+    bytes_of_tensors,
+    choose_layers,
+    encoder_from_json,
+    encoder_to_json,
+    save_encoder,
+)
 from fewshot_nlp.persistence.model_files import (
+    AGAIN,
     CONFIG,
+    ENCODER,
     FORMAT,
     SUPPORT,
     TENSORS,
-    check_form,
     check_shapes,
+    config_text,
     read_config,
     read_support,
     read_tensors,
+    sealed,
     support_to_json,
+    tensor_shapes,
 )
 from fewshot_nlp.pipeline import Pipeline, TaskModel
 from fewshot_nlp.rows import Label
@@ -101,15 +111,18 @@ def save(
     if target.exists() and (not target.is_dir() or (any(target.iterdir()) and not is_model_folder(target))):
         raise FewShotError(f"{folder} exists and is no model folder; name a new one, nothing was written.")
     tensors = _tensors(pipeline, model, half)
-    texts = {CONFIG: _config(pipeline, model, tensors, descriptions, extra), **(files or {})}
+    config = _config(pipeline, model, tensors, descriptions, extra)
+    config_text(config)  # what is no JSON is told before anything is written
+    texts = dict(files or {})
     if examples is not None:
         texts[SUPPORT] = support_to_json(examples, named)
-    with atomic_folder(target, own=(CONFIG, TENSORS, SUPPORT, "README.md", "encoder")) as new:
+    with atomic_folder(target, own=(CONFIG, TENSORS, SUPPORT, "README.md", ENCODER)) as new:
         for name, text in texts.items():
             (new / name).write_text(text, encoding="utf-8")
         save_file(tensors, new / TENSORS)
         if pipeline.learner.encoder.public_name is None:
-            _save_encoder(pipeline.learner.encoder, new / "encoder")
+            save_encoder(pipeline.learner.encoder, new / ENCODER)
+        (new / CONFIG).write_text(config_text(sealed(config, new)), encoding="utf-8")
     return folder
 
 
@@ -121,7 +134,7 @@ def load(
     task_config: Mapping[str, Any] | None = None,
     **encoder_options: Any,
 ) -> Saved:
-    """Reads a model folder.
+    """Reads a model folder; its encoder, names and settings are taken as claims, and checked before memory is taken.
 
     Args:
         folder: what `save` wrote.
@@ -139,10 +152,10 @@ def load(
         try:
             saved = _load(place, learner, learner_config, task_config, encoder_options)
         except FewShotError as error:
-            raise FewShotError(str(error).replace(str(place), str(folder))) from error
+            raise FewShotError(_short(str(error).replace(str(place), str(folder)))) from error
         encoder = saved.pipeline.learner.encoder
         if encoder.name.startswith(str(place)):
-            encoder.name = str(folder.resolve() / "encoder")
+            encoder.name = str(folder.resolve() / ENCODER)
     return saved
 
 
@@ -172,27 +185,31 @@ def _load(
             f"{folder} has a trained part of {config['learner']} that reads layers "
             f"{config['encoder'].get('layers')}; leave layers out, or name another learner."
         )
-    encoder = _encoder_from_json(config["task"], config["encoder"], folder, encoder_options)
-    if config["encoder"]["head"] is not None:
-        encoder.head = head = _head_from_json(config["encoder"]["head"], encoder, folder)
-        _copy(_under("head.", tensors), head.state_dict(), folder)
-    if layers is not None:
-        _choose_layers(encoder, layers, folder)
-    pipeline = new_pipeline(
-        config["task"],
-        {**config["task_options"], **(task_config or {})},
-        encoder,
-        learner or config["learner"],
-        {**(config["learner_config"] if own else {}), **(learner_config or {})},
+    encoder = encoder_from_json(
+        TASKS.get(config["task"]).backbone, config["encoder"], folder, encoder_options
     )
+    if isinstance(encoder.head, LabelNameHead):
+        _copy(_under("head.", tensors), encoder.head.state_dict(), folder)
+    if layers is not None:
+        choose_layers(encoder, layers, folder)
+    with BoundedMemory(folder, 8 * bytes_of_tensors(folder)):
+        pipeline = new_pipeline(
+            config["task"],
+            {**config["task_options"], **(task_config or {})},
+            encoder,
+            learner or config["learner"],
+            {**(config["learner_config"] if own else {}), **(learner_config or {})},
+        )
     _copy(_under("encoder.", tensors), encoder.adapter, folder)
     if own:
         _copy(_under("learner.", tensors), pipeline.learner.state_dict(), folder)
     model = None
     if config["labels"] is not None:
         state = {name: tensor.to(encoder.device) for name, tensor in _under("state.", tensors).items()}
-        adapted = Adapted(pipeline.learner, state)
+        with foreign(folder):
+            adapted = Adapted(pipeline.learner, state)
         model = TaskModel(pipeline, tuple(config["labels"]), adapted, _under("decoding_parameters.", tensors))
+        _try(model, folder)
     words = config["descriptions"]
     descriptions = {label: words[str(label)] for label in config["labels"] or words if str(label) in words}
     examples, named = read_support(folder / SUPPORT)
@@ -251,123 +268,54 @@ def _config(
     tensors: Mapping[str, Tensor],
     descriptions: Mapping[Label, str] | None,
     extra: Mapping[str, Json] | None,
-) -> str:
-    config = {
+) -> dict[str, Json]:
+    return {
         "format": FORMAT,
         "version": VERSION,
         "task": pipeline.task.name,
         "task_options": pipeline.task.to_dict(),
         "learner": pipeline.learner.name,
         "learner_config": pipeline.learner.config.to_dict(),
-        "encoder": _encoder_to_json(pipeline.learner.encoder),
+        "encoder": encoder_to_json(pipeline.learner.encoder),
         "labels": None if model is None else list(model.labels),
         "descriptions": {str(label): words for label, words in (descriptions or {}).items()},
         "extra": dict(extra or {}),
-        "tensors": {name: list(tensor.shape) for name, tensor in tensors.items()},
+        "tensors": tensor_shapes(tensors),
     }
-    try:
-        return json.dumps(config, indent=1, ensure_ascii=False) + "\n"
-    except TypeError as error:
-        raise FewShotError(
-            f"The model has settings that are no JSON: {error}. Give plain Python values."
-        ) from error
-
-
-def _encoder_to_json(encoder: Backbone) -> dict[str, Json]:
-    name = encoder.public_name
-    return {
-        "name": name,
-        "revision": None if name is None else encoder.revision,
-        "fingerprint": encoder.fingerprint,
-        "dtype": str(encoder.model.dtype).removeprefix("torch."),
-        **encoder.settings,
-        "adapter": None if encoder.adapter_config is None else adapter_to_json(encoder.adapter_config),
-        "top_layers": encoder.top_layers,
-        "depth": int(encoder.model.config.num_hidden_layers) if "layers" in encoder.settings else None,
-        "head": encoder.head.settings if isinstance(encoder.head, LabelNameHead) else None,
-    }
-
-
-def _head_from_json(values: Mapping[str, Any], encoder: Backbone, folder: Path) -> LabelNameHead:
-    check_form(values, {"layer": int, "width": int}, folder / CONFIG)
-    n_layers = int(encoder.model.config.num_hidden_layers)
-    if not (1 <= values["layer"] <= n_layers and 1 <= values["width"] <= 1 << 16):
-        raise FewShotError(
-            f"{folder / CONFIG} is damaged: its head reads layer {values['layer']} in width {values['width']}, but the "
-            f"encoder has {n_layers} layers; save the model again, or fetch it again."
-        )
-    return (
-        LabelNameHead(int(encoder.model.config.hidden_size), **values)
-        .requires_grad_(False)
-        .to(encoder.device, encoder.feature_dtype)
-    )
-
-
-def _choose_layers(encoder: Backbone, layers: Any, folder: Path) -> None:
-    choose = getattr(encoder, "choose_layers", None)
-    if choose is None:
-        raise FewShotError(
-            f"{folder} holds a sequence-to-sequence model, whose layers cannot be chosen; leave layers out."
-        )
-    choose(layers)
-
-
-def _encoder_from_json(
-    task: str, config: Mapping[str, Any], folder: Path, options: Mapping[str, Any]
-) -> Backbone:
-    saved_dtype = getattr(torch, config["dtype"], None)
-    dtype = options.get("dtype") or saved_dtype
-    fixed = ("name", "revision", "fingerprint", "dtype", "adapter", "top_layers", "depth", "head")
-    settings = {key: value for key, value in config.items() if key not in fixed}
-    backbone = BACKBONES[TASKS.get(task).backbone]
-    check_form(config, backbone.setting_types, folder / CONFIG)
-    view = settings.get("layers")
-    if view is not None and config["depth"] is not None:  # all layers that were there, whichever are read
-        settings["layers"] = [config["depth"]]
-    encoder: Backbone = backbone.from_pretrained(
-        config["name"] or folder / "encoder",
-        revision=config["revision"],
-        **{**settings, **options, "dtype": dtype},
-    )
-    if view is not None:
-        _choose_layers(encoder, view, folder)
-    if encoder.model.dtype == saved_dtype and encoder.fingerprint != config["fingerprint"]:
-        raise FewShotError(
-            f"{folder} was adapted on an encoder with fingerprint {config['fingerprint'][:12]}..., but "
-            f"{encoder.name} has {encoder.fingerprint[:12]}...: its weights have changed. Adapt again."
-        )
-    if config["adapter"] is not None:
-        try:
-            adapter = adapter_from_json(config["adapter"])
-        except (TypeError, ValueError, KeyError) as error:
-            raise FewShotError(
-                f"{folder / CONFIG} has an adapter that this version of peft does not know "
-                f"({first_line(error)}); upgrade peft."
-            ) from error
-        encoder.attach(adapter, config["top_layers"])
-    return encoder
-
-
-def _save_encoder(encoder: Backbone, folder: Path) -> None:
-    """The base weights under the names that transformers knows, without the adapter's; tied ones once."""
-    shared = {name for name, _ in encoder.model.named_parameters(remove_duplicate=False)} - set(
-        encoder.parameters()
-    )
-    tensors = {
-        name.replace(".base_layer.", "."): tensor.detach().cpu().contiguous()
-        for name, tensor in encoder.model.state_dict().items()
-        if name not in encoder.adapter and name not in shared
-    }
-    folder.mkdir()
-    encoder.model.config.save_pretrained(folder)
-    if encoder.vocabulary is not None:
-        encoder.model.generation_config.save_pretrained(folder)
-    encoder.tokenizer.tokenizer.save_pretrained(folder)
-    save_file({n: t.clone() for n, t in tensors.items()}, folder / TENSORS, metadata={"format": "pt"})
 
 
 def _copy(given: Mapping[str, Tensor], into: Mapping[str, Tensor], folder: Path) -> None:
-    check_shapes(given, {name: list(tensor.shape) for name, tensor in into.items()}, folder)
+    check_shapes(tensor_shapes(given), tensor_shapes(into), folder)
     with torch.no_grad():
         for name, tensor in given.items():
             into[name].copy_(tensor)
+
+
+@torch.no_grad()
+def _try(model: TaskModel, folder: Path) -> None:
+    """Predicts on an input of the task's own, so that a state that does not fit its labels is found at loading."""
+    pipeline, task = model.pipeline, model.pipeline.task
+    if task.has_labels and not model.labels:
+        return
+    queries = [task.query(value) for value in task.usage.inputs]
+    with foreign(folder), BoundedMemory(folder, 8 * bytes_of_tensors(folder)):
+        if pipeline.learner.encoder.vocabulary is not None:
+            examples = [Example(query.inputs, task.abstained(())["target"]) for query in queries]
+            tokenizer = pipeline.learner.encoder.tokenizer
+            batch = task.collate(examples, model.labels, tokenizer, with_targets=True)
+        else:
+            batch = pipeline.queries(queries, model.labels)
+        scores = model.adapted.scores(batch)
+        if scores.shape != (batch.n_slots, batch.n_classes) or scores.isnan().any():
+            raise FewShotError(
+                f"{folder} is damaged: its state gives scores {list(scores.shape)}, of them "
+                f"{int(scores.isnan().sum())} NaN, for {batch.n_slots} slots and {batch.n_classes} classes; {AGAIN}."
+            )
+        if pipeline.learner.encoder.vocabulary is None:
+            task.decode(scores, batch, model.decoding_parameters)
+
+
+def _short(message: str) -> str:
+    """An error on one line of at most 300 characters; what is cut is its middle."""
+    line = " ".join(message.split())
+    return line if len(line) <= 300 else f"{line[:190]} ... {line[-100:]}"

@@ -16,6 +16,7 @@ from fewshot_nlp.backbone.adapters import without_adapter
 from fewshot_nlp.backbone.label_names import LabelNameHead
 from fewshot_nlp.backbone.loading import layer_numbers
 from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.persistence.model_files import seal
 from fewshot_nlp.tasks.ner import NER
 
 WIDTH = 32
@@ -269,6 +270,7 @@ def test_a_damaged_head_is_refused(trained, tmp_path):
     ):
         assert good in text
         (folder / "fewshot_nlp.json").write_text(text.replace(good, bad))
+        seal(folder)
         assert part in refusal(lambda: FewShotNER.from_pretrained(folder))
 
 

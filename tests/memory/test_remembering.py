@@ -6,6 +6,7 @@ from toys import ROWS
 
 from fewshot_nlp import FewShotClassifier, FewShotError, FewShotNER, FewShotQA, FewShotTranslator
 from fewshot_nlp.memory.store import MemoryStore
+from fewshot_nlp.persistence.model_files import seal
 
 MODELS = {m.task_name: m for m in (FewShotClassifier, FewShotNER, FewShotQA, FewShotTranslator)}
 every_task = pytest.mark.parametrize("task", MODELS)
@@ -214,6 +215,14 @@ def test_other_learners_and_models_without_examples_say_so(make, tiny_encoder_fo
 def test_damaged_examples_are_told_in_one_line(content, make, tmp_path):
     folder = make("classification").adapt(rows_of("classification")).save_pretrained(tmp_path / "model")
     (folder / "support.json").write_text(content)
-    with pytest.raises(FewShotError, match=r"support\.json (is damaged|has format 2)") as caught:
-        FewShotClassifier.from_pretrained(folder)
-    assert "\n" not in str(caught.value)
+    for sealed in (False, True):
+        if sealed:
+            seal(folder)
+        told = (
+            r"support\.json (is damaged|has format 2)"
+            if sealed
+            else r"support\.json is damaged \(its SHA-256"
+        )
+        with pytest.raises(FewShotError, match=told) as caught:
+            FewShotClassifier.from_pretrained(folder)
+        assert "\n" not in str(caught.value)

@@ -21,6 +21,7 @@ from fewshot_nlp.backbone import Encoder, bundled
 from fewshot_nlp.backbone import encoder as encoder_module
 from fewshot_nlp.models import base
 from fewshot_nlp.persistence import disk, storage
+from fewshot_nlp.persistence.model_files import seal
 
 ROWS = [
     {"text": "I lost my card", "label": "card"},
@@ -55,6 +56,7 @@ def make(encoder: Path, **options: Any) -> FewShotClassifier:
 def one_line(caught: pytest.ExceptionInfo[FewShotError]) -> str:
     message = str(caught.value)
     assert "\n" not in message
+    assert len(message) <= 300
     assert message.endswith(".")
     return message
 
@@ -189,10 +191,12 @@ def test_settings_that_a_model_has_already_are_refused(saved: Path) -> None:
 # Damage
 
 
-def cut(name: str, share: float) -> Callable[[Path], None]:
+def cut(name: str, share: float, sealed: bool = False) -> Callable[[Path], None]:
     def damage(folder: Path) -> None:
         data = (folder / name).read_bytes()
         (folder / name).write_bytes(data[: int(len(data) * share)])
+        if sealed:
+            seal(folder)
 
     return damage
 
@@ -203,6 +207,7 @@ def change_json(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], Non
         config = json.loads(path.read_text())
         change(config)
         path.write_text(json.dumps(config))
+        seal(folder)
 
     return damage
 
@@ -215,6 +220,7 @@ def change_tensors(
         tensors = load_file(path)
         change(tensors)
         save_file(tensors, path, metadata={"format": "pt"})
+        seal(folder)
 
     return damage
 
@@ -230,6 +236,8 @@ def pickle_instead(part: str) -> Callable[[Path], None]:
     def damage(folder: Path) -> None:
         (folder / part / "model.safetensors").unlink()
         (folder / part / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb()))
+        if (folder / "fewshot_nlp.json").exists():
+            seal(folder)
 
     return damage
 
@@ -245,6 +253,12 @@ def shrink_state(tensors: dict[str, torch.Tensor]) -> None:
 
 def shift_weights(tensors: dict[str, torch.Tensor]) -> None:
     tensors["embeddings.word_embeddings.weight"][7, 3] += 0.5
+
+
+def change_encoder(folder: Path, **values: Any) -> None:
+    path = folder / "encoder" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    seal(folder)
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
@@ -286,9 +300,86 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
         pickle_instead("."),
         r"has no model\.safetensors\. Pickles such as pytorch_model\.bin are refused",
     ),
-    "encoder missing": (lambda f: shutil.rmtree(f / "encoder"), "There is no folder .*encoder"),
-    "encoder cut short": (cut("encoder/model.safetensors", 0.7), "weights of .*encoder are damaged .*again"),
-    "encoder's config cut short": (cut("encoder/config.json", 0.5), "encoder cannot be loaded"),
+    "tensors cut short and sealed": (
+        cut("model.safetensors", 0.7, sealed=True),
+        r"model\.safetensors is damaged .*save the model again",
+    ),
+    "encoder missing": (lambda f: shutil.rmtree(f / "encoder"), r"has no encoder/config\.json"),
+    "encoder missing and sealed": (
+        lambda f: shutil.rmtree(f / "encoder") or seal(f),
+        "There is no folder .*encoder",
+    ),
+    "encoder cut short": (
+        cut("encoder/model.safetensors", 0.7),
+        "encoder/model.safetensors is damaged .*again",
+    ),
+    "encoder cut short and sealed": (
+        cut("encoder/model.safetensors", 0.7, sealed=True),
+        "weights of .*encoder are damaged .*again",
+    ),
+    "encoder's config cut short": (cut("encoder/config.json", 0.5), "encoder/config.json is damaged .*again"),
+    "encoder's config cut short and sealed": (
+        cut("encoder/config.json", 0.5, sealed=True),
+        "encoder cannot be loaded",
+    ),
+    "a value changed": (
+        lambda f: (
+            (f / "fewshot_nlp.json").write_text(
+                (f / "fewshot_nlp.json").read_text().replace('"support_size": 4', '"support_size": 5')
+            )
+            and None
+        ),
+        "its values are not those that were saved",
+    ),
+    "a file added": (
+        lambda f: (f / "encoder" / "vocab.txt").write_text("a") and None,
+        "has a file encoder/vocab.txt that is not the model's",
+    ),
+    "an adapter of another model": (
+        lambda f: (f / "encoder" / "adapter_config.json").write_text("{}") and seal(f),
+        "has a file encoder/adapter_config.json that is not the model's",
+    ),
+    "unknown key": (change_json(lambda c: c.update(colour=1)), "unknown key, 'colour'"),
+    "a bool for a number": (
+        change_json(lambda c: c["encoder"].update(max_length=True)),
+        "max_length is a bool",
+    ),
+    "label twice": (change_json(lambda c: c.update(labels=["card", "card"])), "a label is there twice"),
+    "more labels than the head has": (
+        change_json(lambda c: c["labels"].append("zebra")),
+        r"state gives scores \[1, 2\].* 1 slots and 3 classes",
+    ),
+    "not a number": (
+        change_tensors(lambda t: t[first_state(t)].fill_(torch.nan)),
+        r"state\.\S+ has values that are no numbers",
+    ),
+    "a path of the reader's": (
+        change_json(lambda c: c["encoder"].update(name="/etc/model")),
+        "names the encoder '/etc/model', a place on this machine",
+    ),
+    "a relative path of the reader's": (
+        change_json(lambda c: c["encoder"].update(name="its encoder")),
+        "names the encoder 'its encoder', a place on this machine",
+    ),
+    "no dtype": (change_json(lambda c: c["encoder"].update(dtype="load")), "'load' is no dtype of weights"),
+    "a deep JSON": (
+        lambda f: (f / "fewshot_nlp.json").write_text("[" * 70 + "]" * 70) and None,
+        "nested over 64 levels",
+    ),
+    "a deeper JSON": (
+        lambda f: (f / "fewshot_nlp.json").write_text("[" * 10**5) and None,
+        r"fewshot_nlp\.json is damaged \(",
+    ),
+    "an attention kernel from the Hub": (
+        lambda f: change_encoder(f, attn_implementation="kernels-community/flash-attn"),
+        "attn_implementation .*kernels-community/flash-attn.* fetched and run",
+    ),
+    "a billion labels": (lambda f: change_encoder(f, num_labels=10**9), "says num_labels 1e[+]09"),
+    "a billion positions": (
+        lambda f: change_encoder(f, max_position_embeddings=10**12),
+        "asks for tensors of|cannot be loaded|other sizes",
+    ),
+    "two thousand layers": (lambda f: change_encoder(f, num_hidden_layers=2000), "holds fewer tensors"),
     "encoder is a pickle": (
         pickle_instead("encoder"),
         r"as a pickle only \(pytorch_model\.bin\).*refused; save",
@@ -333,6 +424,8 @@ def test_every_missing_key_is_named(saved: Path) -> None:
             inner = inner[step]
         del inner[key[-1]]
         path.write_text(json.dumps(config))
+        if len(key) == 2:
+            seal(saved)
         with pytest.raises(FewShotError, match="is damaged") as caught:
             storage.load(saved)
         assert key[-1] == "format" or f"{key[-1]} is missing" in one_line(caught)
@@ -350,6 +443,23 @@ def test_adapter_of_another_size(tiny_encoder_folder: Path, tmp_path: Path) -> N
     folder = make(tiny_encoder_folder, adapter=LoraConfig(**LORA)).save_pretrained(tmp_path / "model")
     change_json(lambda c: c["encoder"]["adapter"].update(r=3))(folder)
     with pytest.raises(FewShotError, match=r"is \[2, 32\], but \[3, 32\] was expected") as caught:
+        storage.load(folder)
+    one_line(caught)
+    change_json(lambda c: c["encoder"]["adapter"].update(r=10**9))(folder)
+    with pytest.raises(
+        FewShotError, match=r"asks for tensors of 32,\d+,\d+,\d+ numbers, but its files"
+    ) as caught:
+        storage.load(folder)
+    one_line(caught)
+
+
+def test_a_module_that_an_adapter_names_is_not_imported(tiny_encoder_folder: Path, tmp_path: Path) -> None:
+    folder = make(tiny_encoder_folder, adapter=LoraConfig(**LORA)).save_pretrained(tmp_path / "model")
+    change_json(lambda c: c["encoder"]["adapter"].update(megatron_config={}, megatron_core="antigravity"))(
+        folder
+    )
+    change_json(lambda c: c["encoder"]["adapter"].update(megatron_config={"a": 1}))(folder)
+    with pytest.raises(FewShotError, match=r"megatron_config=.* imports a module; leave it out") as caught:
         storage.load(folder)
     one_line(caught)
 
