@@ -124,7 +124,7 @@ def evaluate_episodes(
     total = n_episodes if n_episodes is not None else getattr(episodes, "__len__", lambda: None)()
     with (
         learner.encoder.cached(cache_bytes),
-        tqdm(total=total, delay=2, disable=not progress, unit=" episodes") as bar,
+        tqdm(total=total, delay=2, disable=None if progress else True, unit=" episodes") as bar,
     ):
         for episode in islice(episodes, n_episodes):
             if episode.task != task.name:

@@ -163,7 +163,9 @@ class TaskModel:
         result: list[Prediction] = [{}] * len(queries)
         for i in set(range(len(queries))) - set(filled):
             result[i] = self.pipeline.task.abstained(self.labels)
-        with tqdm(total=len(filled), delay=2, disable=not progress, unit=" texts", leave=False) as bar:
+        with tqdm(
+            total=len(filled), delay=2, disable=None if progress else True, unit=" texts", leave=False
+        ) as bar:
             for start in range(0, len(filled), CHUNK):
                 places = filled[start : start + CHUNK]
                 try:

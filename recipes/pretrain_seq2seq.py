@@ -31,6 +31,7 @@ from accelerate import Accelerator
 from source_training import read_arguments
 from torch import Tensor, nn
 from transformers import MarianConfig, MarianMTModel, MarianTokenizer
+from transformers.utils.logging import disable_progress_bar
 
 from fewshot_nlp import FewShotError
 from fewshot_nlp.training.checkpoint import Checkpoint, load_newest, save_checkpoint
@@ -379,6 +380,8 @@ def main() -> int:
     for name, value in asdict(Settings()).items():
         parser.add_argument(f"--{name}", type=type(value), default=value)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    if not sys.stderr.isatty():
+        disable_progress_bar()
     for noisy in ("httpx", "accelerate"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:

@@ -165,6 +165,11 @@ class Backbone(ABC):
         places = tuple(f"{name}." for name in fixed)
         return {name: p for name, p in self.parameters().items() if not name.startswith(places)}
 
+    def as_loaded(self) -> AbstractContextManager[Any]:
+        """Context that shuts out a user's `torch.autocast`: weights compute in the type that they were loaded in."""
+        context: AbstractContextManager[Any] = torch.autocast(self.device.type, enabled=False)
+        return context
+
     def alone(self) -> AbstractContextManager[Any]:
         """Lock for running the model, changing it, or reading its parameters; reentrant."""
         lock: AbstractContextManager[Any] = self._lock

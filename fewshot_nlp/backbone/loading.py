@@ -19,6 +19,12 @@ TIMEOUT = 10.0
 """Seconds to wait for the Hub's first answer."""
 
 
+ATTENTION = ("eager", "sdpa")
+"""Attention that a model's own files may ask for; others are taken where the user names them."""
+MOST_PARTS = 10**5
+"""Bound on the counts in a configuration (layers, heads, labels), each of which makes Python objects."""
+
+
 class WrongSizesError(FewShotError):
     """Weights have other sizes than the configuration."""
 
@@ -39,13 +45,13 @@ def load_model(
     Raises:
         FewShotError: no such model, no such layer, damaged or unsafe files, or no network.
     """
-    from transformers import AutoConfig, AutoModel, AutoTokenizer
+    from transformers import AutoModel, AutoTokenizer
 
     if Path(source).is_dir() and not Path(source, "config.json").is_file():
         source = str(Path(source, transformer_folder(json_files(source))))
     where, given = _where(source, options)
     with _explained(source):
-        config = AutoConfig.from_pretrained(source, **where)
+        config = _configuration(source, where)
         alone = _encoder_class(config)
         if config.is_encoder_decoder and alone is None:
             raise FewShotError(
@@ -72,12 +78,12 @@ def _encoder_class(config: Any) -> Any:
 
 def load_seq2seq(source: str, **options: Any) -> tuple[Any, Any]:
     """Model and tokenizer of a sequence-to-sequence language model; arguments and errors as for `load_model`."""
-    from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
     where, given = _where(source, options)
     with _explained(source), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Recommended: pip install sacremoses")
-        config = AutoConfig.from_pretrained(source, **where)
+        config = _configuration(source, where)
         if not config.is_encoder_decoder:
             raise FewShotError(
                 f"{source} is a {config.model_type} model, which does not translate; take a sequence-to-sequence "
@@ -92,9 +98,76 @@ def _where(source: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], dic
     if _looks_like_folder(source):
         _check_folder(Path(source))
     given = {key: value for key, value in options.items() if value is not None}
+    _check_devices(given.get("device_map", "cpu"))
+    _check_kernel(given.get("attn_implementation"), "attn_implementation")
     where = {"revision": given.pop("revision", None), "trust_remote_code": False}
     where["local_files_only"] = not _looks_like_folder(source) and not _answers(source, where["revision"])
     return where, {"dtype": torch.float32, **given}
+
+
+def _check_devices(device_map: Any) -> None:
+    """Raises `FewShotError` for a device that is not here, or that holds no numbers."""
+    devices = device_map.values() if isinstance(device_map, Mapping) else [device_map]
+    for device in devices:
+        if device in ("auto", "balanced", "balanced_low_0", "sequential"):
+            continue
+        try:
+            torch.empty(1, device=device).sum().item()
+        except Exception as error:
+            reason = (
+                "holds no weights"
+                if str(device) == "meta"
+                else f"is not to be had here ({_first_line(error)[:100]})"
+            )
+            raise FewShotError(
+                f"device_map is {device_map!r}, but {device!r} {reason}; leave it out for the CPU."
+            ) from error
+
+
+def _check_kernel(name: Any, what: str) -> None:
+    """Raises `FewShotError` for attention whose code would be downloaded."""
+    if name is not None and (not isinstance(name, str) or "/" in name):
+        raise FewShotError(
+            f"{what} is {str(name)[:80]!r}, a kernel whose code would be fetched and run; take 'sdpa', 'eager' or "
+            "'flash_attention_2', or leave it out."
+        )
+
+
+def _configuration(source: str, where: Mapping[str, Any]) -> Any:
+    """A model's configuration, which asks for no code from elsewhere and for no more parts than its files can have."""
+    from transformers import AutoConfig, PreTrainedConfig
+
+    values, _ = PreTrainedConfig.get_config_dict(source, **where)
+    parts = [values]
+    for part in parts:
+        parts += [value for value in part.values() if isinstance(value, dict)]
+        for key, value in part.items():
+            if key.strip("_").startswith(("attn_implementation", "experts_implementation")):
+                _check_kernel(value, f"{key} of {source}")
+            counts = key.startswith(("num_", "n_")) or key.endswith("layers")
+            if counts and isinstance(value, int) and value > MOST_PARTS:
+                raise FewShotError(
+                    f"{source} says {key} {value:.3g} in its config.json; it is damaged: fetch it again."
+                )
+    config = AutoConfig.from_pretrained(source, **where)
+    if getattr(config, "_attn_implementation", None) not in (None, *ATTENTION):
+        config._attn_implementation = None
+    depth = int(getattr(config, "num_hidden_layers", 0) or 0)
+    if _looks_like_folder(source) and depth > 100 and depth > _n_tensors(Path(source)):
+        raise FewShotError(
+            f"{source} says that it has {depth} layers, but holds fewer tensors; fetch it again."
+        )
+    return config
+
+
+def _n_tensors(folder: Path) -> int:
+    from safetensors import safe_open
+
+    count = 0
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            count += len(list(file.keys()))
+    return count
 
 
 def _weights(auto: Any, source: str, config: Any, **options: Any) -> Any:
@@ -132,7 +205,7 @@ def _explained(source: str) -> Iterator[None]:
         ) from error
     except FewShotError:
         raise
-    except (OSError, ValueError, KeyError, ImportError, AttributeError) as error:
+    except Exception as error:
         raise FewShotError(_explain(source, error)) from error
 
 

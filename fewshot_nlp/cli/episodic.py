@@ -52,7 +52,7 @@ def episodes(
 
     knobs = {"k_shot": k_shot, "n_query": n_query, "n_episodes": episodes, "seed": seed}
     sampler, protocol = _draw(card, split, n_way, labels, knobs, sampler_config)
-    with tqdm(stream(sampler), total=episodes, delay=2, unit=" episodes", leave=False) as bar:
+    with tqdm(stream(sampler), total=episodes, delay=2, disable=None, unit=" episodes", leave=False) as bar:
         digest = write_episodes(out, bar)
     answer(f"{episodes} episodes of {card} ({protocol['split']}) in {out}\nsha256 {digest}")
 

@@ -122,7 +122,7 @@ class Learner(nn.Module, ABC, Generic[Config]):
             )
         self.check_head()
         head = self.encoder.head
-        with torch.no_grad():
+        with torch.no_grad(), self.encoder.as_loaded():
             held = {} if head is None or names is None else head.fit(self.encoder, names, support)
             no_example = bool(support.label_slot_mask.all())  # the head's scores then stand for themselves
             state = held if held and no_example else {**self.fit(support), **held}
@@ -278,7 +278,8 @@ class Adapted:
     @torch.no_grad()
     def scores(self, batch: SlotBatch) -> Scores:
         """Scores of the slots of a batch; targets are not used."""
-        return self.learner.query_scores(self.state, batch)
+        with self.learner.encoder.as_loaded():
+            return self.learner.query_scores(self.state, batch)
 
     def generate(self, batch: SlotBatch, **options: Any) -> list[list[int]]:
         """Token ids that a sequence-to-sequence model generates for each window, by the learner's scores at each step.
@@ -295,7 +296,8 @@ class Adapted:
             rows = replace(batch, spans=batch.spans[:0], groups=torch.arange(len(features)))
             return self.learner.joined(self.state, features, rows, prior)
 
-        return vocabulary.generate(batch, score, fast_weights(self.state), **options)
+        with self.learner.encoder.as_loaded():
+            return vocabulary.generate(batch, score, fast_weights(self.state), **options)
 
     @property
     def bytes(self) -> int:

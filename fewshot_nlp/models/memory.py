@@ -237,7 +237,7 @@ def neighbours_of(
         part = shown[begin : begin + CHUNK]
         batch = task.collate(part, model.labels, learner.encoder.tokenizer, with_targets=True)
         batch = batch.select(_decisive(batch))
-        with torch.no_grad():
+        with torch.no_grad(), learner.encoder.as_loaded():
             found = store.search(learner.features(batch), k)
         entries = entries_of(batch, learner.encoder.tokenizer, task.name)
         ends = np.searchsorted(batch.groups.numpy(), np.arange(len(part) + 1))

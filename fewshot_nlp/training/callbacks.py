@@ -59,7 +59,7 @@ class Progress(Callback):
             initial=max((r["step"] for r in records), default=0) * self._meta_batch,
             unit=" episodes",
             desc="meta-training",
-            disable=not self._shown,
+            disable=None if self._shown else True,
         )
         return False
 

@@ -1,5 +1,6 @@
 """What callbacks are told of a run, and how they end it: early stopping, progress, a user's own."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -102,9 +103,16 @@ def test_patience_without_meta_validation_is_refused(tmp_path: Path, tiny_encode
 
 
 def test_progress_shows_speed_and_time_left(
-    tmp_path: Path, tiny_encoder_folder: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    tiny_encoder_folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    meta_train(config_of(tmp_path, tiny_encoder_folder))
+    config = config_of(tmp_path, tiny_encoder_folder)
+    meta_train(changed(config, run__output_dir=str(tmp_path / "no terminal")))
+    assert "\r" not in capsys.readouterr().err
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    meta_train(config)
     last = capsys.readouterr().err.split("\r")[-1]
     assert "12/12" in last
     assert "episodes/s" in last or "s/ episodes" in last
