@@ -158,7 +158,8 @@ def write_episodes(path: str | Path, episodes: Iterable[Episode]) -> str:
             line = (canonical_json(episode.to_json()) + "\n").encode("utf-8", "surrogatepass")
             digest.update(line)
             file.write(line)
-    path.with_name(path.name + ".sha256").write_text(f"{digest.hexdigest()}  {path.name}\n")
+    with atomic_write(path.with_name(path.name + ".sha256")) as part:
+        part.write_text(f"{digest.hexdigest()}  {path.name}\n")
     return digest.hexdigest()
 
 

@@ -13,7 +13,8 @@ def main() -> int:
     for noisy in ("httpx", "accelerate"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
-        result = search(read_arguments(SearchConfig, sys.argv[1:]))
+        words = [word for word in sys.argv[1:] if word != "--allow-code"]
+        result = search(read_arguments(SearchConfig, words), allow_code="--allow-code" in sys.argv)
     except FewShotError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

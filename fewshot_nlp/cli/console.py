@@ -10,6 +10,7 @@ from typing import Any
 
 from fewshot_nlp.cli.remedies import on_the_command_line
 from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.persistence.disk import is_full
 
 USAGE = 2
 INTERRUPTED = 130
@@ -31,6 +32,8 @@ def errors_in_one_line() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(BROKEN_PIPE)
     except OSError as error:
+        if is_full(error) and error.filename is None:
+            fail(f"What was asked for cannot be written: {error.strerror}. Make room and start again.", USAGE)
         if error.filename is None:
             raise
         fail(f"{error.filename}: {error.strerror}.", USAGE)

@@ -9,8 +9,8 @@ def train(*arguments: str) -> None:
     """Meta-trains a learner, by a YAML file of settings: `--config FILE`; recipes/configs has examples.
 
     Any setting may be given, as in `--outer.steps 100`; `fewshot-nlp train --help` explains all. `--json` prints one
-    JSON object and nothing else. On several processes run `accelerate launch recipes/meta_train.py` with the same
-    arguments.
+    JSON object and nothing else. `--allow-code` lets the settings name a function that is imported. On several
+    processes run `accelerate launch recipes/meta_train.py` with the same arguments.
     """
     from fewshot_nlp.training import meta_train, parse_config
 

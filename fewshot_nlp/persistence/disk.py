@@ -32,6 +32,7 @@ STALE = 24 * 3600.0
 PATIENCE = 10.0
 """Seconds to wait for the readers of a folder that was replaced; later writers remove it then."""
 NEW, OLD = "new", "old"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _EXCHANGE = 2
 _HERE = -100
 
@@ -293,6 +294,15 @@ def disk_failure(error: Exception) -> str | None:
         return error.strerror or first_line(error)
     found = re.search(r"([^:]+) \(os error \d+\)", str(error))
     return found[1].strip() if found else None
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether an error, or what it came from, says that the disk is full; databases say so in words."""
+    while error is not None:
+        if getattr(error, "errno", None) in FULL or "disk is full" in str(error):
+            return True
+        error = error.__cause__
+    return False
 
 
 def first_line(error: BaseException) -> str:

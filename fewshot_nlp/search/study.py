@@ -17,16 +17,16 @@ from pydantic import Field, model_validator
 from fewshot_nlp.arguments import changed
 from fewshot_nlp.episode import Json, canonical_json, sha256
 from fewshot_nlp.errors import FewShotError, ScienceError, logger
-from fewshot_nlp.persistence.disk import atomic_write, user_path
+from fewshot_nlp.persistence.disk import atomic_write, is_full, user_path
 from fewshot_nlp.search.proposals import Space, proposing_sampler
 from fewshot_nlp.settings import Seed, Settings
 from fewshot_nlp.tasks import TASKS
 from fewshot_nlp.training.callbacks import Callback, Record
-from fewshot_nlp.training.config import MetaTrainConfig, parse_config
+from fewshot_nlp.training.config import MetaTrainConfig, parse_config, without_code
 from fewshot_nlp.training.meta_train import meta_train
 
-FIXED = ("task", "validation", "run", "data.targets")
-"""Settings that no search may move: with another value, the trials' figures could not be compared."""
+FIXED = ("task", "validation", "run", "data.targets", "data.augmentation.paraphrase")
+"""Settings that no search may move: with another value, the trials' figures could not be compared, or code be run."""
 
 
 class SearchConfig(Settings):
@@ -64,7 +64,12 @@ class SearchConfig(Settings):
     @model_validator(mode="after")
     def _comparable(self) -> Self:
         fixed = next(
-            (path for path in self.space if f"{path}.".startswith(tuple(f"{p}." for p in FIXED))), None
+            (
+                p
+                for p in self.space
+                if any(f"{f}.".startswith(f"{p}.") or f"{p}.".startswith(f"{f}.") for f in FIXED)
+            ),
+            None,
         )
         if fixed is not None:
             raise FewShotError(f"space: {fixed!r} cannot be searched: the trials' figures would not compare.")
@@ -91,19 +96,34 @@ class SearchResult:
     trials: int
 
 
-def search(config: SearchConfig) -> SearchResult:
+def search(config: SearchConfig, *, allow_code: bool = False) -> SearchResult:
     """Runs trials until the study has ``n_trials``; a study that exists is gone on with.
 
     A trial ended by a signal is taken up again, from its checkpoint, by whichever process next asks for one.
 
     Args:
         config: all settings.
+        allow_code: whether they may name a function that is imported.
 
     Raises:
         FewShotError: Optuna is missing, several processes were launched as one run, there is no meta-validation, the
-            storage holds another search under this name, or no trial came to its end.
+            storage holds another search under this name, no trial came to its end, or the disk is full.
     """
+    try:
+        return _search(config, allow_code)
+    except Exception as error:
+        if isinstance(error, FewShotError) or not is_full(error):
+            raise
+        raise FewShotError(
+            f"The study in {config.storage or config.output_dir} cannot be written: the disk is full. Finished trials "
+            "and checkpoints stay; make room and start the search again."
+        ) from error
+
+
+def _search(config: SearchConfig, allow_code: bool) -> SearchResult:
     base = _base(config)
+    if not allow_code:
+        without_code(base)
     key = "val_loss" if base.validation.best_by == "loss" else TASKS.get(base.task).primary_metric
     study = _study(config, base, "minimize" if base.validation.best_by == "loss" else "maximize")
     while len(_counted(study)) < config.n_trials:
@@ -144,7 +164,7 @@ def trial_config(base: MetaTrainConfig, values: Mapping[str, Json], folder: str)
 
 def _base(config: SearchConfig) -> MetaTrainConfig:
     """The settings that all trials share; how meta-validation episodes are drawn is among them."""
-    plain = parse_config(["--config", config.base])
+    plain = parse_config(["--config", config.base, "--allow-code"])
     base = trial_config(plain, config.settings, plain.run.output_dir)
     if not base.validation.sources and not base.validation.class_fraction:
         raise FewShotError(
@@ -162,7 +182,7 @@ def _study(config: SearchConfig, base: MetaTrainConfig, direction: str) -> Any:
 
     try:
         import optuna
-        from optuna.storages.journal import JournalFileBackend, JournalStorage
+        from optuna.storages.journal import JournalStorage
     except ImportError as error:
         raise FewShotError('A search needs Optuna: python -m pip install "fewshot-nlp[search]".') from error
     processes = Accelerator().num_processes
@@ -182,7 +202,7 @@ def _study(config: SearchConfig, base: MetaTrainConfig, direction: str) -> Any:
         "none": optuna.pruners.NopPruner,
     }
     study = optuna.create_study(
-        storage=_database(storage) if "://" in storage else JournalStorage(JournalFileBackend(storage)),
+        storage=_database(storage) if "://" in storage else JournalStorage(_journal(storage)),
         sampler=proposing_sampler(config.seed, config.startup_trials),
         pruner=pruners[config.pruner](),
         study_name=config.study,
@@ -198,6 +218,22 @@ def _study(config: SearchConfig, base: MetaTrainConfig, direction: str) -> Any:
         )
     study.set_user_attr("search", digest)
     return study
+
+
+def _journal(path: str) -> Any:
+    """The storage in a file; a last line that a full disk cut short is taken away, since it would spoil the next."""
+    from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+
+    lock = JournalFileSymlinkLock(path)
+    backend = JournalFileBackend(path, lock_obj=lock)
+    lock.acquire()
+    try:
+        with Path(path).open("rb+") as file:
+            end = file.read().rfind(b"\n") + 1
+            file.truncate(end)
+    finally:
+        lock.release()
+    return backend
 
 
 def _database(url: str) -> Any:

@@ -322,6 +322,8 @@ class MetaTrainConfig(Settings):
 def parse_config(arguments: Sequence[str]) -> MetaTrainConfig:
     """The settings of a command line: ``--config file.yaml`` and overrides such as ``--outer.steps 2``.
 
+    ``--allow-code`` lets them name a function that is imported.
+
     Raises:
         FewShotError: a line for each unknown key and each value of a wrong type or out of range; no such file.
 
@@ -330,4 +332,21 @@ def parse_config(arguments: Sequence[str]) -> MetaTrainConfig:
         >>> parse_config(["--task=ner", "--learner=maml", "--run.output_dir=out", sources]).outer.meta_batch
         4
     """
-    return read_arguments(MetaTrainConfig, arguments)
+    flags = [word for word in arguments if word.replace("_", "-") == "--allow-code"]
+    config = read_arguments(MetaTrainConfig, [word for word in arguments if word not in flags])
+    return config if flags else without_code(config)
+
+
+def without_code(config: MetaTrainConfig) -> MetaTrainConfig:
+    """The same settings.
+
+    Raises:
+        FewShotError: they name a function whose module would be imported, and so run.
+    """
+    hook = config.data.augmentation.paraphrase
+    if isinstance(hook, str):
+        raise FewShotError(
+            f"data.augmentation.paraphrase is {hook!r}, whose module would be imported and run; read it first, then "
+            "add --allow-code."
+        )
+    return config

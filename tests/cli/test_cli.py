@@ -1,6 +1,7 @@
 """The command line: results on stdout, one line and exit code 2 for a mistake, nothing half written."""
 
 import csv
+import errno
 import hashlib
 import io
 import json
@@ -213,6 +214,32 @@ class TestAdaptAndPredict:
 
 
 class TestEpisodes:
+    def test_a_full_disk_keeps_finished_episodes(
+        self, tiny_encoder_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        out, full = tmp_path / "episodes.jsonl", tmp_path / "whole.jsonl"
+        drawn = ("--n_way", 3, "--k_shot", 2, "--n_query", 2, "--episodes", 3)
+        learner = ("--encoder", tiny_encoder_folder, "--learner", "prototypical")
+        command = ("evaluate", "--card", "legal_classification", *drawn, *learner)
+        calls = []
+
+        def no_room(descriptor: int) -> None:
+            calls.append(descriptor)
+            if len(calls) == 3:  # the header and one episode fitted
+                os.write(descriptor, b'{"half')
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        with monkeypatch.context() as patched:
+            patched.setattr("fewshot_nlp.persistence.json_lines.os.fsync", no_room)
+            said = refused(*command, "--out", out)
+        assert "episodes.jsonl cannot be written: No space left on device" in said
+        assert "finished episodes stay; make room and go on" in said
+        good(*command, "--out", out)
+        good(*command, "--out", full)
+        assert [json.loads(line) for line in out.read_text().splitlines()] == [
+            json.loads(line) for line in full.read_text().splitlines()
+        ]
+
     def test_export_then_evaluate_the_file(self, tiny_encoder_folder: Path, tmp_path: Path) -> None:
         out = tmp_path / "new folder" / "episodes.jsonl"
         drawn = ("--k-shot", 2, "--n-query", 3, "--episodes", 3, "--seed", 5)

@@ -1,8 +1,10 @@
 """Search for hyperparameters: what is proposed, pruned, gone on with, and refused."""
 
 import json
+import resource
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +18,7 @@ from training_runs import METRIC, ROOT, config_of, environment
 from fewshot_nlp import FewShotError, FewShotNER
 from fewshot_nlp.arguments import read_arguments
 from fewshot_nlp.errors import ScienceError
+from fewshot_nlp.persistence.disk import user_path
 from fewshot_nlp.search import study as module
 from fewshot_nlp.search.proposals import proposing_sampler
 from fewshot_nlp.search.study import SearchConfig, search
@@ -277,3 +280,48 @@ def test_recipes_of_searches_fit_their_base(
     assert f"recipes/search.py --config recipes/search/{path.name}" in header
     arguments = ["--config", str(path), "--n_trials=2", f"--output_dir={tmp_path}"]
     assert search(read_arguments(SearchConfig, arguments)).trials == 2
+
+
+class FullDisk(Runs):
+    """From its third trial on no file may grow."""
+
+    def __call__(self, config: MetaTrainConfig, callbacks: list[Callback]) -> MetaTrainResult:
+        if len(self.configs) == 2:
+            journal = user_path(config.run.output_dir).parent / "study.journal"
+            _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (journal.stat().st_size + 5, hard))
+        return super().__call__(config, callbacks)
+
+
+def test_a_full_disk_is_one_line_and_costs_no_finished_trial(
+    tmp_path: Path, tiny_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full, rest, whole = FullDisk(), Runs(), Runs()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    monkeypatch.setattr(module, "meta_train", full)
+    try:
+        with pytest.raises(
+            FewShotError, match=r"the disk is full\. Finished trials .* stay; make room"
+        ) as caught:
+            search(search_of(tmp_path / "parts", tiny_encoder_folder, n_trials=4))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "\n" not in str(caught.value)
+    journal = (tmp_path / "parts" / "out" / "study.journal").read_bytes()
+    assert not journal.endswith(b"\n"), "the last line was cut short"
+    monkeypatch.setattr(module, "meta_train", rest)
+    result = search(search_of(tmp_path / "parts", tiny_encoder_folder, n_trials=4))
+    monkeypatch.setattr(module, "meta_train", whole)
+    search(search_of(tmp_path / "whole", tiny_encoder_folder, n_trials=4))
+    assert result.trials == 4
+    assert rates(full)[:2] == rates(whole)[:2]
+
+
+def test_settings_that_name_code_need_leave(tmp_path: Path, tiny_encoder_folder: Path) -> None:
+    config = search_of(tmp_path, tiny_encoder_folder)
+    named = {"data.augmentation": {"paraphrase": "antigravity:fly", "paraphrase_rate": 0.5}}
+    with pytest.raises(FewShotError, match="'antigravity:fly', whose module would be imported and run"):
+        search(replace(config, settings=named))
+    for path in ("data", "data.augmentation", "data.augmentation.paraphrase"):
+        with pytest.raises(FewShotError, match=f"space: '{path}' cannot be searched"):
+            replace(config, space={path: {"choices": [None, {}]}})

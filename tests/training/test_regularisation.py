@@ -344,6 +344,13 @@ def test_function_as_hook_is_named_in_the_saved_settings(tmp_path: Path, tiny_en
     assert hooked.history[-1]["train_loss"] != plain.history[-1]["train_loss"]
     state = json.loads((tmp_path / "checkpoints" / "step-0000002" / "state.json").read_text())
     assert state["config"]["data"]["augmentation"]["paraphrase"] == f"{__name__}:backwards"
+    with pytest.raises(FewShotError, match="add --allow-code"):
+        parse_config(arguments_of(config))
+    for flag in ("--allow-code", "--allow_code"):  # as the command line passes it on
+        assert (
+            parse_config([flag, *arguments_of(config)]).data.augmentation.paraphrase
+            == f"{__name__}:backwards"
+        )
 
 
 def backwards(texts: list[str], seed: int) -> list[str]:

@@ -45,6 +45,10 @@ def test_unknown_keys_are_one_line_and_exit_code_2(tmp_path: Path) -> None:
         ("--outer.meta_batch=0", "outer.meta_batch is 0.*at least 1"),
         ("--outer.schedule=step", "outer.schedule is 'step', but must be one of: linear, constant, cosine"),
         ("--outer.warmup=500", "outer: warmup is 500, but there are only 200 steps"),
+        (
+            '--data.augmentation={"paraphrase": "antigravity:fly", "paraphrase_rate": 0.5}',
+            "'antigravity:fly', whose module would be imported and run; .* add --allow-code",
+        ),
         ("--learner_config.inner_steps=2.5", "learner_config.inner_steps is 2.5, but must be a whole number"),
         (
             "--learner_config.inner_step=2",
