@@ -18,7 +18,7 @@ _SIZES = ("size", "n", "m", "end", "steps")
 """Arguments of torch's functions that say how large a new tensor is."""
 
 
-class BoundedMemory(TorchDispatchMode):
+class BoundedMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Context in which new tensors hold a bounded count of numbers in all; a larger one is refused before it is made.
 
     Args:
@@ -27,7 +27,7 @@ class BoundedMemory(TorchDispatchMode):
     """
 
     def __init__(self, folder: Path, numbers: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._folder, self._bound = folder, numbers + SLACK
         self._made = 0
 

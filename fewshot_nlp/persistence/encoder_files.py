@@ -119,9 +119,7 @@ def bytes_of_tensors(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
 
 
-def _load(
-    kind: type[Backbone], config: Mapping[str, Any], folder: Path, options: Mapping[str, Any]
-) -> Backbone:
+def _load(kind: Any, config: Mapping[str, Any], folder: Path, options: Mapping[str, Any]) -> Backbone:
     """The encoder that is named, or that lies in the folder, with the layers that were read."""
     settings = {key: config[key] for key in kind.setting_types}
     view = settings.get("layers")
@@ -130,7 +128,7 @@ def _load(
     name = config["name"]
     if name is None:
         with foreign(folder / ENCODER), BoundedMemory(folder, 2 * bytes_of_tensors(folder)):
-            encoder = kind.from_pretrained(folder / ENCODER, **{**settings, **options})
+            encoder: Backbone = kind.from_pretrained(folder / ENCODER, **{**settings, **options})
     else:
         if not _HUB_NAME.fullmatch(name) or Path(name).exists():
             raise FewShotError(

@@ -29,8 +29,8 @@ from fewshot_nlp.persistence.model_files import seal
 
 VALUES: tuple[Any, ...] = (
     None, True, False, 0, 1, -1, 2, 3, 1.0, 2.5, -0.5, 1e-30, 1e30, float("nan"), float("inf"), 200_000, 2**31, 2**63,
-    10**30, "", "a", "card", "../x", "/etc/passwd", "é\ud800", "float16", "float64", "x" * 5000, [], {}, [[]], [0], [-1, 9],
-    ["a", "a"], {"a": 1}, {"": {}}, [None], "kernels-community/flash-attn",
+    10**30, "", "a", "card", "../x", "/etc/passwd", "é\ud800", "float16", "float64", "x" * 5000, [], {}, [[]], [0],
+    [-1, 9], ["a", "a"], {"a": 1}, {"": {}}, [None], "kernels-community/flash-attn",
 )  # fmt: skip
 NAMES = (
     "adapter_config.json",

@@ -1,4 +1,4 @@
-"""No mutation of a saved model folder gives other predictions or another exception than `FewShotError`, or takes memory."""
+"""No mutation of a saved model folder gives other predictions, another error than `FewShotError`, or takes memory."""
 
 from pathlib import Path
 
