@@ -4,7 +4,10 @@ import string
 from pathlib import Path
 
 import pytest
+import shapes
 import torch
+
+shapes.install()
 
 WORDS = """
 a about account after all am an and are aspirin at back bank be been blood book by can card cash

@@ -3,6 +3,8 @@
 Pairs that cannot work are no part of it; `test_refusals` tests that they are refused.
 """
 
+from functools import cache
+
 import pytest
 import torch
 from matrix import MATRIX, make_pipeline
@@ -28,6 +30,26 @@ def labelled(pipeline: Pipeline) -> bool:
 @pytest.fixture
 def make(tiny_folders):
     return lambda task, learner, **config: make_pipeline(tiny_folders, task, learner, **config)
+
+
+@pytest.fixture(scope="session")
+def adapted_once(tiny_folders):
+    """A model of each pair for all tests that leave it as it is; its weights from before are with it."""
+
+    @cache
+    def adapted(task, learner):
+        pipeline = make_pipeline(tiny_folders, task, learner)
+        named = {**pipeline.learner.encoder.parameters(), **dict(pipeline.learner.named_parameters())}
+        before = {name: p.detach().clone() for name, p in named.items()}
+        return adapt(pipeline, ROWS[task](4, seed=0)), before
+
+    return adapted
+
+
+@pytest.fixture
+def shared(adapted_once, task, learner) -> TaskModel:
+    """A model that was adapted to four rows a label; do not change it."""
+    return adapted_once(task, learner)[0]
 
 
 def adapt(pipeline: Pipeline, rows) -> TaskModel:
@@ -61,86 +83,83 @@ def test_every_task_has_a_toy(task, learner):
     assert task in ROWS
 
 
-def test_same_seed_same_state(task, learner, make):
-    rows = ROWS[task](4, seed=0)
-    one, two = adapt(make(task, learner), rows), adapt(make(task, learner), rows)
-    assert one.adapted.state.keys() == two.adapted.state.keys()
-    assert all(torch.equal(v, two.adapted.state[k]) for k, v in one.adapted.state.items())
+def test_same_seed_same_state(task, learner, make, shared):
+    again = adapt(make(task, learner), ROWS[task](4, seed=0))
+    assert shared.adapted.state.keys() == again.adapted.state.keys()
+    assert all(torch.equal(v, again.adapted.state[k]) for k, v in shared.adapted.state.items())
 
 
-def test_renamed_labels_permute_scores(task, learner, make):
-    if not labelled(make(task, learner)):
+def test_renamed_labels_permute_scores(task, learner, make, shared):
+    if not labelled(shared.pipeline):
         return
     rows, queries = ROWS[task](4, seed=0), ROWS[task](3, seed=9)
     names = {"law": "z", "medicine": "y", "money": "x"}
-    first = adapt(make(task, learner, label_names=0.0), rows)
-    second = adapt(make(task, learner, label_names=0.0), rename(rows, names))
+    pipeline = make(task, learner, label_names=0.0)
+    first, second = adapt(pipeline, rows), adapt(pipeline, rename(rows, names))
     one, two = scores(first, queries), scores(second, queries)
-    classes = first.pipeline.queries([], first.labels).classes
+    classes = pipeline.queries([], first.labels).classes
     renamed = second.pipeline.queries([], second.labels).classes
     order = [renamed.index(names.get(c.split("-")[-1], c)) for c in classes]
     assert order != sorted(order)
     torch.testing.assert_close(one.softmax(-1), two[:, order].softmax(-1), rtol=2e-3, atol=2e-4)
 
 
-def test_support_order_does_not_matter(task, learner, make):
-    rows, queries = ROWS[task](4, seed=0), ROWS[task](3, seed=9)
-    one, two = adapt(make(task, learner), rows), adapt(make(task, learner), rows[::-1])
+def test_support_order_does_not_matter(task, learner, shared):
+    queries = ROWS[task](3, seed=9)
+    other = adapt(shared.pipeline, ROWS[task](4, seed=0)[::-1])
     torch.testing.assert_close(
-        scores(one, queries).softmax(-1), scores(two, queries).softmax(-1), rtol=2e-3, atol=2e-4
+        scores(shared, queries).softmax(-1), scores(other, queries).softmax(-1), rtol=2e-3, atol=2e-4
     )
 
 
-def test_base_weights_stay_bit_identical(task, learner, make):
-    pipeline = make(task, learner)
-    encoder = pipeline.learner.encoder
-    before = {n: p.detach().clone() for n, p in encoder.parameters().items()}
-    own = {n: p.detach().clone() for n, p in pipeline.learner.named_parameters()}
-    scores(adapt(pipeline, ROWS[task](4, seed=0)), ROWS[task](2, seed=5))
-    assert all(torch.equal(p, before[n]) for n, p in encoder.parameters().items())
-    assert all(torch.equal(p, own[n]) for n, p in pipeline.learner.named_parameters())
-    assert not any(p.requires_grad for p in encoder.model.parameters())
+def test_base_weights_stay_bit_identical(task, learner, shared, adapted_once):
+    scores(shared, ROWS[task](2, seed=5))
+    pipeline, before = shared.pipeline, adapted_once(task, learner)[1]
+    now = {**pipeline.learner.encoder.parameters(), **dict(pipeline.learner.named_parameters())}
+    assert now.keys() == before.keys()
+    assert all(torch.equal(p, before[n]) for n, p in now.items())
+    assert not any(p.requires_grad for p in pipeline.learner.encoder.model.parameters())
 
 
-def test_query_targets_cannot_move_predictions(task, learner, make):
-    model = adapt(make(task, learner), ROWS[task](4, seed=0))
+def test_query_targets_cannot_move_predictions(task, learner, shared):
     queries = ROWS[task](3, seed=9)
     wrong = rename(queries, {"law": "money", "money": "medicine", "medicine": "law"})
-    examples, others = (model.pipeline.task.examples(rows) for rows in (queries, wrong))
+    examples, others = (shared.pipeline.task.examples(rows) for rows in (queries, wrong))
     assert [e.target for e in examples] != [e.target for e in others]
-    assert targets(model, examples) == targets(model, others) == targets(model, [e.query for e in examples])
-    if not generates(model):
-        got = [model.adapted.scores(collate(model, rows)) for rows in (queries, wrong)]
+    assert (
+        targets(shared, examples) == targets(shared, others) == targets(shared, [e.query for e in examples])
+    )
+    if not generates(shared):
+        got = [shared.adapted.scores(collate(shared, rows)) for rows in (queries, wrong)]
         assert torch.equal(*got)
-        assert torch.equal(got[0], scores(model, queries))
+        assert torch.equal(got[0], scores(shared, queries))
 
 
-def test_a_query_does_not_depend_on_its_neighbours(task, learner, make):
-    model = adapt(make(task, learner), ROWS[task](4, seed=0))
+def test_a_query_does_not_depend_on_its_neighbours(task, learner, shared):
     queries = ROWS[task](3, seed=9)
-    together, alone = scores(model, queries), scores(model, queries[:1])
+    together, alone = scores(shared, queries), scores(shared, queries[:1])
     torch.testing.assert_close(together[: len(alone)], alone, rtol=1e-4, atol=1e-4)
-    items = [e.query for e in model.pipeline.task.examples(queries)]
-    assert targets(model, items)[0] == targets(model, items[:1])[0]
+    items = [e.query for e in shared.pipeline.task.examples(queries)]
+    assert targets(shared, items)[0] == targets(shared, items[:1])[0]
 
 
-def test_saved_and_loaded_predictions_are_equal(task, learner, make, tmp_path):
-    pipeline = make(task, learner)
-    model = adapt(pipeline, ROWS[task](4, seed=0))
+def test_saved_and_loaded_predictions_are_equal(task, learner, shared, tmp_path):
+    pipeline = shared.pipeline
     queries = [e.query for e in pipeline.task.examples(ROWS[task](3, seed=9))]
-    save(tmp_path / "model", pipeline, model)
+    save(tmp_path / "model", pipeline, shared)
     loaded = load(tmp_path / "model").model
     assert loaded is not None
-    assert loaded.adapted.state.keys() == model.adapted.state.keys()
-    assert all(torch.equal(v, loaded.adapted.state[k]) for k, v in model.adapted.state.items())
-    assert targets(model, queries) == targets(loaded, queries)
+    assert loaded.adapted.state.keys() == shared.adapted.state.keys()
+    assert all(torch.equal(v, loaded.adapted.state[k]) for k, v in shared.adapted.state.items())
+    assert targets(shared, queries) == targets(loaded, queries)
 
 
-def test_a_separable_toy_is_well_above_chance(task, learner, make):
+def test_a_separable_toy_is_well_above_chance(task, learner, make, shared):
     support = ROWS[task](10, seed=0)
     known = {text_of(row) for row in support}
     held_out = [row for row in unique(ROWS[task](12, seed=7)) if text_of(row) not in known]
-    model = adapt(make(task, learner, **TOY_SETTINGS.get(task, {})), support)
+    settings = TOY_SETTINGS.get(task)
+    model = adapt(make(task, learner, **settings) if settings else shared.pipeline, support)
     examples = model.pipeline.task.examples(held_out)
     if task in GAIN:
         before = model.pipeline.unadapted()
@@ -153,10 +172,10 @@ def test_a_separable_toy_is_well_above_chance(task, learner, make):
     assert got[model.pipeline.task.primary_metric] > BAR[task], got
 
 
-def test_labels_without_examples_are_scored_by_their_names(task, learner, make):
-    if not labelled(make(task, learner)):
+def test_labels_without_examples_are_scored_by_their_names(task, learner, shared):
+    pipeline = shared.pipeline
+    if not labelled(pipeline):
         return
-    pipeline = make(task, learner)
     given = [], ["law", "medicine", "money"], {"law": "court judge order"}
     if pipeline.task.word_tags:  # nothing says what is no entity
         outside = pipeline.queries([], given[1]).classes[0]
@@ -191,9 +210,8 @@ def test_meta_loss_moves_what_it_should(task, learner, make):
     assert all(torch.isfinite(torch.tensor(norms)))
 
 
-def test_state_says_which_weights_are_fast(task, learner, make):
-    model = adapt(make(task, learner), ROWS[task](3, seed=0))
-    names = set(model.pipeline.learner.encoder.parameters())
-    fast = {k.removeprefix(FAST) for k in model.adapted.state if k.startswith(FAST)}
+def test_state_says_which_weights_are_fast(task, learner, shared):
+    names = set(shared.pipeline.learner.encoder.parameters())
+    fast = {k.removeprefix(FAST) for k in shared.adapted.state if k.startswith(FAST)}
     assert fast <= names
-    assert model.adapted.bytes == sum(v.nbytes for v in model.adapted.state.values())
+    assert shared.adapted.bytes == sum(v.nbytes for v in shared.adapted.state.values())
