@@ -8,7 +8,7 @@
 VENV ?= .venv
 PYTHON3 ?= python3
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
-PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
+PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-compile -c constraints.txt
 
 ifeq ($(VENV),.venv)
 RUN_STAMP := $(VENV)/.stamp-run
@@ -22,7 +22,7 @@ demo: $(RUN_STAMP)  ## Adapt to medical, legal and finance texts from five examp
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/python -m fewshot_nlp.cli demo --out demo_output
 
 test: $(DEV_STAMP)  ## Run all tests.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal
 
 check: $(DEV_STAMP)  ## Lint, formatting, types, direction of imports.
 	$(BIN)/ruff check
