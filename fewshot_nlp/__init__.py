@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fewshot_nlp.tasks import TASKS
     from fewshot_nlp.training import meta_train
 
-__version__ = "0.1.0"
+    __version__: str
 
 _HOMES = {
     "Comparison": "comparison",
@@ -62,6 +62,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("fewshot_nlp.version").VERSION
     if name not in _HOMES:
         raise AttributeError(f"module 'fewshot_nlp' has no attribute {name!r}")
     return getattr(import_module(f"fewshot_nlp.{_HOMES[name]}"), name)

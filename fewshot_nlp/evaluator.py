@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +19,7 @@ from fewshot_nlp.persistence.json_lines import JsonLines
 from fewshot_nlp.pipeline import Pipeline
 from fewshot_nlp.sampling.base import TaskSampler
 from fewshot_nlp.sampling.base import episodes as stream
+from fewshot_nlp.version import VERSION
 
 
 class HasPipeline(Protocol):
@@ -82,10 +82,10 @@ def mean_and_interval(values: Sequence[float]) -> tuple[float, float | None]:
 
 def bootstrap_interval(values: Sequence[float], seed: int, resamples: int = 2000) -> tuple[float, float]:
     """Percentile bootstrap interval (95 %) of the mean."""
-    array = np.asarray(values, float)
-    index = np.random.default_rng(seed).integers(len(array), size=(resamples, len(array)))
-    low, high = np.percentile(array[index].mean(axis=1), [2.5, 97.5])
-    return float(low), float(high)
+    if len(values) < 2:
+        return float(values[0]), float(values[0])
+    found = stats.bootstrap((values,), np.mean, n_resamples=resamples, method="percentile", rng=seed)
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
 def evaluate_episodes(
@@ -172,7 +172,7 @@ def identity(pipeline: Pipeline) -> dict[str, Json]:
         "dtype": str(encoder.model.dtype).removeprefix("torch."),
         "adapter": None if adapter is None else adapter_to_json(adapter),
         "trained": digest.hexdigest(),
-        "version": import_module("fewshot_nlp").__version__,
+        "version": VERSION,
     }
 
 

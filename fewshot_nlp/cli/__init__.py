@@ -6,7 +6,7 @@ inside a command, so that ``fewshot-nlp --help`` answers at once.
 
 import sys
 from collections.abc import Callable, Sequence
-from inspect import Parameter, getdoc, signature
+from inspect import getdoc
 from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser
@@ -73,14 +73,13 @@ def _parse(given: Sequence[str]) -> tuple[str, dict[str, Any]]:
 
 
 def _parser_of(command: Callable[..., None], about: str) -> ArgumentParser:
-    """Options of a command, one for each keyword; a parameter before the ``*`` may be given without its name."""
+    """Options of a command, one for each keyword; the learner that is asked for is given without a keyword."""
     parser = ArgumentParser(description=about, exit_on_error=False)
-    unnamed = [
-        n for n, p in signature(command).parameters.items() if p.kind is Parameter.POSITIONAL_OR_KEYWORD
-    ]
-    for name in unnamed:
-        parser.add_argument(name, nargs="?", help="Only this one.")
-    parser.add_function_arguments(command, as_group=False, skip=set(unnamed))
+    if command is listing.learners:
+        parser.add_argument("name", nargs="?", help="Only this one.")
+    parser.add_function_arguments(
+        command, as_group=False, skip={"name"} if command is listing.learners else set()
+    )
     for action in parser._actions:
         if getattr(action, "_typehint", None) is bool:  # --json, instead of --json true
             action.nargs, action.const, action.metavar = "?", True, None

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -18,11 +19,6 @@ from torch import Tensor
 
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.persistence.disk import atomic_write, first_line
-
-try:
-    import fcntl
-except ImportError:  # Windows: files are still replaced whole, but two merges at once may lose one's entries
-    fcntl = None  # type: ignore[assignment]
 
 FORMAT = 1
 HEADER = "fewshot_nlp.memory"
@@ -108,15 +104,11 @@ def _damaged(path: Path, reason: str) -> FewShotError:
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Holds ``<path>.lock`` in the block; another process that wants it waits. A process that ends lets go of it."""
-    if fcntl is None:
-        yield
-        return
-    lock = path.with_name(path.name + ".lock")
+    lock = FileLock(path.with_name(path.name + ".lock"))
     try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        file = lock.open("a")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        held = lock.acquire()
     except OSError as error:
         raise FewShotError(f"{path} cannot be written: {error.strerror}; name another file.") from error
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with held:
         yield

@@ -1,15 +1,10 @@
-"""Seeded k-means, and several prototypes for each class.
-
-Lloyd's algorithm, initialised by Arthur & Vassilvitskii 2007, k-means++: The Advantages of Careful Seeding (section
-2.2).
-"""
+"""Several prototypes for each class, by scikit-learn's k-means."""
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fewshot_nlp.memory.index import distances
 from fewshot_nlp.modules.order import canonical_order
 from fewshot_nlp.modules.state import slot_weights, target_kinds
 from fewshot_nlp.slots import Features, SlotBatch
@@ -55,7 +50,6 @@ def cluster_means(
     return torch.stack(means).view(*shape, -1), torch.stack(shares).view(shape)
 
 
-@torch.no_grad()
 def kmeans(x: Float[Tensor, "n d"], weight: Float[Tensor, " n"], k: int, seed: int = 0) -> Int[Tensor, " n"]:
     """Cluster index of each row: of several random starts the one with the least weighted sum of squared distances.
 
@@ -65,39 +59,11 @@ def kmeans(x: Float[Tensor, "n d"], weight: Float[Tensor, " n"], k: int, seed: i
         k: clusters; fewer where there are fewer distinct rows.
         seed: for the starts.
     """
-    best, least = torch.zeros(len(x), dtype=torch.long, device=x.device), torch.inf
-    if k == 1 or len(x) <= 1:
-        return best
-    generator = torch.Generator().manual_seed(seed)
-    for _ in range(STARTS):
-        cluster, loss = _lloyd(x, weight, _start(x, weight, k, generator))
-        if loss < least:
-            best, least = cluster, loss
-    return best
+    from sklearn.cluster import KMeans
 
-
-def _start(x: Tensor, weight: Tensor, k: int, generator: torch.Generator) -> Float[Tensor, "k d"]:
-    """k-means++: centres are rows, drawn by weight times squared distance to the nearest earlier centre."""
-    chance = weight
-    centres = x[:0]
-    for _ in range(k):
-        total = chance.cumsum(0)
-        drawn = torch.rand((), generator=generator, dtype=torch.float64).to(x) * total[-1]
-        row = torch.searchsorted(total, drawn).clamp_max(len(x) - 1)
-        centres = torch.cat([centres, x[row][None]])
-        chance = weight * distances(x, centres, "euclidean").amin(dim=1)
-    return centres
-
-
-def _lloyd(x: Tensor, weight: Tensor, centres: Tensor) -> tuple[Int[Tensor, " n"], float]:
-    """Lloyd's algorithm until convergence or a step limit: cluster indices and loss."""
-    cluster = torch.full((len(x),), -1, device=x.device)
-    for _ in range(ITERATIONS):
-        near = distances(x, centres, "euclidean").min(dim=1)
-        if torch.equal(near.indices, cluster):
-            break
-        cluster = near.indices
-        parts = F.one_hot(cluster, len(centres)).to(x) * weight[:, None]
-        mass = parts.sum(dim=0)[:, None]
-        centres = torch.where(mass > 0, parts.T @ x / mass.clamp_min(1e-12), centres)
-    return cluster, float((weight * (x - centres[cluster]).square().sum(dim=1)).sum())
+    k = min(k, len(torch.unique(x, dim=0)))
+    if k <= 1:
+        return torch.zeros(len(x), dtype=torch.long, device=x.device)
+    found = KMeans(k, n_init=STARTS, max_iter=ITERATIONS, random_state=seed)
+    cluster = found.fit_predict(x.double().numpy(force=True), sample_weight=weight.double().numpy(force=True))
+    return torch.from_numpy(cluster).to(x.device, torch.long)

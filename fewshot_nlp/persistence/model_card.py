@@ -17,9 +17,9 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 from fewshot_nlp.backbone import Backbone
-from fewshot_nlp.persistence.storage import VERSION
 from fewshot_nlp.pipeline import Pipeline
 from fewshot_nlp.sources import card_names, load_card
+from fewshot_nlp.version import VERSION
 
 TEMPLATE = Path(__file__).with_name("model_card_template.md")
 

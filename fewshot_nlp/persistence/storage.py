@@ -6,7 +6,6 @@ whose weights were trained, is copied into ``encoder/``.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +47,8 @@ from fewshot_nlp.persistence.model_files import (
 from fewshot_nlp.pipeline import Pipeline, TaskModel
 from fewshot_nlp.rows import Label
 from fewshot_nlp.tasks import TASKS, Task
+from fewshot_nlp.version import VERSION
 
-# A plain import of the package would count, for import-linter, as one of all that it names.
-VERSION: str = import_module("fewshot_nlp").__version__
 
 
 @dataclass(frozen=True, kw_only=True)

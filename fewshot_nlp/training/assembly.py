@@ -1,6 +1,5 @@
 """The encoder, its adapter, the task and the learner that a configuration names, before any training."""
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -37,7 +36,7 @@ def _backbone(config: MetaTrainConfig) -> Backbone:
     if "dtype" in given:
         given["dtype"] = getattr(torch, given["dtype"])
     kind = BACKBONES[TASKS.get(config.task).backbone]
-    known = inspect.signature(kind.from_pretrained).parameters
+    known = {"name", "revision", "dtype", *kind.setting_types}
     unknown = next((key for key in given if key not in known), None)
     if unknown is not None:
         raise FewShotError(f"encoder.{unknown} is set, but {config.task} takes a model without this setting.")

@@ -12,8 +12,8 @@ import yaml
 
 from fewshot_nlp.errors import FewShotError, logger
 from fewshot_nlp.persistence.disk import atomic_write
-from fewshot_nlp.persistence.storage import VERSION
 from fewshot_nlp.training.config import MetaTrainConfig
+from fewshot_nlp.version import VERSION
 
 LIBRARIES = ("transformers", "tokenizers", "peft", "accelerate", "numpy")
 
