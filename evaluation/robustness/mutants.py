@@ -49,6 +49,10 @@ LIBRARIES = (
     "sacrebleu",
 )
 """Imported once, for all processes that run tests."""
+TASKS = ("classification", "ner", "question_answering", "translation")
+HOMES = {"modules": ("modules", "learners"), "metrics": ("metrics", "tasks")}
+"""Folders of tests that mirror a folder of the package, where it is not the one of the same name."""
+MANY = 3
 
 
 def draw(seed: int, n: int) -> list[Mutant]:
@@ -78,33 +82,26 @@ def _code_lines(path: Path) -> int:
 
 
 def stages(file: str) -> list[list[str]]:
-    """Arguments of pytest, stage by stage: files that name the module, its contract, the folder of its name."""
+    """Arguments of pytest, stage by stage: files that name the module, its contract, the folders that mirror its own.
+
+    Where many files name it, as they do a base class, its contract comes first.
+    """
     path = Path(file)
-    folder = path.parent.name
-    near = _naming(path.stem, folder)
+    folder, homes = path.parent.name, HOMES.get(path.parent.name, (path.parent.name,))
     users = [path.stem] if folder == "learners" else _users(path.stem) if folder == "modules" else []
     if folder == "learners" and path.stem in {"base", "gradient"}:
         users = ["fine_tune", "maml", "prototypical"]
-    if not near:
-        near = sorted({t for user in users for t in _naming(user, "learners")})
-    tasks = {"classification", "ner", "question_answering", "translation"}
     where = " or ".join(users[:4])
     if folder == "tasks":
-        named = path.stem if path.stem in tasks else " or ".join(sorted(tasks))
+        named = path.stem if path.stem in TASKS else " or ".join(TASKS)
         where = f"({named}) and (prototypical or linear_probe)"
-    homes = [folder, *{"modules": ["learners"], "metrics": ["tasks"]}.get(folder, [])]
-    rest = [str(p.relative_to(ROOT)) for h in homes for p in sorted((ROOT / "tests" / h).glob("test_*.py"))]
-    contract = [["tests/contract", "-k", where]] if where else []
-    return [s for s in [near, *contract, [t for t in rest if t not in near]] if s]
-
-
-def _naming(stem: str, folder: str) -> list[str]:
-    """Files of tests that import the module, or choose what it registers."""
-    module = re.compile(rf"{PACKAGE}\.{folder}(\.{stem}\b| import .*\b{stem}\b)")
-    files = [
-        p for p in sorted((ROOT / "tests").rglob("test_*.py")) if p.parent.name not in {"distributed", "cli"}
-    ]
-    return [str(p.relative_to(ROOT)) for p in files if module.search(p.read_text(encoding="utf-8"))]
+    files = [p for home in homes for p in sorted((ROOT / "tests" / home).glob("test_*.py"))]
+    module = re.compile(rf"{PACKAGE}\.{folder}(\.{path.stem}\b| import .*\b{path.stem}\b)")
+    near = [str(p.relative_to(ROOT)) for p in files if module.search(p.read_text(encoding="utf-8"))]
+    rest = [name for name in (str(p.relative_to(ROOT)) for p in files) if name not in near]
+    contract = ["tests/contract", "-k", where] if where else []
+    first = [contract, near] if len(near) > MANY else [near, contract]
+    return [stage for stage in [*first, rest] if stage]
 
 
 def _users(stem: str) -> list[str]:

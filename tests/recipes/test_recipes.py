@@ -7,16 +7,19 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
+import meta_train
 import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
 
 from fewshot_nlp import FewShotClassifier, FewShotNER, FewShotQA, FewShotTranslator
+from fewshot_nlp.episode import TaskDataset
 from fewshot_nlp.sources import DATA_VARIABLE, load_card
-from fewshot_nlp.training import parse_config
+from fewshot_nlp.tasks import Task
+from fewshot_nlp.training import MetaTrainConfig, episodes, parse_config
+from fewshot_nlp.training.config import Source
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "recipes" / "configs").glob("*.yaml"))
@@ -63,7 +66,7 @@ def first_command(path: Path) -> str:
 README_COMMANDS = re.findall(
     r"^.*accelerate launch .*$", (ROOT / "README.md").read_text(), flags=re.MULTILINE
 )
-COMMANDS = list(dict.fromkeys([*map(first_command, CONFIGS), *README_COMMANDS]))
+OTHER_COMMANDS = [command for command in map(first_command, CONFIGS) if command not in README_COMMANDS]
 
 
 def test_no_recipe_is_missed() -> None:
@@ -73,39 +76,86 @@ def test_no_recipe_is_missed() -> None:
     assert first_command(ROOT / "recipes" / "accelerate" / "two_cpu_processes.yaml") in README_COMMANDS
 
 
-def launch(command: str, folder: Path) -> list[dict[str, Any]]:
-    """Runs a command as it is written, but for two outer steps into a folder; returns the log."""
-    config = parse_config(shlex.split(command.partition("recipes/meta_train.py")[2]))
+def config_of(command: str) -> MetaTrainConfig:
+    return parse_config(shlex.split(command.partition("recipes/meta_train.py")[2]))
+
+
+def two_steps(command: str, folder: Path) -> list[str]:
+    """What is added to a command, so that it runs two outer steps into a folder."""
+    task = config_of(command).task
     overrides = {
         "outer.steps": "2", "outer.warmup": "0", "outer.meta_batch": "2", "validation.n_episodes": "2",
         "validation.every": "2", "run.output_dir": str(folder),
     }  # fmt: skip
     if not os.environ.get(DATA_VARIABLE):  # then on the package's own corpora
-        own = [{"name": f"{domain}_{config.task}"} for domain in ("medical", "legal")]
+        own = [{"name": f"{domain}_{task}"} for domain in ("medical", "legal")]
         overrides |= {"data.sources": json.dumps(own[:1]), "validation.sources": json.dumps(own[1:])}
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        ["bash", "-c", f"{command} {shlex.join(f'--{k}={v}' for k, v in overrides.items())}"], cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PATH": path}, capture_output=True, text=True, timeout=500,
-        check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    return [f"--{key}={value}" for key, value in overrides.items()]
+
+
+def assert_it_ran(command: str, folder: Path, stdout: str, processes: int) -> None:
+    """The log has two steps and two validations, the models load, and stdout ends with the best one's folder."""
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert [r["step"] for r in log if "train_loss" in r] == [1, 2]
     assert [r["step"] for r in log if "val_loss" in r] == [0, 2]
-    assert done.stdout.split()[-1] == str(folder / "best")
+    assert [r["processes"] for r in log if "train_loss" in r] == [processes] * 2
+    assert stdout.split()[-1] == str(folder / "best")
+    config = config_of(command)
     for name in ("best", "final"):
         model = MODELS[config.task].from_pretrained(folder / name)
         assert model.pipeline.learner.name == config.learner
         assert model.extra["meta_training"]["config"]["learner"] == config.learner
-    return log
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: Path(command.split()[-1]).stem)
+@pytest.mark.parametrize("command", README_COMMANDS, ids=lambda command: Path(command.split()[-1]).stem)
 def test_launch_command_runs_two_outer_steps(command: str, tmp_path: Path) -> None:
-    log = launch(command, tmp_path / "run")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", f"{command} {shlex.join(two_steps(command, tmp_path / 'run'))}"], cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PATH": path}, capture_output=True, text=True, timeout=500,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
     processes = 2 if "two_cpu_processes" in command else 1
-    assert [r["processes"] for r in log if "train_loss" in r] == [processes] * 2
+    assert_it_ran(command, tmp_path / "run", done.stdout, processes)
+
+
+@pytest.fixture(scope="module")
+def sources() -> dict[str, TaskDataset]:
+    """Sources that were read; most recipes of a task have the same."""
+    return {}
+
+
+@pytest.fixture
+def each_source_once(sources: dict[str, TaskDataset], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run does not change a data set, so none is read anew for the next recipe."""
+    read = episodes.read_source
+
+    def read_or_known(source: Source, task: Task) -> TaskDataset:
+        key = repr((source, task.name, task.options))
+        if key not in sources:
+            sources[key] = read(source, task)
+        return sources[key]
+
+    monkeypatch.setattr(episodes, "read_source", read_or_known)
+
+
+@pytest.mark.usefixtures("each_source_once")
+@pytest.mark.parametrize("command", OTHER_COMMANDS, ids=lambda command: Path(command.split()[-1]).stem)
+def test_script_of_a_launch_command_runs_two_outer_steps(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the launcher would start it, but in this process: the launcher itself is tested with README's commands."""
+    *variables, accelerate, launch = command.partition(" --cpu")[0].split()
+    assert (variables, accelerate, launch) == (["OMP_NUM_THREADS=1"], "accelerate", "launch")
+    given = launch_command_parser().parse_args(shlex.split(command)[3:])
+    assert (given.cpu, given.num_processes) == (True, 1)
+    assert given.training_script == "recipes/meta_train.py"
+    added = two_steps(command, tmp_path / "run")
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", [given.training_script, *given.training_script_args, *added])
+    assert meta_train.main() == 0
+    assert_it_ran(command, tmp_path / "run", capsys.readouterr().out, processes=1)
 
 
 @pytest.mark.parametrize("path", MACHINES, ids=[path.stem for path in MACHINES])
