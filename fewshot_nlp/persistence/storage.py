@@ -50,7 +50,6 @@ from fewshot_nlp.tasks import TASKS, Task
 from fewshot_nlp.version import VERSION
 
 
-
 @dataclass(frozen=True, kw_only=True)
 class Saved:
     """What a model folder holds.
