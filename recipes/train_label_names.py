@@ -266,7 +266,7 @@ def write(folder: Path, model: Model, settings: Settings, step: int) -> None:
         "language": "en",
         "meta_training": {"config": config, "step": step, "validation": None},
     }
-    card = model_card(FewShotNER(pipeline, extra=extra), "ner").replace('("ner")', "()")
+    card = model_card(FewShotNER.of(pipeline, extra=extra), "ner").replace('("ner")', "()")
     head, limits = card.split("## Limits")
     card = f"{head}{ABOUT.format(share=settings.interpolation)}\n## Limits{limits}"
     save(folder, pipeline, extra=extra, files={"README.md": card}, half=True)

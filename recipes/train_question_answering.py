@@ -205,7 +205,7 @@ def write(folder: Path, pipeline: Pipeline, settings: Settings, step: int) -> No
         "language": "en",
         "meta_training": {"config": config, "step": step, "validation": None},
     }
-    card = model_card(FewShotQA(pipeline, extra=extra), "question_answering")
+    card = model_card(FewShotQA.of(pipeline, extra=extra), "question_answering")
     save(folder, pipeline, extra=extra, files={"README.md": card}, half=True)
     logger.info("%s", folder)
 

@@ -1,17 +1,19 @@
 """What the models of all tasks share: load, adapt, predict, evaluate, save, push."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from fewshot_nlp.backbone import BACKBONES
 from fewshot_nlp.backbone.bundled import resolve, shipped_folder
 from fewshot_nlp.episode import Example, Json, Query
-from fewshot_nlp.errors import FewShotError, quoted
+from fewshot_nlp.errors import FewShotError, logger, quoted
 from fewshot_nlp.evaluator import Report
 from fewshot_nlp.memory.store import MemoryStore
 from fewshot_nlp.models.memory import ModelMemory, has_memory
+from fewshot_nlp.models.pickling import Picklable
 from fewshot_nlp.persistence.disk import user_path
 from fewshot_nlp.persistence.hub import download_model_folder, push_folder
 from fewshot_nlp.persistence.model_card import model_card
@@ -25,7 +27,7 @@ from fewshot_nlp.tasks.defaults import Defaults
 from fewshot_nlp.tasks.label_words import Labels, described, given_labels
 
 
-class FewShotModel:
+class FewShotModel(Picklable):
     """A task, an encoder and a learner; adapted to a support set by `adapt`.
 
     Make one with `from_pretrained`. This class serves every task that is registered; its subclasses add what only one
@@ -42,13 +44,13 @@ class FewShotModel:
 
     def __init__(
         self,
-        pipeline: Pipeline,
+        pipeline: Pipeline | None,
         *,
         model: TaskModel | None = None,
         descriptions: Mapping[Label, str] | None = None,
         extra: Mapping[str, Json] | None = None,
     ) -> None:
-        self.pipeline = pipeline
+        self._pipeline: Pipeline | None = pipeline
         self.descriptions: dict[Label, str] = dict(descriptions or {})
         self.extra = dict(extra or {})
         self._model = model
@@ -56,6 +58,23 @@ class FewShotModel:
         self._examples: list[Example] = []
         self._named: tuple[Label, ...] = ()  # labels that were given, whether or not an example has them
         self._store: MemoryStore | None = None
+
+    @classmethod
+    def of(cls, pipeline: Pipeline, **rest: Any) -> Self:
+        """A model from its parts; arguments as for `FewShotModel`."""
+        model = cls.__new__(cls)
+        FewShotModel.__init__(model, pipeline, **rest)
+        return model
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """Task and learner; loaded at first use where only settings were given."""
+        if self._pipeline is None:
+            self._pipeline = self._load()
+        return self._pipeline
+
+    def _load(self) -> Pipeline:
+        raise FewShotError(f"{type(self).__name__} is made by from_pretrained.")
 
     @classmethod
     def from_pretrained(
@@ -68,6 +87,7 @@ class FewShotModel:
         task_config: Mapping[str, Any] | None = None,
         adapter: Any = None,
         top_layers: int | None = None,
+        device: str | None = None,
         **encoder_options: Any,
     ) -> Self:
         """Loads an encoder to adapt, or a model that was adapted or meta-trained.
@@ -85,12 +105,15 @@ class FewShotModel:
             task_config: the task's options.
             adapter: a `peft.PeftConfig` to put into the encoder.
             top_layers: put the adapter into the last k layers only.
+            device: "cpu", "cuda", "cuda:1", ...; short for ``device_map``.
             encoder_options: as for `Encoder.from_pretrained`: revision, dtype, attn_implementation,
                 device_map, layers, pooling, max_length.
 
         Raises:
             FewShotError: an unknown learner or setting, or files that are missing, damaged or unsafe.
         """
+        if device is not None:
+            encoder_options["device_map"] = device
         task = task or cls.task_name
         kind = TASKS.get(task) if task else None
         if kind is not None and kind.ships and name is None and adapter is None:
@@ -112,7 +135,7 @@ class FewShotModel:
             saved = load(folder, **choice, **encoder_options)
             if task and task != saved.pipeline.task.name:
                 raise FewShotError(f"{name} is a model for {saved.pipeline.task.name}, not for {task}.")
-            model = cls(
+            model = cls.of(
                 saved.pipeline,
                 model=saved.model,
                 descriptions=saved.descriptions,
@@ -137,7 +160,7 @@ class FewShotModel:
             encoder.attach(adapter, top_layers)
         elif top_layers is not None:
             raise FewShotError("top_layers says where the adapter goes, but adapter is not given.")
-        return cls(
+        return cls.of(
             new_pipeline(kind.name, {**usual.task, **(task_config or {})}, encoder, learner, learner_config)
         )
 
@@ -230,6 +253,20 @@ class FewShotModel:
             FewShotError: a bad input, with its number; or the model is not adapted.
         """
         return [self.pipeline.task.shown(p) for p in self.predictions(inputs, refuse_empty=refuse_empty)]
+
+    def __call__(self, inputs: Iterable[Any], **options: Any) -> list[Any]:
+        """As `predict`."""
+        return self.predict(inputs, **options)
+
+    def predict_iter(self, inputs: Iterable[Any], chunk: int = 1024) -> Iterator[Any]:
+        """`predict` for a stream: reads ``chunk`` inputs at a time, and yields a prediction for each, in order.
+
+        Raises:
+            FewShotError: as `predict`, with the input's number in its chunk.
+        """
+        stream = iter(inputs)
+        while part := list(islice(stream, chunk)):
+            yield from self.predict(part)
 
     def predictions(
         self, inputs: Iterable[Any], model: TaskModel | None = None, *, refuse_empty: bool = False
@@ -341,12 +378,21 @@ class FewShotModel:
         words = described(labels) if isinstance(labels, Mapping) else {}
         pipeline = replace(self.pipeline, task=task)
         self._model = pipeline.adapt(examples, names, words)
-        self.pipeline = pipeline
+        self._pipeline = pipeline
         self._examples, self._named, self.descriptions, self._store = examples, named, words, None
         if "n_episodes" not in self.extra.get("scores", {}):  # unlike a report, of the old support set
             self.extra.pop("scores", None)
         self.extra["support_size"] = len(examples)
+        logger.info("%s adapted to %s.", self.pipeline.learner.name, self._size())
         return self
+
+    def _size(self) -> str:
+        """Labels and examples in words."""
+        return f"{len(self._examples)} examples" + (f" of {len(self.labels)} labels" if self.labels else "")
+
+    def __repr__(self) -> str:
+        state = f"adapted to {self._size()}" if self.is_adapted else "not adapted"
+        return f"<{type(self).__name__}: {self.pipeline.task.name} by {self.pipeline.learner.name}, {state}>"
 
     def _adapted(self) -> TaskModel:
         if self._model is not None:

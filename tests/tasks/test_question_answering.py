@@ -480,7 +480,7 @@ def test_a_meta_trained_model_answers_before_any_example(learner, config, tmp_pa
 
 def test_learners_without_a_head_of_their_own_need_examples(pipeline):
     assert pipeline("prototypical").unadapted() is None
-    model = FewShotQA(pipeline("prototypical"))
+    model = FewShotQA.of(pipeline("prototypical"))
     with pytest.raises(FewShotError, match="not adapted yet"):
         model.predict([row()])
     with pytest.raises(FewShotError, match="support set is empty"):
