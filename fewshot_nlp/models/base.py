@@ -6,24 +6,21 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from fewshot_nlp.backbone import BACKBONES
-from fewshot_nlp.backbone.bundled import resolve, shipped_folder
 from fewshot_nlp.episode import Example, Json, Query
 from fewshot_nlp.errors import FewShotError, logger, quoted
 from fewshot_nlp.evaluator import Report
 from fewshot_nlp.memory.store import MemoryStore
+from fewshot_nlp.models.loading import load_parts
 from fewshot_nlp.models.memory import ModelMemory, has_memory
 from fewshot_nlp.models.pickling import Picklable
 from fewshot_nlp.persistence.disk import user_path
-from fewshot_nlp.persistence.hub import download_model_folder, push_folder
+from fewshot_nlp.persistence.hub import push_folder
 from fewshot_nlp.persistence.model_card import model_card
-from fewshot_nlp.persistence.storage import is_model_folder, load, new_pipeline, save
+from fewshot_nlp.persistence.storage import save
 from fewshot_nlp.pipeline import Pipeline, TaskModel
 from fewshot_nlp.rows import Label, as_label, joined, records, sorted_labels
 from fewshot_nlp.sources import read_rows
-from fewshot_nlp.tasks import TASKS
 from fewshot_nlp.tasks.base import Prediction
-from fewshot_nlp.tasks.defaults import Defaults
 from fewshot_nlp.tasks.label_words import Labels, described, given_labels
 
 
@@ -114,55 +111,11 @@ class FewShotModel(Picklable):
         """
         if device is not None:
             encoder_options["device_map"] = device
-        task = task or cls.task_name
-        kind = TASKS.get(task) if task else None
-        if kind is not None and kind.ships and name is None and adapter is None:
-            folder: Path | None = shipped_folder(kind.name)
-        else:
-            folder = _find_model_folder(name, encoder_options.get("revision"))
-        if folder is not None:
-            if adapter or top_layers:
-                raise FewShotError(
-                    f"{name or 'What ships'} is a trained model, whose adapter cannot be chosen; leave adapter and "
-                    "top_layers out, or name an encoder."
-                )
-            encoder_options.pop("revision", None)
-            choice: dict[str, Any] = {
-                "learner": learner,
-                "learner_config": learner_config,
-                "task_config": task_config,
-            }
-            saved = load(folder, **choice, **encoder_options)
-            if task and task != saved.pipeline.task.name:
-                raise FewShotError(f"{name} is a model for {saved.pipeline.task.name}, not for {task}.")
-            model = cls.of(
-                saved.pipeline,
-                model=saved.model,
-                descriptions=saved.descriptions,
-                extra=saved.extra,
-            )
-            model._examples, model._named = saved.examples, saved.named
-            return model
-        if kind is None:
-            raise FewShotError(
-                f"{name or 'The bundled encoder'} is an encoder, which any task can take; pass task=. "
-                f"Known: {', '.join(TASKS.names())}."
-            )
-        learner = learner or kind.default_learner
-        usual = kind.defaults.get(learner, Defaults())
-        learner_config = {
-            **usual.learner,
-            **(usual.bundled if name is None else {}),
-            **(learner_config or {}),
-        }
-        encoder = BACKBONES[kind.backbone].from_pretrained(name, **{**usual.encoder, **encoder_options})
-        if adapter is not None:
-            encoder.attach(adapter, top_layers)
-        elif top_layers is not None:
-            raise FewShotError("top_layers says where the adapter goes, but adapter is not given.")
-        return cls.of(
-            new_pipeline(kind.name, {**usual.task, **(task_config or {})}, encoder, learner, learner_config)
-        )
+        choice = {"learner": learner, "learner_config": learner_config, "task_config": task_config}
+        saved = load_parts(name, task or cls.task_name, choice, adapter, top_layers, encoder_options)
+        model = cls.of(saved.pipeline, model=saved.model, descriptions=saved.descriptions, extra=saved.extra)
+        model._examples, model._named = saved.examples, saved.named
+        return model
 
     @property
     def labels(self) -> list[Any]:
@@ -401,10 +354,3 @@ class FewShotModel(Picklable):
         if self._unadapted is None:
             raise FewShotError("The model is not adapted yet; call adapt(rows) first.")
         return self._unadapted
-
-
-def _find_model_folder(name: str | Path | None, revision: str | None) -> Path | None:
-    source = resolve(None if name is None else str(name))
-    if Path(source).exists():
-        return Path(source) if is_model_folder(source) else None
-    return download_model_folder(source, revision)

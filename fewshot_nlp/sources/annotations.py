@@ -146,7 +146,7 @@ def _is_doccano(item: Any) -> bool:
         return False
     spans = next((item[key] for key in ("entities", "label", "labels") if key in item), None)
     if not isinstance(spans, list) or not spans:
-        return spans == [] and "entities" in item
+        return isinstance(spans, list) and not spans and "entities" in item
     first = spans[0]
     return _has("start_offset", "end_offset", "label")(first) or (
         isinstance(first, list)

@@ -1,5 +1,0 @@
-"""``python -m fewshot_nlp.cli``."""
-
-from fewshot_nlp.cli import main
-
-main()
