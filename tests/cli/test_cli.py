@@ -26,7 +26,7 @@ from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.sources import card_names, read_rows
 
 ROOT = Path(fewshot_nlp.__file__).parents[1]
-COMMAND = (sys.executable, "-m", "fewshot_nlp.cli")
+COMMAND = (sys.executable, "-m", "fewshot_nlp")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 TEXTS = {
     "card": ["I lost my card", "send me a new card", "my card was taken", "when will the card be here"],

@@ -192,7 +192,7 @@ def test_an_installed_package_adds_the_task_to_the_command_line(tmp_path):
     entries = [f"[{group}]", *(f"{name} = {value}" for name, value in points.items())]
     (info / "entry_points.txt").write_text("\n".join(entries), encoding="utf-8")
     found = subprocess.run(
-        [sys.executable, "-m", "fewshot_nlp.cli", "tasks", "--json"],
+        [sys.executable, "-m", "fewshot_nlp", "tasks", "--json"],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
         capture_output=True,
         text=True,
