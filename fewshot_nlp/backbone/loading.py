@@ -150,8 +150,8 @@ def _configuration(source: str, where: Mapping[str, Any]) -> Any:
                     f"{source} says {key} {value:.3g} in its config.json; it is damaged: fetch it again."
                 )
     config = AutoConfig.from_pretrained(source, **where)
-    if getattr(config, "_attn_implementation", None) not in (None, *ATTENTION):
-        config._attn_implementation = None
+    asked = getattr(config, "_attn_implementation", None)
+    config._attn_implementation = asked if asked in ATTENTION else None  # of its parts as well
     depth = int(getattr(config, "num_hidden_layers", 0) or 0)
     if _looks_like_folder(source) and depth > 100 and depth > _n_tensors(Path(source)):
         raise FewShotError(

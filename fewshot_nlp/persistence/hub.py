@@ -7,7 +7,7 @@ from pathlib import Path
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.persistence.model_files import CONFIG, TENSORS
 
-ENCODER_FILES = ("json", "jinja", "model", "safetensors", "spm", "txt")
+ENCODER_FILES = ("bpe", "jinja", "json", "model", "safetensors", "spm", "tiktoken", "txt")
 FILES = [CONFIG, TENSORS, "README.md", *(f"encoder/*.{suffix}" for suffix in ENCODER_FILES)]
 """What is downloaded of a model; never a pickle, never code."""
 TIMEOUT = 10.0
