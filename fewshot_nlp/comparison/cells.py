@@ -1,5 +1,6 @@
 """One cell of a comparison: a learner adapted to the support sets of a repeat, and its score."""
 
+import json
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -47,8 +48,6 @@ class Candidate:
 
 @lru_cache(maxsize=8)
 def _loaded(options: str) -> Pipeline:
-    import json
-
     pipeline = FewShotModel.from_pretrained(**json.loads(options)).pipeline
     _caches.enter_context(pipeline.learner.encoder.cached(CACHE_BYTES))  # frozen layers read a text once
     return pipeline

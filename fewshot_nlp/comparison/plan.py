@@ -11,7 +11,7 @@ from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, Str
 
 from fewshot_nlp.episode import Example, TaskDataset
 from fewshot_nlp.errors import FewShotError
-from fewshot_nlp.rows import Label, joined
+from fewshot_nlp.rows import Label, joined, sorted_labels
 from fewshot_nlp.sampling.draft import SupportBuilder
 
 FOLDS = (2, 3, 5, 10)
@@ -47,7 +47,7 @@ class Plan:
     @property
     def labels(self) -> tuple[Label, ...]:
         """All labels, in their natural order."""
-        return tuple(sorted({label for counts in self.dataset.label_counts for label in counts}, key=str))
+        return sorted_labels(label for counts in self.dataset.label_counts for label in counts)
 
     @cached_property
     def _units(self) -> list[str]:

@@ -60,7 +60,8 @@ def evaluate(
         repeats: at least 3; each draws folds and support sets anew.
         budget: seconds after which no further repeat begins; at least three are made.
         max_scored: at most so many rows are scored, chosen at random.
-        group_column: rows with an equal value stand in one fold: sentences of a document, questions on a text.
+        group_column: rows with an equal value stand in one fold: sentences of a document. None for the task's own:
+            questions on one text stay together.
         column_mapping: your column's name to the task's name for it.
         seed: of folds, support sets and scored rows.
         path: JSON lines, one for each cell; a run that is started again reads what is there.
@@ -87,7 +88,7 @@ def evaluate(
     read = read_rows(rows, task, column_mapping)
     if group_column is not None and any(group_column not in row for row in read):
         raise FewShotError(f"Not every row has the column {group_column!r}, which was named as the group.")
-    dataset = reader.dataset(read, "rows", group_column=group_column)
+    dataset = reader.dataset(read, "rows", group_column=group_column or kind.document_column)
     candidates += _baselines(kind.has_labels, own, dataset.examples[0].target)
     plan = make_plan(dataset, k_shot, max_scored, seed)
     begin = time.perf_counter()

@@ -49,6 +49,8 @@ class Task(Settings, ABC):
     """The column with label names, which a `datasets.Dataset` may store as class indices."""
     group_column: ClassVar[str | None] = None
     """The column whose equal values make rows belong together (one context), where a file has no "document"."""
+    document_column: ClassVar[str | None] = None
+    """The input column that several rows share, such as the text that questions are about."""
     word_tags: ClassVar[bool] = False
     """Whether a target is one tag for each word of "tokens", as in CoNLL files."""
     primary_metric: ClassVar[str]

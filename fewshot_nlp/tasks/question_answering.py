@@ -42,6 +42,7 @@ class QuestionAnswering(Task, name="question_answering"):
 
     columns = (("question", "context", "answers"),)
     target_columns = ("answers",)
+    document_column = "context"
     group_column = "context"
     primary_metric = "squad_f1"
     has_labels = False

@@ -7,6 +7,7 @@ from toys import ROWS
 
 from fewshot_nlp import FewShotError, evaluate
 from fewshot_nlp.cli import main
+from fewshot_nlp.comparison.plan import make_plan
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +72,25 @@ def test_a_learner_that_refuses_is_named_with_its_reason(tiny_translator_folder)
     assert "ridge" in found.refused("ridge")
     assert f"refused: {found.refused('ridge')}" in str(found)
     assert found.best.name == "no example"
+
+
+def test_questions_on_one_text_stay_in_one_fold(tiny_encoder_folder, monkeypatch):
+    from fewshot_nlp.comparison import run
+
+    seen = []
+    monkeypatch.setattr(run, "make_plan", lambda data, *rest: seen.append(data) or make_plan(data, *rest))
+    rows = [
+        {**row, "question": f"{row['question']} {i}"}
+        for i in range(2)
+        for row in ROWS["question_answering"](2, 0)
+    ]
+    options = {"encoder": str(tiny_encoder_folder), "k_shot": [1], "repeats": 3}
+    evaluate(rows, task="question_answering", learners=["nearest_neighbour"], **options)
+    [data] = seen
+    plan = make_plan(data, [1], 100, 0)
+    for pool, tested in plan.folds(0):
+        contexts = [{data.examples[row].inputs["context"] for row in part} for part in (pool, tested)]
+        assert not contexts[0] & contexts[1]
 
 
 class TestResuming:
