@@ -225,14 +225,11 @@ class Task(Settings, ABC):
 
         return read_each(rows, read)
 
-    def queries(
-        self, values: Iterable[Any], what: str = "Input", *, refuse_empty: bool = False
-    ) -> list[Query | None]:
+    def queries(self, values: Iterable[Any], *, refuse_empty: bool = False) -> list[Query | None]:
         """Checks inputs to predict on; None for one without a visible character, which is logged or refused.
 
         Args:
             values: as for `query`.
-            what: name of an input in messages.
             refuse_empty: refuse inputs without a visible character.
 
         Raises:
@@ -247,12 +244,11 @@ class Task(Settings, ABC):
                     raise
                 return None
 
-        found = read_each(values, read, what)
+        found = read_each(values, read, "Input")
         empty = [number for number, query in enumerate(found, start=1) if query is None]
         if empty:
-            logger.warning(
-                "%s %s: empty, so nothing is predicted (%d of %d).", what, some(empty), len(empty), len(found)
-            )
+            told = "Input %s: empty, so nothing is predicted (%d of %d)."
+            logger.warning(told, some(empty), len(empty), len(found))
         return found
 
     def suited(self, examples: Sequence[Example]) -> "tuple[Task, list[Example]]":
