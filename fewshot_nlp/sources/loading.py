@@ -22,6 +22,10 @@ DATA_VARIABLE = "FEWSHOT_NLP_DATA"
 Row = dict[str, Any]
 
 
+class RowsMissingError(FewShotError):
+    """The rows of a card are neither on this machine nor to be had from the Hub."""
+
+
 def load_dataset_card(name: str, split: str | None = None) -> "datasets.DatasetDict | datasets.Dataset":
     """A data set by the name of its card, as `datasets.load_dataset` gives it.
 
@@ -87,7 +91,7 @@ def _load(card: DatasetCard, split: str | None) -> dict[str, list[Row]]:
     else:
         sought = f"{DATA_VARIABLE} is not set"
     if card.hub is None:
-        raise FewShotError(
+        raise RowsMissingError(
             f"The data set {card.name!r} is not here ({sought}), and no copy on the Hub is known. "
             f"Set {DATA_VARIABLE} to a folder with {card.folder}/<split>.jsonl.gz; the source: "
             f"{card.citation}"
@@ -119,7 +123,7 @@ def _from_hub(card: DatasetCard, hub: HubCopy, split: str | None, sought: str) -
         found = datasets.load_dataset(hub.id, hub.config, revision=hub.revision)
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise FewShotError(
+        raise RowsMissingError(
             f"The data set {card.name!r} is not here ({sought}), and {hub.id} (revision {hub.revision}) "
             f"could not be loaded from the Hub: {reason} Connect to the network, or set {DATA_VARIABLE} to a "
             f"folder with {card.folder}/<split>.jsonl.gz."

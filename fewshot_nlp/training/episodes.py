@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fewshot_nlp.episode import Json, TaskDataset, canonical_json, input_key
+from fewshot_nlp.episode import Example, Json, TaskDataset, canonical_json, input_key
 from fewshot_nlp.errors import FewShotError, logger
 from fewshot_nlp.persistence.disk import user_path
 from fewshot_nlp.sampling import SAMPLERS, Mixture, split_classes
 from fewshot_nlp.settings import hints_of
-from fewshot_nlp.sources import card_names, load_card, load_rows, read_rows
+from fewshot_nlp.sources import RowsMissingError, card_names, load_card, load_rows, read_rows
 from fewshot_nlp.tasks import Task
 from fewshot_nlp.training.config import MetaTrainConfig, SamplerSettings, Source
 from fewshot_nlp.training.diversity import in_words, mixture_diversity
@@ -51,8 +51,8 @@ def make_streams(config: MetaTrainConfig, task: Task) -> Streams:
         _check_licence(source, config.data.ship)
     train = {source.name: read_source(source, task) for source in config.data.sources}
     val = {source.name: read_source(source, task) for source in config.validation.sources}
-    if config.data.targets:
-        targets = {name: _target(name, task).examples for name in config.data.targets}
+    targets = _target_rows(config.data.targets, task)
+    if targets:
         apart = without_targets(train | val, targets)
         train, val = {name: apart[name] for name in train}, {name: apart[name] for name in val}
     if config.validation.class_fraction:
@@ -120,13 +120,18 @@ def _measured_part(name: str) -> Source:
     return Source(name=name, split="+".join(splits) or "train")
 
 
-def _target(name: str, task: Task) -> TaskDataset:
-    """All rows of a target."""
-    splits = load_card(name).splits if name in card_names() else ["train"]
-    try:
-        return read_source(Source(name=name, split="+".join(splits)), task)
-    except FewShotError as error:
-        raise FewShotError(f"data.targets: {error}") from None
+def _target_rows(names: Sequence[str], task: Task) -> dict[str, tuple[Example, ...]]:
+    """All rows of the targets, but for cards whose rows are not here; the logger names these."""
+    found = {}
+    for name in names:
+        splits = load_card(name).splits if name in card_names() else ["train"]
+        try:
+            found[name] = read_source(Source(name=name, split="+".join(splits)), task).examples
+        except RowsMissingError as error:
+            logger.warning("data.targets: only the name of %s is kept out. %s", name, error)
+        except FewShotError as error:
+            raise FewShotError(f"data.targets: {error}") from None
+    return found
 
 
 def _diversity(

@@ -90,6 +90,7 @@ def two_steps(command: str, folder: Path) -> list[str]:
     if not os.environ.get(DATA_VARIABLE):  # then on the package's own corpora
         own = [{"name": f"{domain}_{task}"} for domain in ("medical", "legal")]
         overrides |= {"data.sources": json.dumps(own[:1]), "validation.sources": json.dumps(own[1:])}
+        overrides["data.targets"] = json.dumps([f"finance_{task}"])
     return [f"--{key}={value}" for key, value in overrides.items()]
 
 

@@ -11,7 +11,7 @@ from training_runs import config_of
 
 from fewshot_nlp import FewShotError
 from fewshot_nlp.episode import Episode
-from fewshot_nlp.sources import load_rows, read_rows, write_rows
+from fewshot_nlp.sources import DATA_VARIABLE, load_rows, read_rows, write_rows
 from fewshot_nlp.tasks import TASKS
 from fewshot_nlp.training.config import SamplerSettings, Source
 from fewshot_nlp.training.episodes import Streams, make_streams
@@ -106,6 +106,16 @@ def test_rows_of_a_users_target_are_not_trained_on(tmp_path, caplog):
     write_rows(tmp_path / "same.jsonl", rows[:30])
     with pytest.raises(FewShotError, match=r"All 30 rows of '.*same.jsonl' are rows of the targets"):
         streams(tmp_path, task, sources, SamplerSettings(k_shot=4, n_query=4), **more)
+
+
+def test_a_target_that_is_not_here_is_named(tmp_path, caplog, monkeypatch):
+    monkeypatch.delenv(DATA_VARIABLE, raising=False)
+    caplog.set_level("INFO")
+    task, sampler = TASKS.get("ner")(), SamplerSettings(n_way=2, k_shot=1, n_query=2)
+    targets = ("crossner_ai", "medical_ner")  # the first has no copy on the Hub
+    streams(tmp_path, task, [Source(name="legal_ner")], sampler, data__targets=targets)
+    assert "only the name of crossner_ai is kept out. The data set 'crossner_ai' is not here" in caplog.text
+    assert "because targets (medical_ner) have" in caplog.text
 
 
 def test_nothing_left_out_changes_nothing_and_an_unknown_target_is_told(tmp_path):
