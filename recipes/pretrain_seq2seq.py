@@ -363,7 +363,7 @@ def train(
 
 def write(folder: Path, model: MarianMTModel, tokenizer: MarianTokenizer) -> None:
     """The model folder; tensors as float16. It is decoded to full length: at 1.0 a small model ends too early."""
-    model.generation_config.length_penalty = 2.0
+    model.generation_config.length_penalty = 1.5
     model.half().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     logger.info("%s", folder)
