@@ -111,7 +111,7 @@ class Case:
         draw, options = self.draw, {"multi_label": True} if self.form.endswith("multi") else {}
         settings = QUICK.get(self.learner, {}) | draws.learner_settings(draw, self.learner, bad)
         options = (draws.task_options(draw, self.task) if bad else {}) | options
-        return MODELS[self.task](new_pipeline(self.task, options, encoder, self.learner, settings))
+        return MODELS[self.task].of(new_pipeline(self.task, options, encoder, self.learner, settings))
 
     def _adapt(self, model: FewShotModel, bad: bool) -> FewShotModel:
         draw, given = self.draw, None

@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.errors import FewShotError, quoted
 from fewshot_nlp.persistence.model_files import CONFIG, TENSORS
 
 ENCODER_FILES = ("bpe", "jinja", "json", "model", "safetensors", "spm", "tiktoken", "txt")
@@ -37,7 +37,7 @@ def download_model_folder(repo_id: str, revision: str | None = None) -> Path | N
             raise FileMetadataError("something answers, but not as the Hub does")
     except HFValidationError:
         raise FewShotError(
-            f"{repo_id!r} is neither a folder here nor a Hub name such as 'org/name'; check its spelling."
+            f"{quoted(repo_id)} is neither a folder here nor a Hub name such as 'org/name'; check its spelling."
         ) from None
     except EntryNotFoundError:
         return None

@@ -133,7 +133,7 @@ def each_source_once(sources: dict[str, TaskDataset], monkeypatch: pytest.Monkey
     read = episodes.read_source
 
     def read_or_known(source: Source, task: Task) -> TaskDataset:
-        key = repr((source, task.name, task.options))
+        key = repr((source, task.name, task.to_dict()))
         if key not in sources:
             sources[key] = read(source, task)
         return sources[key]
