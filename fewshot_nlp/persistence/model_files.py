@@ -132,7 +132,9 @@ def config_text(config: Mapping[str, Json]) -> str:
         raise FewShotError(
             f"The model has settings that are no JSON: {error}. Give plain Python values."
         ) from error
-    if len(text.encode("utf-8", "replace")) > JSON_BYTES:
+    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):  # no UTF-8 of their own
+        text = json.dumps(config, indent=1) + "\n"
+    if len(text.encode()) > JSON_BYTES:
         raise FewShotError(
             f"The model's JSON has over {JSON_BYTES >> 20} MiB; take what is long out of extra."
         )

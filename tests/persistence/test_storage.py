@@ -92,7 +92,7 @@ def test_loaded_model_predicts_the_same(
     )
     shift_adapter(model)
     model.adapt(ROWS, {"card": "a bank card", "transfer": "money sent"})
-    model.extra["note"] = {"any": ["JSON", 1, None]}
+    model.extra["note"] = {"any": ["JSON", 1, None, "half of a pair \ud800"]}
     model.save_pretrained(tmp_path / "model")
     shutil.rmtree(encoder_folder)
 
