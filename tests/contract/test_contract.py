@@ -32,18 +32,23 @@ def make(tiny_folders):
     return lambda task, learner, **config: make_pipeline(tiny_folders, task, learner, **config)
 
 
-@pytest.fixture(scope="session")
-def adapted_once(tiny_folders):
-    """A model of each pair for all tests that leave it as it is; its weights from before are with it."""
+def adapting_once(make):
+    """A function of task and learner to a model that was adapted to four rows a label, and its weights from before."""
 
     @cache
     def adapted(task, learner):
-        pipeline = make_pipeline(tiny_folders, task, learner)
+        pipeline = make(task, learner)
         named = {**pipeline.learner.encoder.parameters(), **dict(pipeline.learner.named_parameters())}
         before = {name: p.detach().clone() for name, p in named.items()}
         return adapt(pipeline, ROWS[task](4, seed=0)), before
 
     return adapted
+
+
+@pytest.fixture(scope="session")
+def adapted_once(tiny_folders):
+    """A model of each pair for all tests that leave it as it is."""
+    return adapting_once(lambda task, learner: make_pipeline(tiny_folders, task, learner))
 
 
 @pytest.fixture

@@ -170,13 +170,16 @@ def test_contract_holds_with_a_learner(check, task, tiny_folders, tmp_path, monk
     monkeypatch.setitem(contract.ROWS, NAME, toy_rows)
     monkeypatch.setitem(contract.BAR, NAME, 0.8)  # a word is "other" five times out of seven
     monkeypatch.setattr(contract, "rename", renamed)
-    known = {
-        "task": NAME,
-        "learner": "linear_probe",
-        "make": lambda task, learner, **config: make_pipeline(tiny_folders, task, learner, **config),
-        "tmp_path": tmp_path,
-    }
-    check(**{name: known[name] for name in inspect.signature(check).parameters})
+
+    def make(task, learner, **config):
+        return make_pipeline(tiny_folders, task, learner, **config)
+
+    known = {"task": NAME, "learner": "linear_probe", "make": make, "tmp_path": tmp_path}
+    known["adapted_once"] = contract.adapting_once(make)
+    names = inspect.signature(check).parameters
+    if "shared" in names:
+        known["shared"] = known["adapted_once"](NAME, "linear_probe")[0]
+    check(**{name: known[name] for name in names})
 
 
 def test_an_installed_package_adds_the_task_to_the_command_line(tmp_path):
