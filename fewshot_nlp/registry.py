@@ -54,7 +54,8 @@ class Registry(Generic[T]):
         """
         known = self.names()
         if name not in self._items:
-            raise FewShotError(f"There is no {self.kind} {name!r}.{nearest(name, known)}")
+            also = [n for n in known if name in getattr(self._items[n], "aliases", ())]
+            raise FewShotError(f"There is no {self.kind} {name!r}.{nearest(next(iter(also), name), known)}")
         return self._items[name]
 
     def _import_all(self) -> None:

@@ -50,7 +50,8 @@ def read_inputs(source: str, task: "Task", mapping: Mapping[str, str]) -> list[R
 
     Args:
         source: a file; .txt has one text a line, other endings are as for `read_rows`. Or "-" for standard
-            input: JSON lines if it begins with "{", else one text a line. Blank lines are skipped.
+            input: JSON lines if it begins with "{", else one text a line. A blank line is an empty text, so that
+            line N of the predictions is of line N of the input.
         task: what to predict.
         mapping: your column's name to the task's.
 
@@ -71,11 +72,9 @@ def read_inputs(source: str, task: "Task", mapping: Mapping[str, str]) -> list[R
         raise FewShotError(f"{name}, line {line}: not UTF-8; save it as UTF-8.") from error
     if source == STANDARD and text.lstrip().startswith("{"):
         return read_rows(parse_lines(text, name), task.name, mapping)
-    lines = [line.removesuffix("\r") for line in text.split("\n")]
-    rows: list[Row] = [{"text": line} for line in lines if line.strip()]
-    if not rows:
+    if not text.strip():
         raise FewShotError(f"{name} is empty: it has no text.")
-    return rows
+    return [{"text": line.removesuffix("\r")} for line in text.removesuffix("\n").split("\n")]
 
 
 def check_output(out: str, task: "Task") -> None:

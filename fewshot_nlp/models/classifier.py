@@ -95,6 +95,28 @@ class FewShotClassifier(ClassifierMixin, FewShotModel, BaseEstimator):  # type: 
         queries = read_each(inputs, self.pipeline.task.query)
         return self.adapt([{**q.inputs, "label": y} for q, y in zip(queries, targets, strict=True)])
 
+    def predict(
+        self, inputs: Iterable[Any], *, refuse_empty: bool = False, threshold: float | None = None
+    ) -> list[Any]:
+        """The label of each text, or with ``multi_label`` its list of labels; the rest as `FewShotModel.predict`.
+
+        Args:
+            inputs: texts, or pairs of texts.
+            refuse_empty: as for `FewShotModel.predict`.
+            threshold: with ``multi_label``, the least probability of a predicted label, in (0, 1), in place of the
+                task's.
+        """
+        if threshold is None:
+            return super().predict(inputs, refuse_empty=refuse_empty)
+        if not getattr(self.pipeline.task, "multi_label", False):
+            raise FewShotError(
+                "threshold is for several labels a text; set task_config={'multi_label': True}."
+            )
+        if not 0 < threshold < 1:
+            raise FewShotError(f"threshold is {threshold}, but must lie between 0 and 1.")
+        rows = self.predict_proba(inputs, refuse_empty=refuse_empty)
+        return [[name for name, p in zip(self.labels, row, strict=True) if p >= threshold] for row in rows]
+
     def predict_proba(
         self, texts: Iterable[Any], *, refuse_empty: bool = False
     ) -> Float[np.ndarray, "n_texts n_labels"]:

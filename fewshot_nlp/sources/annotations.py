@@ -5,6 +5,7 @@ with its paragraphs, and pairs of languages in columns. What a tool says was not
 that are not known are passed over.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,37 +26,37 @@ class Shape:
         name: the tool, for the log.
         fits: whether an item has this shape; told by the keys alone.
         read: its rows.
+        bare: whether an item may stand among those that fit: one in which nothing is annotated.
     """
 
     name: str
     fits: Callable[[Any], bool]
     read: Read
+    bare: Callable[[Any], bool] = lambda item: False
 
 
-def converted(items: Sequence[Any], where: str, task_name: str | None = None) -> list[Any]:
+def converted(items: Sequence[Any], where: str) -> list[Any]:
     """Items of a known tool as rows; others as they are.
 
     Args:
         items: rows, or what a file held.
         where: the file, for messages.
-        task_name: the task that the rows are for.
 
     Raises:
-        FewShotError: an item of another shape than the first, or one that lacks what its tool writes, by number.
+        FewShotError: an item of another shape than the others, or one that lacks what its tool writes, by number.
     """
     if not len(items):
         return list(items)
-    shape = next((s for s in SHAPES if s.fits(items[0])), None)
-    if task_name == "translation" and shape is None:
-        shape = _languages(items[0])
+    items = _with_lists(items)
+    shape, like = next(((s, n) for s in SHAPES if (n := _first(s, items))), (None, 0))
     if shape is None:
         return list(items)
     rows: list[Row] = []
     left_out = 0
     for number, item in enumerate(items, start=1):
-        if not shape.fits(item):
+        if not (shape.fits(item) or shape.bare(item)):
             raise FewShotError(
-                f"{where}: item 1 is of {shape.name}, but item {number} is not: {quoted(item)}."
+                f"{where}: item {like} is of {shape.name}, but item {number} is not: {quoted(item)}."
             )
         try:
             for row in shape.read(item):
@@ -72,6 +73,16 @@ def converted(items: Sequence[Any], where: str, task_name: str | None = None) ->
     return rows
 
 
+def _first(shape: Shape, items: Sequence[Any]) -> int:
+    """The number of the first item that has a shape, where those before it may stand among such; else 0."""
+    for number, item in enumerate(items, start=1):
+        if shape.fits(item):
+            return number
+        if not shape.bare(item):
+            return 0
+    return 0
+
+
 def _has(*keys: str) -> Callable[[Any], bool]:
     return lambda item: isinstance(item, Mapping) and all(key in item for key in keys)
 
@@ -86,37 +97,64 @@ def _has_parts(key: str) -> Callable[[Any], bool]:
     return fits
 
 
+def _no_parts(item: Any) -> bool:
+    """Whether an item is an article without paragraphs."""
+    return isinstance(item, Mapping) and item.get("paragraphs") == []
+
+
 def _span(start: Any, end: Any, label: Any) -> Row:
     return {"start": start, "end": end, "label": label}
 
 
 def _label_studio(item: Any) -> Iterator[Row | None]:
     """A task with its annotations; the last one that was not cancelled counts."""
-    [name] = [key for key, value in item["data"].items() if isinstance(value, str)][:1] or ["text"]
     done = [a for a in item["annotations"] if not a.get("was_cancelled")]
     if not done:
         yield None
         return
-    results = done[-1]["result"]
-    values = [r["value"] for r in results if isinstance(r.get("value"), Mapping)]
-    row: Row = {"text": item["data"][name]}
-    choices = [choice for value in values for choice in value.get("choices", [])]
+    values = [r["value"] for r in done[-1]["result"] if isinstance(r.get("value"), Mapping)]
+    odd = next((key for value in values for key in value if key.endswith("labels") and key != "labels"), None)
+    if odd is not None:
+        raise ValueError(f"{odd} mark parts of a page, whose places in the text it does not tell")
     spans = [_span(v["start"], v["end"], label) for v in values for label in v.get("labels", [])]
-    yield row | _spans_or_choices(spans, choices)
+    choices = [choice for value in values for choice in value.get("choices", [])]
+    yield {"text": _text_of(item["data"]), "spans": spans, "labels": choices}
 
 
-def _spans_or_choices(spans: list[Row], choices: list[str]) -> Row:
-    if not choices:
-        return {"spans": spans}
-    return {"label": choices[0]} if len(choices) == 1 else {"labels": choices}
+_OF_THE_TOOL = {"annotator", "agreement", "created_at", "updated_at"}
+"""Columns that Label Studio adds and whose values are texts."""
+
+
+def _text_of(columns: Mapping[str, Any]) -> str:
+    """The text of a task: the column "text", else the longest one."""
+    texts = {k: v for k, v in columns.items() if isinstance(v, str) and k not in _OF_THE_TOOL}
+    if not texts:
+        raise ValueError("no column of it holds a text")
+    return str(texts.get("text") or max(texts.values(), key=len))
+
+
+def _with_lists(items: Sequence[Any]) -> Sequence[Any]:
+    """The columns of JSON-MIN that hold several choices in some row as lists in all; a single one as "labels"."""
+    if not all(isinstance(item, Mapping) for item in items):
+        return items
+    several = sorted({key for item in items for key, value in item.items() if _has("choices")(value)})
+    if not several:
+        return items
+
+    def chosen(value: Any) -> list[Any]:
+        if isinstance(value, Mapping):
+            return list(value["choices"])
+        return [] if value is None else [value]
+
+    names = {key: "labels" if len(several) == 1 else key for key in several}
+    return [{**item, **{names[key]: chosen(item.get(key)) for key in several}} for item in items]
 
 
 def _label_studio_min(item: Any) -> Iterator[Row]:
     """JSON-MIN: columns of the data beside those of the annotation, which holds lists with "labels"."""
-    text = next(value for key, value in item.items() if isinstance(value, str) and key in ("text", "data"))
-    found = next(value for value in item.values() if _is_min(value))
+    found: list[Any] = next((value for value in item.values() if _is_min(value)), [])
     yield {
-        "text": text,
+        "text": _text_of(item),
         "spans": [_span(v["start"], v["end"], label) for v in found for label in v["labels"]],
     }
 
@@ -129,58 +167,59 @@ def _is_min(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and _has("start", "end", "labels")(value[0])
 
 
+def _is_unmarked(item: Any) -> bool:
+    """Whether an item has texts and numbers only, as JSON-MIN writes one without an annotation."""
+    return isinstance(item, Mapping) and not any(isinstance(v, list | Mapping) for v in item.values())
+
+
 def _doccano(item: Any) -> Iterator[Row]:
     """``label`` (old) or ``entities`` (new): lists of start, end and label, or objects with offsets."""
-    spans = item.get("entities", item.get("label", item.get("labels")))
     yield {
         "text": item.get("text", item.get("data")),
         "spans": [
             _span(*s[:3]) if isinstance(s, list) else _span(s["start_offset"], s["end_offset"], s["label"])
-            for s in spans
+            for s in _marks(item) or []
         ],
     }
 
 
-def _is_doccano(item: Any) -> bool:
+def _marks(item: Any) -> list[Any] | None:
+    """What doccano says of a text, as a list; None for what is no item of it."""
     if not isinstance(item, Mapping) or not ({"text", "data"} & item.keys()):
-        return False
-    spans = next((item[key] for key in ("entities", "label", "labels") if key in item), None)
-    if not isinstance(spans, list) or not spans:
-        return isinstance(spans, list) and not spans and "entities" in item
-    first = spans[0]
+        return None
+    found = next((item[key] for key in ("entities", "label", "labels") if key in item), None)
+    return found if isinstance(found, list) else None
+
+
+def _is_doccano(item: Any) -> bool:
+    marks = _marks(item)
+    if not marks:
+        return marks is not None and "entities" in item
+    first = marks[0]
     return _has("start_offset", "end_offset", "label")(first) or (
         isinstance(first, list)
         and len(first) >= 3
-        and isinstance(first[0], int)
+        and isinstance(first[0], int | float)
         and isinstance(first[2], str)
     )
 
 
 def _prodigy(item: Any) -> Iterator[Row | None]:
-    """A task with an answer: spans, a label, or the accepted options."""
+    """A task with an answer: spans, and a label or the accepted options."""
     if item["answer"] != "accept":
         yield None
-    elif "accept" in item:
-        yield {"text": item["text"]} | _spans_or_choices([], list(item["accept"]) or [""])
-    elif "spans" in item:
-        yield {
-            "text": item["text"],
-            "spans": [_span(s["start"], s["end"], s["label"]) for s in item["spans"]],
-        }
-    elif "label" in item:
-        yield {"text": item["text"], "label": item["label"]}
-    else:
-        yield {"text": item["text"], "spans": []}
+        return
+    spans = [_span(s["start"], s["end"], s["label"]) for s in item.get("spans", [])]
+    chosen = item.get("accept", [item["label"]] if "label" in item else [])
+    yield {"text": item["text"], "spans": spans, "labels": list(chosen)}
 
 
 def _spacy_pair(item: Any) -> Iterator[Row]:
     """``(text, {"entities": [(start, end, label)]})`` or ``{"cats": {label: 1.0}}``."""
     text, notes = item
-    if "entities" in notes:
-        yield {"text": text, "spans": [_span(*entity[:3]) for entity in notes["entities"]]}
-        return
-    chosen = [label for label, value in notes["cats"].items() if value >= 0.5]
-    yield {"text": text} | ({"label": chosen[0]} if len(chosen) == 1 else {"labels": chosen})
+    chosen = [label for label, value in notes.get("cats", {}).items() if value >= 0.5]
+    spans = [_span(*entity[:3]) for entity in notes.get("entities", [])]
+    yield {"text": text, "spans": spans, "labels": chosen}
 
 
 def _spacy_json(item: Any) -> Iterator[Row]:
@@ -208,33 +247,36 @@ def _squad(item: Any) -> Iterator[Row]:
     """An article: paragraphs with their questions; an impossible one has no answer."""
     for paragraph in item["paragraphs"]:
         for question in paragraph["qas"]:
-            answers = [] if question.get("is_impossible") else question["answers"]
-            yield {
-                "id": question.get("id"),
-                "title": item.get("title"),
-                "question": question["question"],
-                "context": paragraph["context"],
-                "answers": {
-                    "text": [a["text"] for a in answers],
-                    "answer_start": [a["answer_start"] for a in answers],
-                },
-            }
+            row = {"id": question.get("id"), "title": item.get("title")}
+            row |= {"question": question["question"], "context": paragraph["context"]}
+            if "answers" in question or question.get("is_impossible"):
+                answers = [] if question.get("is_impossible") else question["answers"]
+                texts, starts = ([a[key] for a in answers] for key in ("text", "answer_start"))
+                row["answers"] = {"text": texts, "answer_start": starts}
+            yield row
 
 
-def _languages(item: Any) -> Shape | None:
-    """A row with two texts, a language a column; "source" and "target" where the task knows which they are."""
-    if not isinstance(item, Mapping) or "translation" in item:
-        return None
+_LANGUAGE = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,4})*")
+
+
+def language_pairs(rows: list[Row]) -> list[Row]:
+    """Rows with two texts, a language a column ("de", "en-US"), or "source" and "target", as pairs; else unchanged."""
+    first = rows[0] if rows else {}
+    if "translation" in first:
+        return rows
+    codes = [
+        k for k, v in first.items() if isinstance(k, str) and isinstance(v, str) and _LANGUAGE.fullmatch(k)
+    ]
+    codes = [k for k in codes if k.lower() != "id"] if len(codes) > 2 else codes
     pairs = [("source", "target"), ("src", "tgt")]
-    codes = [k for k, v in item.items() if isinstance(k, str) and isinstance(v, str) and 2 <= len(k) <= 3]
-    found = next((p for p in pairs if set(p) <= item.keys()), tuple(codes) if len(codes) == 2 else None)
+    found = next((p for p in pairs if set(p) <= first.keys()), tuple(codes) if len(codes) == 2 else None)
     if found is None:
-        return None
-    return Shape(
-        f"pairs in the columns {found[0]} and {found[1]}",
-        _has(*found),
-        lambda row: iter([{"translation": {name: row[name] for name in found}}]),
-    )
+        return rows
+    for number, row in enumerate(rows, start=1):
+        if not set(found) <= row.keys():
+            raise FewShotError(f"Row {number} has not the columns {found[0]} and {found[1]}, as row 1 has.")
+    names = [code.lower() if len(code) < 4 else code for code in found] if found not in pairs else pairs[0]
+    return [{"translation": {n: row[k] for n, k in zip(names, found, strict=True)}} for row in rows]
 
 
 def _is_spacy_pair(item: Any) -> bool:
@@ -251,19 +293,11 @@ def _is_spacy_pair(item: Any) -> bool:
 SHAPES: Sequence[Shape] = (
     Shape("Label Studio", _has("data", "annotations"), _label_studio),
     Shape("Prodigy", _has("text", "answer"), _prodigy),
-    Shape("SQuAD", _has_parts("qas"), _squad),
-    Shape(
-        "spaCy 2",
-        _has_parts("sentences"),
-        _spacy_json,
-    ),
+    Shape("SQuAD", _has_parts("qas"), _squad, bare=_no_parts),
+    Shape("spaCy 2", _has_parts("sentences"), _spacy_json, bare=_no_parts),
     Shape("GLiNER", _has("tokenized_text", "ner"), _gliner),
     Shape("spaCy", _is_spacy_pair, _spacy_pair),
-    Shape("doccano", _is_doccano, _doccano),
-    Shape(
-        "Label Studio (JSON-MIN)",
-        _has_min,
-        _label_studio_min,
-    ),
+    Shape("doccano", _is_doccano, _doccano, bare=lambda item: _marks(item) == []),
+    Shape("Label Studio (JSON-MIN)", _has_min, _label_studio_min, bare=_is_unmarked),
 )
-"""The shapes that are known; the first that fits an item is taken."""
+"""The shapes that are known; the first that an item fits is taken."""

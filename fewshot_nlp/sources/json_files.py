@@ -1,6 +1,7 @@
 """JSON lines, and JSON files that hold a list of rows."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,13 @@ def parse_lines(text: str, path: Path) -> list[Row]:
 
 def parse_list(text: str, path: Path) -> list[Any]:
     """Items of a JSON file: a list of objects, or of an object with its articles in "data", as SQuAD's."""
+    if not text.strip():
+        return []
+    if re.match(r"\s*\{[^\n]*\}[ \t\r]*\n\s*\{", text):  # JSON lines of this name
+        return parse_lines(text, path)
     value = _loads(text, path, 1)
+    if isinstance(value, dict) and isinstance(value.get("columns"), list):  # pandas, orient="split"
+        value = [dict(zip(value["columns"], row, strict=False)) for row in value.get("data", [])]
     if isinstance(value, dict) and isinstance(value.get("data"), list) and value["data"]:
         value = value["data"]
     if isinstance(value, list) and value and isinstance(value[0], list):

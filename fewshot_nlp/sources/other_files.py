@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.errors import FewShotError, listed, logger
 from fewshot_nlp.rows import records
 
 Row = dict[str, Any]
@@ -16,18 +16,21 @@ XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
 
 
 def read_excel(path: Path) -> list[Row]:
-    """Rows of the first sheet; its first line names the columns. Needs openpyxl."""
+    """Rows of the first sheet but blank ones; its first line names the columns. Needs openpyxl."""
     import pandas
 
     try:
-        table = pandas.read_excel(path)
+        sheets = pandas.read_excel(path, sheet_name=None, keep_default_na=False)  # "NA" may be a label
     except ImportError as error:
         raise FewShotError(
             f'{path}: Excel files need openpyxl: pip install "fewshot_nlp[excel]", or save as CSV.'
         ) from error
     except Exception as error:
         raise FewShotError(f"{path} is no Excel file ({type(error).__name__}); save it as CSV.") from error
-    return list(records(table))
+    first, *others = sheets
+    if others:
+        logger.warning("%s: of the sheets %s the first is read.", path, listed([first, *others]))
+    return [row for row in records(sheets[first]) if any(cell != "" for cell in row.values())]
 
 
 def read_parquet(path: Path) -> list[Row]:
@@ -76,25 +79,25 @@ def is_document(value: Any) -> bool:
 def parse_fasttext(text: str, path: Path) -> list[Row]:
     """Lines of ``__label__X text``; several labels before a text become its list of labels."""
     rows: list[Row] = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         found = FASTTEXT.match(line)
         if found is None:
             raise FewShotError(f"{path}, line {number}: no __label__ before a text, as in the first line.")
         labels = [name.removeprefix("__label__") for name in found.group().split()]
-        row: Row = {"text": line[found.end() :].strip()}
-        rows.append(row | ({"label": labels[0]} if len(labels) == 1 else {"labels": labels}))
+        rows.append({"text": line[found.end() :].strip(), "labels": labels})
     return rows
 
 
 def parse_webanno(text: str, path: Path) -> list[Row]:
-    """WebAnno TSV 3, as INCEpTION writes it: the first layer whose values name a type is read."""
+    """WebAnno TSV 3, as INCEpTION writes it: of its layers the named entities, else the first, by their value."""
+    place = 3 + _layer(text)
     rows: list[Row] = []
     words: list[str] = []
     tags: list[str] = []
     before = ""
-    for number, line in enumerate([*text.splitlines(), ""], start=1):
+    for number, line in enumerate([*text.replace("\r\n", "\n").split("\n"), ""], start=1):
         if line.startswith("#"):
             continue
         if not line.strip():
@@ -107,8 +110,8 @@ def parse_webanno(text: str, path: Path) -> list[Row]:
             raise FewShotError(f"{path}, line {number}: {len(cells)} cells, but WebAnno TSV has at least 3.")
         if "." in cells[0]:  # a part of a word
             continue
-        value = next((c for c in cells[3:] if c not in ("", "_", "*") and not c.startswith("*[")), "_")
-        value = value.split("|")[0].replace("\\", "")
+        value = (cells[place] if len(cells) > place else "_").split("|")[0].replace("\\", "")
+        value = "_" if value.startswith("*") or not value else value
         name = re.sub(r"\[\d+\]$", "", value)
         words.append(cells[2])
         tags.append("O" if value == "_" else f"{'I' if value == before and '[' in value else 'B'}-{name}")
@@ -116,12 +119,29 @@ def parse_webanno(text: str, path: Path) -> list[Row]:
     return rows
 
 
+def _layer(text: str) -> int:
+    """The place of the column with types among those that the header lists."""
+    columns = [
+        (layer, feature)
+        for line in text.split("\n")
+        if line.startswith("#T_")
+        for layer, *features in [line.strip().partition("=")[2].split("|")]
+        for feature in features
+    ]
+
+    def rank(place: int) -> tuple[bool, bool, int]:
+        layer, feature = columns[place]
+        return "NamedEntity" not in layer, feature != "value", place
+
+    return min(range(len(columns)), key=rank, default=0)
+
+
 def parse_tmx(text: str, path: Path) -> list[Row]:
     """Pairs of a translation memory; a unit with other than two languages is refused."""
     if "<!ENTITY" in text:
         raise FewShotError(f"{path}: declares XML entities, which are not read; remove them.")
     try:
-        root = ElementTree.fromstring(text.encode())
+        root = ElementTree.fromstring(re.sub(r"^\s*<\?xml[^>]*>", "", text).encode())
     except ElementTree.ParseError as error:
         raise FewShotError(f"{path}: no well-formed XML ({error}).") from error
     rows = []
@@ -150,7 +170,13 @@ def read_folder(path: Path) -> list[Row] | None:
         found = datasets.load_from_disk(str(path))
         return named_rows(found["train"] if isinstance(found, datasets.DatasetDict) else found)
     if any(path.glob("*.ann")):
+        bare = [file.name for file in sorted(path.glob("*.txt")) if not file.with_suffix(".ann").is_file()]
+        if bare:
+            logger.warning("%s: left out, as they have no annotations: %s.", path, listed(bare))
         return [_brat(file) for file in sorted(path.glob("*.ann"))]
+    below = sorted({file.parent.name for file in path.glob("*/*.ann")})
+    if below:
+        raise FewShotError(f"{path} has brat's annotations in the folders {listed(below)}; name one of them.")
     texts = sorted(path.glob("*/*.txt"))
     if not texts:
         return None
@@ -173,7 +199,7 @@ def _brat(path: Path) -> Row:
 
 
 def _bound(text: str, path: Path) -> Iterator[Row]:
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.startswith("T"):
             continue
         found = re.match(r"T\d+\t(\S+) ([\d ;]+)(?:\t|$)", line)

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import re
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Mapping
@@ -14,7 +15,7 @@ from typing import Any
 from fewshot_nlp.errors import FewShotError, did_you_mean, listed, logger, quoted
 from fewshot_nlp.persistence.disk import atomic_write, user_path
 from fewshot_nlp.rows import as_list, likely_column, records
-from fewshot_nlp.sources.annotations import converted
+from fewshot_nlp.sources.annotations import converted, language_pairs
 from fewshot_nlp.sources.cards import card_names, task_of
 from fewshot_nlp.sources.conll import parse_conll, render_conll
 from fewshot_nlp.sources.features import named_rows
@@ -39,21 +40,26 @@ Row = dict[str, Any]
 
 def _parse_text(text: str, path: Path) -> list[Row]:
     """A .txt file: fastText lines, or CoNLL."""
-    return (parse_fasttext if FASTTEXT.match(text) else parse_conll)(text, path)
+    return (parse_fasttext if FASTTEXT.match(text.lstrip()) else parse_conll)(text, path)
 
 
 def _parse_tsv(text: str, path: Path) -> list[Row]:
-    """A .tsv file: WebAnno's, or a table."""
-    return parse_webanno(text, path) if text.startswith(WEBANNO) else parse_table(text, path, "\t")
+    """A .tsv file: WebAnno's, CoNLL (its first line ends in a tag), or a table."""
+    if text.startswith(WEBANNO):
+        return parse_webanno(text, path)
+    tagged = re.match(r"(-DOCSTART-.*\s+)?\S+\t(.*\t)?(O|[BIESLU]-\S+)\r?\n", text)
+    return parse_table(text, path, "\t") if tagged is None else parse_conll(text, path)
 
 
 PARSERS: Mapping[str, Callable[[str, Path], list[Row]]] = {
     ".jsonl": parse_lines,
     ".jsonl.gz": parse_lines,
+    ".ndjson": parse_lines,
     ".json": parse_list,
     ".csv": parse_table,
     ".tsv": _parse_tsv,
     ".conll": parse_conll,
+    ".conllu": parse_conll,
     ".iob": parse_conll,
     ".bio": parse_conll,
     ".txt": _parse_text,
@@ -81,10 +87,10 @@ def read_rows(
 ) -> list[Row]:
     """Rows of any source as a list of dictionaries, with the task's names for the columns.
 
-    Files are UTF-8, with or without a byte order mark, UTF-16 with one, or of an encoding that is guessed, which is
-    logged. CoNLL files (.conll, .iob, .bio, .txt) have the word in the first column, its tag in the last, and a blank
-    line between sentences. CSV and TSV files begin with a header; columns named ``...:json`` hold JSON. What annotation
-    tools write is told by its keys (`annotations`). Rows themselves are checked by the task, later.
+    Files are UTF-8, UTF-16 with a byte order mark, or of an encoding that is guessed, which is logged. CoNLL files have
+    the word in the first column, its tag in the last, and a blank line between sentences. Tables begin with a header;
+    columns named ``...:json`` hold JSON. What annotation tools write is told by its keys (`annotations`). Rows are
+    checked by the task, later.
 
     Args:
         source: rows; texts with their labels as pairs; a dictionary of columns; a `datasets.Dataset`, whose label
@@ -113,11 +119,10 @@ def read_rows(
         items, where = _parallel(*map(user_path, source)), f"{source[0]} and {source[1]}"
     else:
         items, where = _items_of(source), "The rows"
-    rows = _dictionaries(converted(items, where, task_name), task_name)
-    if not rows:
-        return rows
+    rows = _dictionaries(converted(items, where), task_name)
     rows = _renamed(rows, column_mapping, where) if column_mapping else rows
-    if task_name is not None:
+    rows = language_pairs(rows) if task_name == "translation" else rows
+    if rows and task_name is not None:
         _need_inputs(rows[0], task_name, where)
     return rows
 
@@ -195,8 +200,11 @@ def _decoded(data: bytes, path: Path) -> str:
     """UTF-8, UTF-16 where its mark says so, or the likeliest encoding, which is logged."""
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return data.decode("utf-16", "replace")
+    said = re.match(rb"""\s*<\?xml[^>]*encoding=["']([\w-]+)""", data)
     try:
-        return data.decode("utf-8-sig")
+        return data.decode("utf-8-sig" if said is None else said.group(1).decode())
+    except LookupError:
+        raise FewShotError(f"{path} names an unknown encoding; save it as UTF-8.") from None
     except UnicodeDecodeError as error:
         from charset_normalizer import from_bytes
 
@@ -283,13 +291,15 @@ def _dictionaries(items: list[Any], task_name: str | None) -> list[Row]:
     for number, item in enumerate(items, start=1):
         if is_document(item):
             item = of_document(item)
-        if isinstance(item, tuple) and task_name is not None and not isinstance(item, Mapping):
-            names = task_of(task_name).columns[0]
-            if len(item) != len(names):
+        cells = as_list(item)
+        if cells is not None and task_name is not None:
+            names = ("source", "target") if task_name == "translation" else task_of(task_name).columns[0]
+            if len(cells) != len(names):
                 raise FewShotError(
-                    f"Row {number} is a tuple of {len(item)}, but must have {len(names)}: {', '.join(names)}."
+                    f"Row {number} is a {type(item).__name__} of {len(cells)}, but must have {len(names)}: "
+                    f"{', '.join(names)}."
                 )
-            item = dict(zip(names, item, strict=True))
+            item = dict(zip(names, cells, strict=True))
         if not isinstance(item, Mapping):
             raise FewShotError(
                 f"Row {number} is a {type(item).__name__}, but every row must be a dictionary."
@@ -328,6 +338,11 @@ def _need_inputs(row: Row, task_name: str, where: str) -> None:
         if found
         else "Add it."
     )
+    sides = [name for name, value in row.items() if isinstance(value, str)][:2]
+    if missing == "translation" and len(sides) == 2:
+        hint = (
+            f"Say which columns they are: column_mapping={{{sides[0]!r}: 'source', {sides[1]!r}: 'target'}}."
+        )
     raise FewShotError(
         f"{where}: there is no column {missing!r}, which {task_name} needs; there are: "
         f"{listed(map(repr, there))}.{header} {hint}"

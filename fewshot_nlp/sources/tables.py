@@ -17,6 +17,7 @@ from fewshot_nlp.sources.json_files import to_json
 
 Row = dict[str, Any]
 JSON_MARK = ":json"
+INDEX = "index"
 DELIMITERS = (",", ";", "\t", "|")
 
 
@@ -28,12 +29,18 @@ def parse_table(text: str, path: Path, delimiter: str | None = None) -> list[Row
         path: for messages.
         delimiter: None for the one of `DELIMITERS` that stands most often in the first line, outside quotes.
     """
+    given = re.match(r"sep=(.)\r?\n", text)  # what Excel reads first
+    if given is not None:
+        text, delimiter = text[given.end() :], given.group(1)
     if delimiter is None:
         head = re.sub(r'"[^"]*"', "", text.lstrip().split("\n", 1)[0])
         delimiter = max(DELIMITERS, key=head.count)
         if delimiter != ",":
             logger.info("%s: cells are divided by %r.", path, delimiter)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    spaced = re.match(rf"[^\n{re.escape(delimiter)}]*{re.escape(delimiter)} \S", text) is not None
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=spaced
+    )
     rows: list[Row] = []
     header: list[str] = []
     try:
@@ -41,7 +48,8 @@ def parse_table(text: str, path: Path, delimiter: str | None = None) -> list[Row
             if not cells:
                 continue
             if not header:
-                header = _header(cells, path)
+                unnamed = cells[0] == "" and len(cells) > 1  # the index, as pandas writes it
+                header = _header([INDEX, *cells[1:]] if unnamed else cells, path)
             elif len(cells) != len(header):
                 raise FewShotError(
                     f"{path}, line {reader.line_num}: {len(cells)} cells, but the header names {len(header)} "

@@ -41,6 +41,8 @@ class Task(Settings, ABC):
     """
 
     name: ClassVar[str]
+    aliases: ClassVar[tuple[str, ...]] = ()
+    """What else people call the task: a message about an unknown name then tells this one's."""
     columns: ClassVar[tuple[tuple[str, ...], ...]]
     """Alternative sets of columns of a labelled row; the first is the usual one."""
     target_columns: ClassVar[tuple[str, ...]] = ()

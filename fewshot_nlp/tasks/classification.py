@@ -33,14 +33,15 @@ from fewshot_nlp.tokenization.windows import WindowTokenizer
 class Classification(Task, name="classification"):
     """Rows: ``{"text": str, "label": str}``, with an optional ``"text_pair"``.
 
-    A label may be an integer, and is predicted as one. With ``multi_label`` a row has ``"labels": [str, ...]``,
-    possibly empty, and labels are independent.
+    A label may be an integer, and is predicted as one; a list of one label is that label. With ``multi_label`` a row
+    has ``"labels": [str, ...]``, possibly empty, and labels are independent.
 
     Args:
         multi_label: several labels, or none, for each text.
         threshold: with ``multi_label``, the least probability of a predicted label; in (0, 1).
     """
 
+    aliases = ("text-classification", "text_classification", "textcat", "intent", "sentiment")
     columns = (("text", "label"),)
     target_columns = ("label",)
     label_column = "label"
@@ -67,8 +68,10 @@ class Classification(Task, name="classification"):
     def example(self, row: Row) -> Example:
         """A row with its label (a text), or its sorted labels (a list)."""
         inputs = self.query(row).inputs
+        listed = as_list(row.get("labels")) is not None and "label" not in row
         if not self.multi_label:
-            return Example(inputs, as_label(need_column(row, "label", object, '"refund"'), "'label'"))
+            value = need_column(row, "labels" if listed else "label", object, '"refund"')
+            return Example(inputs, as_label(_only(value), "'label'"))
         column = "labels" if "labels" in row else "label"
         return Example(inputs, as_labels(need_column(row, column, object, '["refund"]'), f"'{column}'"))
 
@@ -207,3 +210,15 @@ class Classification(Task, name="classification"):
         """`single_label_scores` or `multi_label_scores`."""
         score = multi_label_scores if self.multi_label else single_label_scores
         return score(gold, predicted, labels)
+
+
+def _only(value: Any) -> Any:
+    """A label, or the one label of a list."""
+    found = as_list(value)
+    if found is None:
+        return value
+    if len(found) != 1:
+        raise FewShotError(
+            f"it has {len(found)} labels: {quoted(found)}; leave it out, or set task_config={{'multi_label': True}}."
+        )
+    return found[0]

@@ -52,6 +52,7 @@ class NER(Task, name="ner"):
             support set.
     """
 
+    aliases = ("token-classification", "token_classification", "named-entity-recognition", "entities")
     columns = (("tokens", "ner_tags"), ("text", "spans"))
     target_columns = ("ner_tags", "spans")
     label_column = "ner_tags"

@@ -40,6 +40,7 @@ class QuestionAnswering(Task, name="question_answering"):
             always answers.
     """
 
+    aliases = ("qa", "question-answering", "squad", "extractive-qa")
     columns = (("question", "context", "answers"),)
     target_columns = ("answers",)
     document_column = "context"

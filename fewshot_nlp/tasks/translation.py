@@ -43,6 +43,7 @@ class Translation(Task, name="translation"):
             languages, where its files have one.
     """
 
+    aliases = ("mt", "nmt", "machine-translation", "translate")
     columns = (("translation",),)
     primary_metric = "chrf"
     has_labels = False
@@ -244,6 +245,8 @@ class Translation(Task, name="translation"):
         return corpus_scores(gold, predicted)
 
     def _keys(self, pair: Mapping[str, Any]) -> tuple[str, str]:
+        if {"source", "target"} <= pair.keys():
+            return "source", "target"
         if self.source is None or self.target is None:
             first, second = [*map(str, pair), "de", "en"][:2]
             raise FewShotError(

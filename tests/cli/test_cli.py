@@ -161,9 +161,9 @@ class TestAdaptAndPredict:
             json.loads(line)
             for line in good("predict", "--model", classifier_folder, "--input", source).splitlines()
         ]
-        assert [row["text"] for row in rows] == ["I lost my card", "the judge was late"]
-        assert [row["predicted"] for row in rows] == ["card", "court"]  # both are support rows
-        assert all(0.5 <= row["score"] <= 1 for row in rows)
+        assert [row["text"] for row in rows] == ["I lost my card", "", "the judge was late"]  # line for line
+        assert [row["predicted"] for row in rows] == ["card", None, "court"]  # both are support rows
+        assert all(0.5 <= row["score"] <= 1 for row in rows if row["text"])
 
     def test_standard_input_takes_texts_and_json_lines(self, classifier_folder: Path) -> None:
         command = ("predict", "--model", classifier_folder, "--input", "-")
@@ -553,6 +553,7 @@ class TestBadInput:
 
     def test_unknown_task(self, texts_file: Path, tmp_path: Path) -> None:
         assert "Did you mean 'ner'?" in self.adapt(tmp_path, texts_file, task="nerr")
+        assert "Did you mean 'question_answering'?" in self.adapt(tmp_path, texts_file, task="qa")
 
     def test_missing_data(self, tmp_path: Path) -> None:
         assert "There is no file" in self.adapt(tmp_path, tmp_path / "none.jsonl")

@@ -19,7 +19,7 @@ from sklearn.utils import estimator_checks as checks
 from sklearn.utils.validation import check_is_fitted
 from toys import ROWS
 
-from fewshot_nlp import FewShotClassifier, FewShotNER
+from fewshot_nlp import FewShotClassifier, FewShotError, FewShotNER
 
 TEXTS, LABELS = zip(*((row["text"], row["label"]) for row in ROWS["classification"](6, 0)), strict=True)
 
@@ -143,3 +143,21 @@ class TestWords:
     def test_a_device_by_its_short_name(self, tiny_encoder_folder):
         model = FewShotClassifier.from_pretrained(tiny_encoder_folder, learner="ridge", device="cpu")
         assert model.pipeline.learner.encoder.model.device.type == "cpu"
+
+
+def test_a_threshold_of_several_labels(tiny_encoder_folder):
+    several = FewShotClassifier(
+        str(tiny_encoder_folder), learner="prototypical", task_config={"multi_label": True}
+    ).fit(TEXTS, [[label] for label in LABELS])
+    texts = [*TEXTS[:3], " "]
+    proba = several.predict_proba(texts)
+    least = float(np.median(proba[:3]))
+    expected = [list(several.classes_[row >= least]) for row in proba]
+    assert several.predict(texts, threshold=least) == expected
+    assert several.predict(texts, threshold=0.5) == several.predict(texts)
+    for wrong in (0.0, 1.0, float("nan")):
+        with pytest.raises(FewShotError, match=r"must lie between 0 and 1"):
+            several.predict(texts, threshold=wrong)
+    single = FewShotClassifier(str(tiny_encoder_folder), learner="prototypical").fit(TEXTS, LABELS)
+    with pytest.raises(FewShotError, match="'multi_label': True"):
+        single.predict(texts, threshold=0.5)
