@@ -70,7 +70,7 @@ class TestLabels:
             *(None, float("nan"), pd.NA, pd.NaT),
             *("", " \n", b"a"),
             *(True, np.bool_(False), 1.0, np.float32(2)),
-            *({"a": 1}, {"a"}),
+            *(["a"], ("a",), {"a": 1}, {"a"}, np.array(["a"])),
         ],
         ids=repr,
     )

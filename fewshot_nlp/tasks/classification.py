@@ -33,8 +33,8 @@ from fewshot_nlp.tokenization.windows import WindowTokenizer
 class Classification(Task, name="classification"):
     """Rows: ``{"text": str, "label": str}``, with an optional ``"text_pair"``.
 
-    A label may be an integer, and is predicted as one; a list of one label is that label. With ``multi_label`` a row
-    has ``"labels": [str, ...]``, possibly empty, and labels are independent.
+    A label may be an integer, and is predicted as one. Without "label", a list "labels" of one label is that label.
+    With ``multi_label`` a row has ``"labels": [str, ...]``, possibly empty, and labels are independent.
 
     Args:
         multi_label: several labels, or none, for each text.
@@ -70,8 +70,8 @@ class Classification(Task, name="classification"):
         inputs = self.query(row).inputs
         listed = as_list(row.get("labels")) is not None and "label" not in row
         if not self.multi_label:
-            value = need_column(row, "labels" if listed else "label", object, '"refund"')
-            return Example(inputs, as_label(_only(value), "'label'"))
+            value = _only(row["labels"]) if listed else need_column(row, "label", object, '"refund"')
+            return Example(inputs, as_label(value, "'label'"))
         column = "labels" if "labels" in row else "label"
         return Example(inputs, as_labels(need_column(row, column, object, '["refund"]'), f"'{column}'"))
 
@@ -212,11 +212,9 @@ class Classification(Task, name="classification"):
         return score(gold, predicted, labels)
 
 
-def _only(value: Any) -> Any:
-    """A label, or the one label of a list."""
-    found = as_list(value)
-    if found is None:
-        return value
+def _only(labels: Any) -> Any:
+    """The one label of a list."""
+    found = as_list(labels) or []
     if len(found) != 1:
         raise FewShotError(
             f"it has {len(found)} labels: {quoted(found)}; leave it out, or set task_config={{'multi_label': True}}."
