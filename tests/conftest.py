@@ -1,5 +1,6 @@
 """Fixtures of all tests: tiny models, so that a test takes milliseconds and needs no network."""
 
+import logging
 import string
 from pathlib import Path
 
@@ -71,6 +72,15 @@ def make_tiny_encoder(folder: Path, seed: int = 0, hidden_size: int = 32, window
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def log_is_heard() -> None:
+    """The package's log reaches `caplog`, whatever a launcher that ran in this process did to it."""
+    logging.disable(logging.NOTSET)
+    log = logging.getLogger("fewshot_nlp")
+    log.disabled, log.propagate = False, True
+    log.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

@@ -452,7 +452,7 @@ class TestNumbersInMessages:
             ),
             ("ner", {"words": ["Hi"], "ner_tags": ["O"]}, {"words": "tokens"}),
             ("ner", {"id": "0", "tokens": ["Hi"], "tags": np.array(["O"], object)}, {"tags": "ner_tags"}),
-            ("ner", {"text": "Hi", "entities": []}, {"entities": "spans"}),
+            ("ner", {"text": "Hi", "ents": []}, {"ents": "spans"}),
             (
                 "question_answering",
                 {"question": "who", "passage": "Anna", "answers": {"text": [], "answer_start": []}},

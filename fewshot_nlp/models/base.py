@@ -70,6 +70,10 @@ class FewShotModel(Picklable):
             self._pipeline = self._load()
         return self._pipeline
 
+    @pipeline.setter
+    def pipeline(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+
     def _load(self) -> Pipeline:
         raise FewShotError(f"{type(self).__name__} is made by from_pretrained.")
 

@@ -105,7 +105,6 @@ LABELLED = {
     "Label Studio (JSON-MIN)": lambda labels: {"text": "Fine.", "mood": {"choices": labels}},
     "Prodigy": lambda labels: {"text": "Fine.", "options": [], "accept": labels, "answer": "accept"},
     "spaCy": lambda labels: ("Fine.", {"cats": {x: float(x in labels) for x in ("good", "kind", "bad")}}),
-    "doccano": lambda labels: {"id": 1, "text": "Fine.", "label": labels},
 }
 
 

@@ -121,7 +121,8 @@ def test_sources_are_guarded(
 
 
 def test_a_setting_of_another_kind_of_model_is_refused(tmp_path: Path, tiny_translator_folder: Path) -> None:
-    config = config_of(tmp_path, tiny_translator_folder, task="translation")
+    sampler = SamplerSettings(n_way=None)
+    config = config_of(tmp_path, tiny_translator_folder, task="translation", data__sampler=sampler)
     config = replace(config, encoder=replace(config.encoder, layers=(0,)))
     with pytest.raises(FewShotError, match=r"encoder\.layers is set, but translation takes a model without"):
         build_pipeline(config, torch.device("cpu"))
