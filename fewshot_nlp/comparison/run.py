@@ -8,6 +8,7 @@ from typing import Any
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
+from fewshot_nlp.backbone.bundled import HUB_NAME
 from fewshot_nlp.comparison.cells import Candidate, cell_key, run_cell
 from fewshot_nlp.comparison.plan import Plan, make_plan
 from fewshot_nlp.comparison.report import Comparison
@@ -17,8 +18,6 @@ from fewshot_nlp.persistence.json_lines import JsonLines
 from fewshot_nlp.sources import read_rows
 from fewshot_nlp.tasks import TASKS
 
-FROZEN = "sentence-transformers/all-MiniLM-L6-v2"
-"""The bundled encoder, without the trained adapter that ships for a task."""
 DEFAULT = "default"
 LEAST_REPEATS = 3
 
@@ -132,7 +131,7 @@ def _baselines(has_labels: bool, own: Mapping[str, Any], target: Json) -> list[C
     unadapted = Candidate("no example", {**own, "learner": None, "learner_config": {}}, "unadapted")
     if not has_labels and unadapted.pipeline().unadapted() is not None:
         return [unadapted]
-    probe: dict[str, Any] = {"learner": "linear_probe", "learner_config": {}, "name": own["name"] or FROZEN}
+    probe: dict[str, Any] = {"learner": "linear_probe", "learner_config": {}, "name": own["name"] or HUB_NAME}
     found = [Candidate("logistic regression", {**own, **probe})]
     if has_labels and not isinstance(target, list):
         found.append(Candidate("majority", {**own, **probe}, "majority"))
