@@ -5,8 +5,12 @@ import json
 import numpy as np
 import pytest
 import torch
+from families import SIX, SIZE, of_family
 from peft import LoraConfig
 from scipy import stats
+from seqeval.metrics import f1_score
+from seqeval.scheme import IOB2
+from transformers import RobertaConfig
 
 from fewshot_nlp import FewShotError, FewShotNER, evaluate_episodes
 from fewshot_nlp.backbone import Encoder
@@ -147,6 +151,14 @@ class TestStoredScores:
         with pytest.raises(FewShotError, match="another version"):
             evaluate_episodes(pipeline, drawn(), path=path)
 
+    def test_another_family_of_encoders_is_refused(self, pipeline, tiny_encoder_folder, tmp_path):
+        path = tmp_path / "scores.jsonl"
+        evaluate_episodes(pipeline, drawn(), path=path)
+        folder = of_family(tmp_path / "roberta", tiny_encoder_folder, RobertaConfig(**SIZE, **SIX))
+        other = new_pipeline("classification", {}, Encoder.from_pretrained(folder), "prototypical", None)
+        with pytest.raises(FewShotError, match=r"results of another run \(another encoder"):
+            evaluate_episodes(other, drawn(), path=path)
+
     def test_a_sampler_is_a_stream(self, pipeline):
         sampler = drawn().sampler
         assert evaluate_episodes(pipeline, sampler, n_episodes=3).per_episode == (
@@ -161,6 +173,28 @@ def test_wrong_episodes_are_refused(pipeline, tiny_encoder_folder):
     ner = FewShotNER.from_pretrained(tiny_encoder_folder, learner="prototypical")
     with pytest.raises(FewShotError, match="is of the task classification, the model of ner"):
         evaluate_episodes(ner, EPISODES)
+
+
+def test_an_episode_without_gold_entities_is_right_where_nothing_is_found(tiny_encoder_folder, monkeypatch):
+    """The score of each episode is what seqeval says with ``zero_division=1``."""
+    ner = FewShotNER.from_pretrained(tiny_encoder_folder, learner="prototypical")
+    none = ["O", "O", "O"]
+    support = (Example({"tokens": ["the", "judge", "paid"]}, ["O", "B-PER", "O"]),)
+    named = {"task": "ner", "support": support, "label_names": ("PER",), "task_id": "t"}
+    both = [
+        Episode(query=(Example({"tokens": ["my", word, "now"]}, none),), episode_id=f"t/{word}", **named)
+        for word in ("bank", "card")
+    ]
+    found = [none, ["O", "B-PER", "O"]]
+    guesses = iter(found)
+    monkeypatch.setattr(
+        type(ner.pipeline),
+        "predict_episode",
+        lambda self, episode: [{"target": next(guesses), "entities": []} for _ in episode.query],
+    )
+    scores = [each["entity_f1_strict_iob2"] for each in evaluate_episodes(ner, both).per_episode]
+    expected = [f1_score([none], [guess], mode="strict", scheme=IOB2, zero_division=1) for guess in found]
+    assert scores == expected == [1.0, 0.0]
 
 
 def test_episodes_keep_their_promises(tmp_path):

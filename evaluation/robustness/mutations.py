@@ -132,5 +132,7 @@ def mutants_of(path: Path) -> list[tuple[Mutant, str]]:
         code = lines[node.lineno - 1].decode().strip()
         same = sum((m.kind, m.before, m.after, m.code) == (kind, old, new, code) for m, _ in found)
         mutant = Mutant(str(path.relative_to(ROOT)), node.lineno, kind, old, new, code, same)
+        rows = "\n" * (old.count("\n") - new.count("\n"))  # so that later lines keep their numbers
+        new = f"{new[:-1]}{rows})" if isinstance(after, ast.expr) else new + rows
         found.append((mutant, (whole[:first] + new.encode() + whole[last:]).decode()))
     return found

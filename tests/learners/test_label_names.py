@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from transformers import AutoModel, AutoTokenizer
+from families import SIX, SIZE, of_family
+from transformers import AutoModel, AutoTokenizer, ElectraConfig, RobertaConfig
 from vectors import random_episode, slots
 
 from fewshot_nlp import FewShotClassifier, FewShotNER
@@ -321,6 +322,20 @@ def test_without_example_and_head_entities_are_refused(learner, scheme, tiny_enc
         model.adapt([], TYPES)
     assert not model.is_adapted
     assert model.adapt(SENTENCES, TYPES).is_adapted
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        RobertaConfig(**SIZE, **SIX),
+        ElectraConfig(**SIZE, embedding_size=32, max_position_embeddings=66),
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_no_family_names_entities_without_example_and_head(config, tiny_encoder_folder, tmp_path):
+    model = tagger(of_family(tmp_path, tiny_encoder_folder, config), learner="context_probe")
+    with pytest.raises(FewShotError, match=r"nothing says what is 'O', none of the 3 labels"):
+        model.adapt([], TYPES)
 
 
 def test_a_head_that_cannot_be_read_is_told_why(tiny_encoder_folder):

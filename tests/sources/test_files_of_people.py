@@ -185,7 +185,9 @@ class TestRunsAndScores:
         path.write_text(json.dumps(json.loads(path.read_text()) | {"format": number}))
         return path
 
-    @pytest.mark.parametrize(("number", "age"), [(FORMAT + 1, "a later"), (FORMAT - 1, "an earlier")])
+    @pytest.mark.parametrize(
+        ("number", "age"), [(FORMAT + 1, "a later"), (FORMAT + 9, "a later"), (FORMAT - 1, "an earlier")]
+    )
     def test_a_checkpoint_of_another_version_is_not_damaged(self, tmp_path, number, age):
         self.save(tmp_path, 1)
         self.save(tmp_path, 2, number)
