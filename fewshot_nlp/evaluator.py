@@ -119,7 +119,7 @@ def evaluate_episodes(
     task, learner = pipeline.task, pipeline.learner
     config = identity(pipeline)
     done = _Journal(path, config)
-    digest = hashlib.sha256()
+    manifest = hashlib.sha256()
     records: list[dict[str, Json]] = []
     total = n_episodes if n_episodes is not None else getattr(episodes, "__len__", lambda: None)()
     with (
@@ -132,7 +132,7 @@ def evaluate_episodes(
                     f"Episode {episode.episode_id!r} is of the task {episode.task}, the model of {task.name}."
                 )
             content = canonical_json(episode.to_json())
-            digest.update((content + "\n").encode("utf-8", "surrogatepass"))
+            manifest.update((content + "\n").encode("utf-8", "surrogatepass"))
             record = done.get(sha256(content))
             if record is None:
                 gold, predicted = task.paired(episode.query, pipeline.predict_episode(episode))
@@ -149,7 +149,7 @@ def evaluate_episodes(
             bar.update()
     if not records:
         raise FewShotError("There are no episodes to evaluate.")
-    report = _report(records, seed or 0, digest.hexdigest(), config, pipeline)
+    report = _report(records, seed or 0, manifest.hexdigest(), config, pipeline)
     return replace(report, seed=getattr(episodes, "seed", seed))
 
 
@@ -158,10 +158,6 @@ def identity(pipeline: Pipeline) -> dict[str, Json]:
     task, learner, encoder = pipeline.task, pipeline.learner, pipeline.learner.encoder
     trained = {**encoder.adapter, **learner.state_dict()}
     trained |= getattr(encoder.head, "state_dict", dict[str, Tensor])()
-    digest = hashlib.sha256()
-    for name, tensor in sorted(trained.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(uint8).numpy().data)
     adapter = encoder.adapter_config
     return {
         "task": task.name,
@@ -171,9 +167,18 @@ def identity(pipeline: Pipeline) -> dict[str, Json]:
         "encoder": encoder.fingerprint,
         "dtype": str(encoder.model.dtype).removeprefix("torch."),
         "adapter": None if adapter is None else adapter_to_json(adapter),
-        "trained": digest.hexdigest(),
+        "trained": digest(trained),
         "version": VERSION,
     }
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of tensors and their names, in any order."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        found.update(tensor.detach().cpu().contiguous().flatten().view(uint8).numpy().data)
+    return found.hexdigest()
 
 
 def _report(

@@ -75,7 +75,7 @@ def evaluate(
     n_query: int = 10,
     episodes: int | None = None,
     repeats: int = 5,
-    budget: float | None = 600,
+    budget: float | None = 100,
     group_column: str | None = None,
     page: Path | None = None,
     jobs: int = 1,
@@ -105,7 +105,7 @@ def evaluate(
         n_query: Query set, in the unit of k_shot.
         episodes: How many; else 20 of a card, all of a file.
         repeats: With data: support sets of each size.
-        budget: With data: seconds after which no further repeat begins.
+        budget: With data: seconds; sizes, folds and repeats are reduced to fit, and the report says so. null for all.
         group_column: With data: column whose equal values stay together, such as a document's id.
         page: With data: write the comparison here, as one HTML file.
         jobs: With data: processes.

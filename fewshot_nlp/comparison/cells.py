@@ -1,24 +1,33 @@
-"""One cell of a comparison: a learner adapted to the support sets of a repeat, and its score."""
+"""What a comparison computes: a learner adapted to a support set, and its predictions; and the score of a repeat."""
 
-import json
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import lru_cache
+from json import loads
 from typing import Any
 
+from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.comparison.plan import Plan
-from fewshot_nlp.episode import Json, canonical_json, sha256
+from fewshot_nlp.episode import Episode, Json, canonical_json, sha256
 from fewshot_nlp.errors import FewShotError
-from fewshot_nlp.evaluator import identity
+from fewshot_nlp.evaluator import digest, identity
+from fewshot_nlp.learners import Learner
 from fewshot_nlp.models import FewShotModel
 from fewshot_nlp.pipeline import Pipeline
+from fewshot_nlp.tasks import Task
 
 CACHE_BYTES = 2**28
 _caches = ExitStack()
 """Feature caches of the loaded encoders, open as long as the process lives."""
+_encoders: dict[str, Backbone] = {}
+"""Loaded encoders by all that their features depend on; learners that read the same share one, and its cache."""
+
+Record = dict[str, Json]
+Row = tuple[Json, Json]
+"""Gold and predicted target of a row."""
 
 
 @dataclass(frozen=True)
@@ -45,72 +54,106 @@ class Candidate:
         """Its task and learner, loaded once in a process."""
         return _loaded(canonical_json(dict(self.options)))
 
+    def identity(self) -> str:
+        """What its predictions depend on beside the episode, as one digest."""
+        return _identity(canonical_json(dict(self.options)), self.kind)
 
-@lru_cache(maxsize=8)
+
+@lru_cache(maxsize=32)
 def _loaded(options: str) -> Pipeline:
-    pipeline = FewShotModel.from_pretrained(**json.loads(options)).pipeline
-    _caches.enter_context(pipeline.learner.encoder.cached(CACHE_BYTES))  # frozen layers read a text once
+    pipeline = FewShotModel.from_pretrained(**loads(options)).pipeline
+    encoder = pipeline.learner.encoder
+    parts = {**encoder.adapter, **getattr(encoder.head, "state_dict", dict)()}
+    key = canonical_json([encoder.fingerprint, str(encoder.model.dtype), digest(parts)])
+    if key not in _encoders:
+        _encoders[key] = encoder
+        _caches.enter_context(encoder.cached(CACHE_BYTES))  # frozen layers read a text once
+    for part in pipeline.learner.modules():
+        if isinstance(part, Learner):
+            part.__dict__["encoder"] = _encoders[key]
     return pipeline
 
 
-def cell_key(plan: Plan, candidate: Candidate, k: int, repeat: int) -> str:
-    """What a cell's result depends on, as one digest."""
-    config = identity(candidate.pipeline())
-    parts = [config, candidate.kind, plan.dataset.fingerprint, plan.n_folds, list(plan.tested), plan.seed]
-    return sha256(canonical_json([*parts, k, repeat]))
+@lru_cache(maxsize=64)
+def _identity(options: str, kind: str) -> str:
+    return sha256(canonical_json([identity(_loaded(options)), kind]))
 
 
-def run_cell(plan: Plan, candidate: Candidate, k: int, repeat: int) -> dict[str, Json]:
-    """The score of one repeat over all folds, with what it cost.
+def part_key(candidate: Candidate, episode: Episode) -> str:
+    """What the predictions for an episode depend on, as one digest."""
+    content = {**episode.to_json(), "task_id": "", "episode_id": ""}
+    return sha256(canonical_json([candidate.identity(), content]))
+
+
+def run_part(candidate: Candidate, episode: Episode, key: str) -> Record:
+    """Adapts to an episode's support set, and predicts its query.
 
     Returns:
-        ``score`` of the task's primary metric, ``without`` each block of rows, all ``scores``, ``seconds`` of each
-        adapting, ``milliseconds`` a text, ``bytes`` of a task; or ``refused``, with the reason.
+        ``gold`` and ``predicted`` targets, ``adapt`` and ``predict`` in seconds, ``bytes`` of the task; or
+        ``refused``, with the reason.
     """
-    key = cell_key(plan, candidate, k, repeat)
-    head: dict[str, Json] = {"key": key, "learner": candidate.name, "k_shot": k, "repeat": repeat}
+    head = {"key": key, "learner": candidate.name}
     try:
-        return head | _measured(plan, candidate, k, repeat)
+        found = head | _predicted(candidate, episode)
     except FewShotError as error:
-        return head | {"refused": str(error)}
+        found = head | {"refused": str(error)}
+    return found | {"sha": sealed(found)}
 
 
-def _measured(plan: Plan, candidate: Candidate, k: int, repeat: int) -> dict[str, Json]:
-    pipeline = candidate.pipeline()
-    task = pipeline.task
-    found: dict[int, tuple[Json, Json]] = {}
-    seconds, predicting, size = [], 0.0, 0
-    for fold, (pool, rows) in enumerate(plan.folds(repeat)):
-        if not rows:
-            continue
-        test = [plan.dataset.examples[row] for row in rows]
-        support = plan.support(pool, k, repeat, fold)
-        if candidate.kind == "majority":
-            [(most, _)] = Counter(canonical_json(e.target) for e in support).most_common(1)
-            same = next(e.target for e in support if canonical_json(e.target) == most)
-            found |= dict(zip(rows, ((e.target, same) for e in test), strict=True))
-            continue
-        begin = time.perf_counter()
-        unadapted = None if candidate.uses_support else pipeline.unadapted()
-        model = unadapted or pipeline.adapt_suited(support, plan.labels)
-        seconds.append(round(time.perf_counter() - begin, 4))
-        begin = time.perf_counter()
-        predictions = model.predict([model.pipeline.task.asked(e) for e in test])
-        predicting += time.perf_counter() - begin
-        size = model.adapted.bytes
-        found |= dict(zip(rows, zip(*task.paired(test, predictions), strict=True), strict=True))
-    gold, predicted = map(list, zip(*(found[row] for row in plan.tested), strict=True))
-    scores = task.metrics(gold, predicted, plan.labels)
-    without = []
-    for block in plan.blocks:
-        kept = sorted(set(range(len(gold))) - set(block))
-        part = task.metrics([gold[i] for i in kept], [predicted[i] for i in kept], plan.labels)
-        without.append(part[task.primary_metric])
+def sealed(record: Mapping[str, Json]) -> str:
+    """SHA-256 of a record without its seal."""
+    return sha256(canonical_json({k: v for k, v in record.items() if k != "sha"}))
+
+
+def _predicted(candidate: Candidate, episode: Episode) -> Record:
+    if candidate.kind == "majority":
+        [(most, _)] = Counter(canonical_json(e.target) for e in episode.support).most_common(1)
+        gold = [e.target for e in episode.query]
+        return {
+            "gold": gold,
+            "predicted": [loads(most)] * len(gold),
+            "adapt": 0.0,
+            "predict": 0.0,
+            "bytes": 0,
+        }
+    pipeline, begin = candidate.pipeline(), time.perf_counter()
+    unadapted = None if candidate.uses_support else pipeline.unadapted()
+    model = unadapted or pipeline.adapt_suited(episode.support, episode.label_names)
+    adapted = time.perf_counter()
+    task = model.pipeline.task
+    predictions = model.predict([task.asked(e) for e in episode.query])
+    done = time.perf_counter()
+    gold, predicted = task.paired(episode.query, predictions)
     return {
-        "score": scores[task.primary_metric],
-        "without": without,
-        "scores": scores,
-        "seconds": seconds,
-        "milliseconds": 1000 * predicting / len(gold),
-        "bytes": size,
+        "gold": gold,
+        "predicted": predicted,
+        "adapt": round(adapted - begin, 4),
+        "predict": round(done - adapted, 4),
+        "bytes": model.adapted.bytes,
     }
+
+
+def scored(plan: Plan, task: Task, name: str, k: int, repeat: int, rows: Mapping[int, Row]) -> Record:
+    """The score of a repeat, and ``without`` each block of rows.
+
+    Args:
+        plan: says which rows are scored.
+        task: has the metrics.
+        name: of the candidate.
+        k: size of the support sets.
+        repeat: its number.
+        rows: gold and predicted target of each scored row.
+    """
+    gold, predicted = (list(side) for side in zip(*(rows[row] for row in plan.tested), strict=True))
+
+    def score(places: Sequence[int]) -> dict[str, float]:
+        return task.metrics([gold[i] for i in places], [predicted[i] for i in places], plan.labels)
+
+    everything = range(len(gold))
+    without = [
+        score([i for i in everything if i not in block])[task.primary_metric]
+        for block in map(set, plan.blocks)
+    ]
+    scores = score(everything)
+    head: Record = {"learner": name, "k_shot": k, "repeat": repeat, "score": scores[task.primary_metric]}
+    return head | {"scores": scores, "without": without}

@@ -108,8 +108,25 @@ class Comparison:
         k, best, base = self.shots[-1], self.best, self.baseline
         many = f"{k} example{'s' * (k > 1)}{' a label' * base.uses_support}"
         said = f"Best with {many}: {best.name}, {self.facts['metric']} {self.score(best.name, k)}."
+        nothing = self._nothing_learned(best.name, k)
+        if nothing:
+            return f"{said} {nothing}"
         return " ".join(
             [said, *self._over_baseline(best.name, base.name, k), *self._more_examples(best.name)]
+        )
+
+    def _nothing_learned(self, best: str, k: int) -> str:
+        """A sentence where the best is not surely above what needs no text; else empty."""
+        guess = next(
+            (c.name for c in self.candidates if c.kind == "majority" and self.score(c.name, k)), None
+        )
+        over = self.score(best, k) if guess is None else self.difference(best, k, guess)
+        if over is None or over.half is None or over.mean > over.half:
+            return ""
+        what = "0" if guess is None else "always giving the most frequent label"
+        return (
+            f"No learner is surely better than {what}: from so few rows nothing is learned, or the targets do not "
+            "belong to the inputs."
         )
 
     def _over_baseline(self, best: str, base: str, k: int) -> list[str]:
@@ -123,7 +140,7 @@ class Comparison:
         sure = dict(zip(p_values, holm(list(p_values.values())), strict=True))[best]
         certainty = f"p = {sure:.2g} after Holm's correction over {len(p_values)}"
         said = f"That is {gain.mean:+.3f} ± {gain.half:.3f} over {base} ({certainty})."
-        return [said, *["This may be chance: the cheaper one will do."] * (gain.mean < gain.half)]
+        return [said, *["This may be chance: the cheaper one will do."] * (gain.mean <= gain.half)]
 
     def _more_examples(self, best: str) -> list[str]:
         if len(self.shots) < 2:
@@ -173,8 +190,10 @@ class Comparison:
     def protocol(self) -> str:
         """How it was measured, in one line."""
         f = self.facts
+        folds = sorted(set(f["n_folds"] or []))
+        how = f"{' or '.join(map(str, folds))} folds" if folds else "held out"
         return (
-            f"{f['metric']} on {f['n_scored']} of {f['n_rows']} rows, {f['n_folds']} folds, {self.n_repeats} repeats, "
+            f"{f['metric']} on {f['n_scored']} of {f['n_rows']} rows, {how}, {self.n_repeats} repeats, "
             f"seed {f['seed']}; mean ± half of the 95 % interval over support sets and rows."
         )
 

@@ -1,38 +1,47 @@
-"""Runs the cells of a comparison, on one process or many, and goes on with what an earlier run left."""
+"""Runs the parts of a comparison, on one process or many, and goes on with what an earlier run left."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from joblib import Parallel, delayed
+from pydantic import Field
 from tqdm import tqdm
 
 from fewshot_nlp.backbone.bundled import HUB_NAME
-from fewshot_nlp.comparison.cells import Candidate, cell_key, run_cell
+from fewshot_nlp.comparison.cells import Candidate, Record, part_key, run_part, scored
+from fewshot_nlp.comparison.own_rows import own_rows
 from fewshot_nlp.comparison.plan import Plan, make_plan
 from fewshot_nlp.comparison.report import Comparison
-from fewshot_nlp.episode import Json
-from fewshot_nlp.errors import FewShotError, logger
-from fewshot_nlp.persistence.json_lines import JsonLines
+from fewshot_nlp.comparison.results import Results
+from fewshot_nlp.comparison.schedule import LEAST_REPEATS, Cost, fitting
+from fewshot_nlp.episode import Episode, Json
+from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.settings import Seed, check
 from fewshot_nlp.sources import read_rows
-from fewshot_nlp.tasks import TASKS
+from fewshot_nlp.tasks import TASKS, Task
 
 DEFAULT = "default"
-LEAST_REPEATS = 3
+Sizes = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1, max_length=8, strict=False)]
+BUDGET = 100.0
+"""Seconds, so that with loading and a page a command takes under two minutes."""
+TIMING_SHARE = 1 / 8
+"""A part that would take a larger share of the budget is not made for its timing alone."""
 
 
 def evaluate(
     rows: Any,
     *,
     task: str,
-    k_shot: Sequence[int] = (1, 5, 10, 20),
-    learners: Sequence[str] = (DEFAULT,),
+    k_shot: int | Sequence[int] = (1, 5, 10, 20),
+    learners: str | Sequence[str] = (DEFAULT,),
     learner_config: Mapping[str, Mapping[str, Any]] | None = None,
     task_config: Mapping[str, Any] | None = None,
     encoder: str | None = None,
     repeats: int = 5,
-    budget: float | None = None,
+    budget: float | None = BUDGET,
     max_scored: int = 200,
     group_column: str | None = None,
     column_mapping: Mapping[str, str] | None = None,
@@ -57,13 +66,14 @@ def evaluate(
         task_config: options of the task.
         encoder: folder or Hub name of an encoder for all; None for what ships.
         repeats: at least 3; each draws folds and support sets anew.
-        budget: seconds after which no further repeat begins; at least three are made.
+        budget: seconds. Parts of each learner are timed first; then sizes, folds and repeats, at least 3, are
+            reduced until they fit, and a note says so. None makes all.
         max_scored: at most so many rows are scored, chosen at random.
         group_column: rows with an equal value stand in one fold: sentences of a document. None for the task's own:
-            questions on one text stay together.
+            questions on one text stay together. So do rows that differ by case, marks and spaces alone.
         column_mapping: your column's name to the task's name for it.
         seed: of folds, support sets and scored rows.
-        path: JSON lines, one for each cell; a run that is started again reads what is there.
+        path: JSON lines, one for each part; a run that is started again reads what is there.
         n_jobs: processes; other backends of joblib (Dask, Ray, Spark) by ``joblib.parallel_config``.
         progress: show a bar if it takes over two seconds.
 
@@ -76,30 +86,40 @@ def evaluate(
         >>> found.best.name
         'stacked_probe'
     """
-    if repeats < LEAST_REPEATS:
-        raise FewShotError(
-            f"repeats is {repeats}, but must be at least {LEAST_REPEATS}, or intervals say nothing."
-        )
+    begin = time.perf_counter()
+    sizes = [k_shot] if isinstance(k_shot, int) else k_shot
+    names = [learners] if isinstance(learners, str) else learners
+    check("k_shot", sizes, Sizes)
+    check("repeats", repeats, Annotated[int, Field(ge=LEAST_REPEATS)])
+    check("budget", budget, Annotated[float, Field(gt=0)] | None)
+    check("max_scored", max_scored, Annotated[int, Field(ge=2)])
+    check("seed", seed, Seed)
+    check("n_jobs", n_jobs, Annotated[int, Field(ge=1)])
     kind = TASKS.get(task)
     own = {"task": task, "name": encoder, "task_config": dict(task_config or {})}
-    candidates = _candidates(own, learners, learner_config or {})
+    candidates = _candidates(own, names, learner_config or {})
     reader = candidates[0].pipeline().task
-    read = read_rows(rows, task, column_mapping)
-    if group_column is not None and any(group_column not in row for row in read):
-        raise FewShotError(f"Not every row has the column {group_column!r}, which was named as the group.")
-    dataset = reader.dataset(read, "rows", group_column=group_column or kind.document_column)
+    dataset, repeated = own_rows(reader, read_rows(rows, task, column_mapping), group_column)
+    reader.check_labels(dataset.label_names)
     candidates += _baselines(kind.has_labels, own, dataset.examples[0].target)
-    plan = make_plan(dataset, k_shot, max_scored, seed)
-    begin = time.perf_counter()
-    records = list(_cells(plan, candidates, repeats, budget, path, n_jobs, progress))
+    asked: dict[str, Json] = {
+        "rows": dataset.fingerprint,
+        "task_config": reader.to_dict(),
+        "k_shot": sorted(set(sizes)),
+    }
+    results = Results(path, asked | {"task": task, "max_scored": max_scored, "seed": seed})
+    plan = make_plan(dataset, sizes, max_scored, seed)
+    run = _Run(candidates, reader, results, n_jobs, begin, budget, progress)
+    plan, records, notes = run.all(replace(plan, notes=(*repeated, *plan.notes)), repeats)
     facts = {
         "task": task,
         "metric": kind.primary_metric,
         "n_rows": len(dataset),
         "n_scored": len(plan.tested),
     }
-    facts |= {"n_folds": plan.n_folds, "seed": seed, "seconds": round(time.perf_counter() - begin, 1)}
-    return Comparison(facts=facts, notes=plan.notes, candidates=tuple(candidates), records=tuple(records))
+    facts |= {"n_folds": 0 if plan.held_out else list(plan.n_folds), "seed": seed}
+    facts |= {"seconds": round(time.perf_counter() - begin, 1)}
+    return Comparison(facts, (*plan.notes, *notes), tuple(candidates), tuple(records))
 
 
 def _candidates(
@@ -138,35 +158,110 @@ def _baselines(has_labels: bool, own: Mapping[str, Any], target: Json) -> list[C
     return found
 
 
-def _cells(
-    plan: Plan,
-    candidates: Sequence[Candidate],
-    repeats: int,
-    budget: float | None,
-    path: str | Path | None,
-    n_jobs: int,
-    progress: bool,
-) -> Iterator[dict[str, Json]]:
-    """Records of all cells, repeat by repeat, until the time is used up."""
-    file = None if path is None else JsonLines(path, "finished cells stay; make room and go on")
-    done: dict[str, dict[str, Json]] = {r["key"]: r for r in (file.records if file else ()) if "key" in r}
-    grid = [(c, k) for k in plan.shots for c in candidates if c.uses_support] + [
-        (c, 0) for c in candidates if not c.uses_support
-    ]
-    begin = time.perf_counter()
-    pool = Parallel(n_jobs=n_jobs, return_as="generator")
-    with tqdm(total=repeats * len(grid), delay=2, disable=None if progress else True, unit=" cells") as bar:
-        for repeat in range(repeats):
-            used = time.perf_counter() - begin
-            if budget is not None and repeat >= LEAST_REPEATS and used * (repeat + 1) / repeat > budget:
-                logger.info("%d of %d repeats in %.0f s; more would pass the budget.", repeat, repeats, used)
-                return
-            known = {i: cell_key(plan, c, k, repeat) for i, (c, k) in enumerate(grid)} if done else {}
-            todo = [cell for i, cell in enumerate(grid) if known.get(i) not in done]
-            yield from (done[key] for key in known.values() if key in done)
-            bar.update(len(grid) - len(todo))
-            for record in pool(delayed(run_cell)(plan, c, k, repeat) for c, k in todo):
-                if file is not None:
-                    file.append(record)
+Job = tuple[Candidate, Episode, str]
+"""A candidate, what it is adapted to and scored on, and the part's key."""
+
+
+@dataclass(frozen=True)
+class _Run:
+    """The parts of a comparison, made in time."""
+
+    candidates: Sequence[Candidate]
+    task: Task
+    results: Results
+    n_jobs: int
+    begin: float
+    budget: float | None
+    progress: bool
+
+    def all(self, plan: Plan, repeats: int) -> tuple[Plan, list[Record], list[str]]:
+        """The plan that was carried out, the score of each of its cells, and notes on the time."""
+        plan = self.results.planned(plan) or self._in_time(plan)
+        self.results.begin(plan)
+        records: list[Record] = []
+        start = time.perf_counter()
+        for first, last in [(0, LEAST_REPEATS), *((r, r + 1) for r in range(LEAST_REPEATS, repeats))]:
+            now = time.perf_counter()
+            if first and self.budget is not None and now - self.begin + (now - start) / first > self.budget:
+                why = f"one takes about {(now - start) / first:.0f} s, and the budget is {self.budget:.0f} s"
+                return plan, records, [f"{first} of {repeats} repeats were made: {why}."]
+            records += self._cells(plan, range(first, last))
+        return plan, records, []
+
+    def _in_time(self, plan: Plan) -> Plan:
+        """The largest plan that the budget allows, by the seconds of one part of each candidate."""
+        if self.budget is None:
+            return plan
+        small = next((p for p in plan.cheaper() if p.held_out), plan)
+        costs = {c.name: cost for c in self.candidates if (cost := self._timed(c, small, self.budget))}
+        left = self.budget - (time.perf_counter() - self.begin)
+        return fitting(plan, self.candidates, costs, self.n_jobs, left, self.budget)
+
+    def _timed(self, candidate: Candidate, plan: Plan, budget: float) -> Cost | None:
+        """Seconds of a candidate at the smallest size, and at larger ones that take no large share of the budget."""
+        cost, sizes, texts = None, list(plan.shots), [0.0]
+        seconds: dict[int, float] = {}
+        while sizes:
+            k = sizes.pop(0)
+            _, episode = plan.parts(k, 0)[0]
+            [record] = self._made([(candidate, episode, part_key(candidate, episode))])
+            if "refused" in record or not candidate.uses_support:
+                return None
+            seconds[k] = record["adapt"]
+            texts.append(record["predict"] / len(record["gold"]))
+            cost, allowed = Cost(seconds, max(texts)), budget * TIMING_SHARE
+            if sizes and cost.of(sizes[-1]) < allowed:
+                sizes = sizes[-1:]
+            elif sizes and cost.of(sizes[0]) > allowed:
+                break
+        return cost
+
+    def _made(self, jobs: Iterable[Job]) -> Iterator[Record]:
+        """Finished parts, kept as they come; those of before are not made again."""
+        todo = {key: (c, e, key) for c, e, key in jobs}
+        yield from (self.results.parts[key] for key in todo if key in self.results.parts)
+        new = [job for key, job in todo.items() if key not in self.results.parts]
+        many = self.n_jobs if len(new) > 1 else 1
+        with tqdm(total=len(new), delay=2, disable=None if self.progress else True, unit=" parts") as bar:
+            made = Parallel(n_jobs=many, return_as="generator_unordered")(
+                delayed(run_part)(*job) for job in new
+            )
+            for record in made:
+                self.results.add(record)
                 bar.update()
                 yield record
+
+    def _cells(self, plan: Plan, repeats: range) -> list[Record]:
+        """Scores of all candidates and sizes in some repeats."""
+        grid = [(c, k) for c in self.candidates for k in (plan.shots if c.uses_support else (0,))]
+        parts, jobs = {}, []
+        for r in repeats:
+            for c, k in grid:
+                found = plan.parts(
+                    k or plan.shots[0], r if k else 0
+                )  # without an example all repeats are the same
+                keyed = [(rows, episode, part_key(c, episode)) for rows, episode in found]
+                parts[c.name, k, r] = keyed
+                jobs += [(c, episode, key) for _, episode, key in keyed]
+        for _ in self._made(jobs):
+            pass
+        return [self._cell(plan, name, k, r, found) for (name, k, r), found in parts.items()]
+
+    def _cell(
+        self, plan: Plan, name: str, k: int, repeat: int, found: Sequence[tuple[list[int], Episode, str]]
+    ) -> Record:
+        records = [self.results.parts[key] for _, _, key in found]
+        why = next((r["refused"] for r in records if "refused" in r), None)
+        if why is not None:
+            return {"learner": name, "k_shot": k, "repeat": repeat, "refused": why}
+        rows = {
+            row: pair
+            for (tested, _, _), r in zip(found, records, strict=True)
+            for row, pair in zip(tested, zip(r["gold"], r["predicted"], strict=True), strict=True)
+        }
+        cost = {
+            "seconds": [r["adapt"] for r in records],
+            "milliseconds": 1000 * sum(r["predict"] for r in records) / len(rows),
+            "bytes": max(r["bytes"] for r in records),
+        }
+        return scored(plan, self.task, name, k, repeat, rows) | cost

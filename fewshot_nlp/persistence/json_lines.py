@@ -23,6 +23,8 @@ class JsonLines:
 
     def __init__(self, path: str | Path, advice: str = "make room, or name another file") -> None:
         self.path, self._advice = user_path(path), advice
+        if self.path.is_dir():
+            raise FewShotError(f"{self.path} is a folder; name a file.")
         self.records, self.damaged = _read(self.path) if self.path.exists() else ([], 0)
         if self.damaged:
             logger.warning("%s: %d damaged lines are left out.", self.path, self.damaged)

@@ -4,6 +4,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.persistence.disk import atomic_write, user_path
 
 
@@ -16,6 +17,8 @@ def write_page(path: str | Path, package: str, **values: Any) -> Path:
     )
     source = files(package).joinpath("page.html.j2").read_text(encoding="utf-8")
     page = user_path(path)
+    if not page.name or page.is_dir():
+        raise FewShotError(f"The page's path is {str(path)!r}, which is a folder; name a file.")
     with atomic_write(page) as part:
         part.write_text(environment.from_string(source).render(values), encoding="utf-8")
     return page
