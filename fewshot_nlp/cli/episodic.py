@@ -79,6 +79,7 @@ def evaluate(
     group_column: str | None = None,
     page: Path | None = None,
     jobs: int = 1,
+    backend: Literal["loky", "dask", "ray"] = "loky",
     seed: int = 0,
     labels: str | None = None,
     sampler_config: dict[str, Any] = NOTHING,
@@ -109,6 +110,7 @@ def evaluate(
         group_column: With data: column whose equal values stay together, such as a document's id.
         page: With data: write the comparison here, as one HTML file.
         jobs: With data: processes.
+        backend: With data: processes of this machine, or a cluster of Dask or Ray.
         seed: Other seeds give other episodes.
         labels: Labels to draw from, [a, b], or a YAML or JSON file of them; else all.
         sampler_config: Further settings of the sampler, as in `--sampler_config.query rows`.
@@ -129,6 +131,7 @@ def evaluate(
             "repeats": repeats,
             "budget": budget,
             "n_jobs": jobs,
+            "backend": backend,
             "seed": seed,
             "path": out,
         }

@@ -15,6 +15,7 @@ from fewshot_nlp.comparison.statistics import Estimate, estimate, holm
 from fewshot_nlp.episode import Json
 from fewshot_nlp.errors import FewShotError, logger
 from fewshot_nlp.persistence.page import write_page as render_page
+from fewshot_nlp.tasks import TASKS
 
 WORTH = 0.01
 """A gain below this is none, as a share of the metric's largest value."""
@@ -106,7 +107,7 @@ class Comparison:
     def headline(self) -> str:
         """The answer: which learner, by how much over the baseline, how sure, and would more examples help?"""
         k, best, base = self.shots[-1], self.best, self.baseline
-        many = f"{k} example{'s' * (k > 1)}{' a label' * base.uses_support}"
+        many = f"{k} example{'s' * (k > 1)}{' a label' * TASKS.get(self.facts['task']).has_labels}"
         said = f"Best with {many}: {best.name}, {self.facts['metric']} {self.score(best.name, k)}."
         nothing = self._nothing_learned(best.name, k)
         if nothing:

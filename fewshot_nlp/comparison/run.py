@@ -14,6 +14,7 @@ from fewshot_nlp.backbone.bundled import HUB_NAME
 from fewshot_nlp.comparison.cells import Candidate, Record, part_key, run_part, scored
 from fewshot_nlp.comparison.own_rows import own_rows
 from fewshot_nlp.comparison.plan import Plan, make_plan
+from fewshot_nlp.comparison.pool import Where, pool
 from fewshot_nlp.comparison.report import Comparison
 from fewshot_nlp.comparison.results import Results
 from fewshot_nlp.comparison.schedule import LEAST_REPEATS, Cost, fitting
@@ -48,6 +49,7 @@ def evaluate(
     seed: int = 0,
     path: str | Path | None = None,
     n_jobs: int = 1,
+    backend: Where = "loky",
     progress: bool = False,
 ) -> Comparison:
     """Compares learners on labelled rows: how well, from how many examples, and is it worth it.
@@ -74,7 +76,8 @@ def evaluate(
         column_mapping: your column's name to the task's name for it.
         seed: of folds, support sets and scored rows.
         path: JSON lines, one for each part; a run that is started again reads what is there.
-        n_jobs: processes; other backends of joblib (Dask, Ray, Spark) by ``joblib.parallel_config``.
+        n_jobs: processes.
+        backend: "loky" computes on this machine, "dask" and "ray" on a cluster (see `pool`).
         progress: show a bar if it takes over two seconds.
 
     Raises:
@@ -109,8 +112,9 @@ def evaluate(
     }
     results = Results(path, asked | {"task": task, "max_scored": max_scored, "seed": seed})
     plan = make_plan(dataset, sizes, max_scored, seed)
-    run = _Run(candidates, reader, results, n_jobs, begin, budget, progress)
-    plan, records, notes = run.all(replace(plan, notes=(*repeated, *plan.notes)), repeats)
+    with pool(backend, n_jobs) as number:
+        run = _Run(candidates, reader, results, number, backend == "loky", begin, budget, progress)
+        plan, records, notes = run.all(replace(plan, notes=(*repeated, *plan.notes)), repeats)
     facts = {
         "task": task,
         "metric": kind.primary_metric,
@@ -170,6 +174,7 @@ class _Run:
     task: Task
     results: Results
     n_jobs: int
+    local: bool
     begin: float
     budget: float | None
     progress: bool
@@ -193,14 +198,18 @@ class _Run:
         if self.budget is None:
             return plan
         small = next((p for p in plan.cheaper() if p.held_out), plan)
+        begin = time.perf_counter()
         costs = {c.name: cost for c in self.candidates if (cost := self._timed(c, small, self.budget))}
-        left = self.budget - (time.perf_counter() - self.begin)
-        return fitting(plan, self.candidates, costs, self.n_jobs, left, self.budget)
+        now = time.perf_counter()
+        left, reused = self.budget - (now - self.begin), (now - begin) * small.held_out
+        return fitting(plan, self.candidates, costs, self.n_jobs, left, self.budget, reused)
 
     def _timed(self, candidate: Candidate, plan: Plan, budget: float) -> Cost | None:
         """Seconds of a candidate at the smallest size, and at larger ones that take no large share of the budget."""
         cost, sizes, texts = None, list(plan.shots), [0.0]
         seconds: dict[int, float] = {}
+        first = plan.parts(sizes[0], 0)[0][1]
+        list(self._computed([(candidate, first, "")]))  # slower than any other, since it loads
         while sizes:
             k = sizes.pop(0)
             _, episode = plan.parts(k, 0)[0]
@@ -221,15 +230,16 @@ class _Run:
         todo = {key: (c, e, key) for c, e, key in jobs}
         yield from (self.results.parts[key] for key in todo if key in self.results.parts)
         new = [job for key, job in todo.items() if key not in self.results.parts]
-        many = self.n_jobs if len(new) > 1 else 1
         with tqdm(total=len(new), delay=2, disable=None if self.progress else True, unit=" parts") as bar:
-            made = Parallel(n_jobs=many, return_as="generator_unordered")(
-                delayed(run_part)(*job) for job in new
-            )
-            for record in made:
+            for record in self._computed(new):
                 self.results.add(record)
                 bar.update()
                 yield record
+
+    def _computed(self, jobs: Sequence[Job]) -> Iterator[Record]:
+        alone = self.local and len(jobs) < 2  # in this process, which has loaded the learners
+        made = Parallel(n_jobs=1 if alone else None, return_as="generator_unordered")
+        yield from made(delayed(run_part)(*job) for job in jobs)
 
     def _cells(self, plan: Plan, repeats: range) -> list[Record]:
         """Scores of all candidates and sizes in some repeats."""

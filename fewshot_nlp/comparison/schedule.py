@@ -18,7 +18,7 @@ class Cost:
 
     Args:
         adapt: to adapt once, by size. Other sizes are on the line through the smallest and the largest of them; where
-            there is one, a larger one costs in proportion.
+            there is one, the time grows as the root of the size.
         text: to predict one row.
     """
 
@@ -29,7 +29,7 @@ class Cost:
         """Seconds to adapt once to a support set of size K."""
         (k1, s1), (k2, s2) = min(self.adapt.items()), max(self.adapt.items())
         if k1 == k2:
-            return s1 * max(1.0, k / k1)
+            return s1 * float(max(1.0, k / k1) ** 0.5)
         return max(0.0, s1 + (s2 - s1) * (k - k1) / (k2 - k1))
 
 
@@ -56,6 +56,7 @@ def fitting(
     n_jobs: int,
     left: float,
     budget: float,
+    reused: float = 0.0,
 ) -> Plan:
     """The largest of the plan and its `Plan.cheaper` ones of which three repeats fit into the time that is left.
 
@@ -68,13 +69,14 @@ def fitting(
         n_jobs: processes.
         left: seconds.
         budget: seconds that were allowed in all, for the note.
+        reused: seconds that went into parts which plans that hold one half out need anyway.
     """
 
     def least(p: Plan) -> float:
         return LEAST_REPEATS * seconds_of(p, candidates, costs, n_jobs)
 
     options = [plan, *plan.cheaper()]
-    chosen = next((p for p in options if least(p) <= left), min(options, key=least))
+    chosen = next((p for p in options if least(p) <= left + reused * p.held_out), min(options, key=least))
     return replace(chosen, notes=(*chosen.notes, *_told(plan, chosen, least(plan), budget)))
 
 

@@ -1,5 +1,6 @@
 import json
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -142,11 +143,24 @@ class TestResuming:
             evaluate(texts, learners=["ridge"], path=path, **options)
         assert path.read_text() == text
 
-    def test_two_processes_find_the_same(self, texts, options, found):
-        twice = evaluate(texts, learners=["prototypical", "ridge"], n_jobs=2, **options)
-        assert [twice.score(n, 3) for n in ("prototypical", "ridge")] == [
-            found.score(n, 3) for n in ("prototypical", "ridge")
-        ]
+    @pytest.mark.parametrize("backend", ["loky", "dask", "ray"])
+    def test_two_processes_cut_short_and_resumed_equal_one(self, texts, options, found, tmp_path, backend):
+        if backend != "loky":
+            pytest.importorskip({"dask": "distributed", "ray": "ray"}[backend])
+        path, learners = tmp_path / "cells.jsonl", ["prototypical", "ridge"]
+        evaluate(texts, learners=learners, path=path, n_jobs=2, backend=backend, **options)
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text("".join(lines[:9]))
+        again = evaluate(texts, learners=learners, path=path, n_jobs=2, backend=backend, **options)
+        for name in learners:
+            assert again.score(name, 3) == found.score(name, 3)
+
+    def test_a_backend_that_is_not_installed_is_told_with_the_remedy(self, texts, options, monkeypatch):
+        monkeypatch.setitem(sys.modules, "ray", None)
+        with pytest.raises(FewShotError, match=r'pip install "fewshot_nlp\[ray\]"'):
+            evaluate(texts, learners=["ridge"], backend="ray", **options)
+        with pytest.raises(FewShotError, match=r"no backend 'spark'\. Known: loky, dask, ray"):
+            evaluate(texts, learners=["ridge"], backend="spark", **options)
 
 
 class TestMistakes:
