@@ -1,6 +1,5 @@
 """The recipe of the start of entities: what a step reads, that it can be broken off, and what it writes."""
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -56,14 +55,13 @@ def test_rare_types_are_drawn_as_often_as_others(sources):
     assert min(has) > 3000 / len(types) * 0.8
 
 
-def run(folder, config, *arguments):
-    script = ROOT / "recipes" / "train_label_names.py"
-    command = [sys.executable, str(script), "--config", str(config), "--output_dir", str(folder), *arguments]
-    subprocess.run(command, check=True, capture_output=True)
-    return load_file(folder / "model" / "model.safetensors")
+def test_a_run_that_was_broken_off_goes_on_and_its_model_loads(tmp_path, monkeypatch):
+    def run(folder, config, *arguments):
+        options = ["--config", str(config), "--output_dir", str(folder), *arguments]
+        monkeypatch.setattr(sys, "argv", ["train_label_names.py", *options])
+        assert recipe.main() == 0
+        return load_file(folder / "model" / "model.safetensors")
 
-
-def test_a_run_that_was_broken_off_goes_on_and_its_model_loads(tmp_path):
     config = tmp_path / "config.yaml"
     values = {"sources": SOURCES, "meta_batch": 4, "groups": 2, "steps": 3, "rank": 2, "interpolation": 0.5}
     config.write_text(yaml.safe_dump(values))
