@@ -1,9 +1,10 @@
-"""Words of a text: runs of letters and digits, single characters where a script has no blanks between words."""
+"""Words and sentences of a text, by its characters alone."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Sequence
 from itertools import accumulate, pairwise
 
+import numpy as np
 import regex
 
 UNSPACED = "".join(
@@ -34,6 +35,16 @@ _WORD = regex.compile(
     rf"(?V1)(?:(?![{UNSPACED}ー])[\p{{L}}\p{{M}}\p{{N}}])+(?:[.,]\p{{N}}+)*|(?=\S)\X", regex.VERSION1
 )
 _NUMBER_AND_LETTER = regex.compile(r"(?<=\p{N})(?=\p{L})|(?<=\p{L})(?=\p{N})")
+_ABBREVIATIONS = "|".join(
+    (
+        "Dr|Mrs?|Ms|Prof|St|Jr|Sr|vs|al|Figs?|Nos?|Inc|Ltd|Corp|Co|approx|etc",
+        "ca|cf|Nr|Art|Abs|Abb|Tab|Bd|Str|bzw|vgl|usw",
+    )
+)
+_SENTENCE_END = regex.compile(
+    rf"(?<!(?<!\w)(?:\p{{L}}|\d\d?|{_ABBREVIATIONS}))[.!?…]+[\"'”’»)\]]*"  # the mark and what it closes
+    r"(?=\s+[\"'“‘«(\[]*[\p{Lu}\p{Lo}\p{N}])|[。！？]+[」』”’]*|(?<=\S)(?=[^\S\n]*\n\s*\n)"
+)
 CUT = "|"
 """Marks the place at which a word is cut; no word of letters holds it."""
 
@@ -62,6 +73,28 @@ def split_words(text: str, cuts: Collection[str] = ()) -> list[tuple[int, int]]:
             places |= _by_numbers(word)
         result += pairwise([start, *(start + place for place in sorted(places)), end])
     return result
+
+
+def sentences(text: str, words: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Character offsets of the sentences of a text; together they are the whole text.
+
+    A sentence ends after a full stop, question or exclamation mark that a capital letter, a letter of a script without
+    capitals or a number follows after a blank, unless an abbreviation, a single letter or a number of one or two digits
+    stands before it; after the full-width marks of Chinese and Japanese; and before an empty line. The blanks between
+    two sentences belong to the second, as a tokenizer reads them with its first word.
+
+    Args:
+        text: any text.
+        words: offsets of its words, ascending; none is cut.
+    """
+    starts = np.array([start for start, _ in words], int)
+    ends = np.array([end for _, end in words], int)
+    borders = [0]
+    for found in _SENTENCE_END.finditer(text):
+        before = np.searchsorted(starts, found.end(), side="left")  # words that begin before the border
+        if 0 < before < len(words) and ends[before - 1] <= found.end():
+            borders.append(found.end())
+    return list(pairwise([*borders, len(text)]))
 
 
 def _by_numbers(word: str) -> set[int]:

@@ -1,11 +1,13 @@
 """Words as slots: the tokens of every word of some texts, and those of further texts that are slots as a whole."""
 
+from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int
 
+from fewshot_nlp.tokenization.segmentation import sentences
 from fewshot_nlp.tokenization.windows import Windows, WindowTokenizer
 
 
@@ -46,15 +48,17 @@ def word_slots(
 ) -> WordSlots:
     """One slot for each word, then one for each further text.
 
-    The tokens are those of the plain text; a token that reads two words is of both.
+    The tokens are those of the plain text; a token that reads two words is of both. Every sentence has windows of its
+    own: in a long window words are read less well.
 
     Args:
         tokenizer: the encoder's.
         words: texts and their words, as `place_words` gives them.
         texts: such as descriptions of labels; the slot is all of a text's tokens but the special ones.
     """
-    cut = tokenizer.texts([text for text, _ in words])
-    windows, spans = list(cut.ids), stretch_spans(cut, [offsets for _, offsets in words])
+    parts = [part for text, offsets in words for part in by_sentence(text, offsets)]
+    cut = tokenizer.texts([text for text, _ in parts])
+    windows, spans = list(cut.ids), stretch_spans(cut, [offsets for _, offsets in parts])
     groups = np.repeat(np.arange(len(words)), np.array([len(offsets) for _, offsets in words], int))
     if texts:
         more = tokenizer.texts(texts)
@@ -69,6 +73,21 @@ def word_slots(
         groups = np.concatenate([groups, np.arange(len(texts)) + len(words)])
         windows += more.ids
     return WordSlots(windows, spans, groups)
+
+
+def by_sentence(text: str, words: Sequence[tuple[int, int]]) -> list[tuple[str, list[tuple[int, int]]]]:
+    """The sentences of a text, each with the offsets of its words in it."""
+    parts: list[tuple[str, list[tuple[int, int]]]] = []
+    rest = deque(words)
+    for start, end in sentences(text, words):
+        inside = []
+        while rest and rest[0][0] < end:
+            first, last = rest.popleft()
+            inside.append((first - start, last - start))
+        parts.append((text[start:end], inside))
+    if rest:  # words of nothing at the end of the text
+        parts[-1][1].extend((first - start, last - start) for first, last in rest)
+    return parts
 
 
 def stretch_spans(

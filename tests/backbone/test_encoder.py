@@ -8,7 +8,7 @@ import torch
 import transformers
 from peft import IA3Config, LoraConfig, PromptTuningConfig
 
-from fewshot_nlp.backbone import Encoder
+from fewshot_nlp.backbone import Encoder, packing
 from fewshot_nlp.backbone.batching import chunks, runs
 from fewshot_nlp.backbone.bundled import bundled_folder
 from fewshot_nlp.errors import FewShotError
@@ -38,7 +38,6 @@ FAMILIES = {
         {**SMALL, "local_attention": 16, "global_attn_every_n_layers": 2},
     ),
 }
-PACKED = {"bert", "roberta", "xlm-roberta", "distilbert", "modernbert"}
 
 
 def make(family, tokenizer, **options):
@@ -72,13 +71,34 @@ TEXTS = [
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_gives_the_same_features_one_by_one_as_in_a_batch(family, tokenizer):
     encoder = make(family, tokenizer)
-    assert encoder.packed == (family in PACKED)
+    assert encoder.packed == (family in packing.FAMILIES)
     together = encoder.features(texts_batch(encoder, TEXTS))
     for text, row in zip(TEXTS, together, strict=True):
         ids = tokenizer(text, return_tensors="pt")["input_ids"]
         encoder.model.set_attn_implementation("eager")
         direct = encoder.model(input_ids=ids).last_hidden_state[0].mean(0)
         torch.testing.assert_close(row, direct, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_trial_agrees_with_the_families_that_are_known_to_pack(family, tokenizer, monkeypatch):
+    assert make(family, tokenizer).packed == (family in packing.FAMILIES)
+    monkeypatch.setattr(packing, "known_to_pack", lambda model: False)
+    assert make(family, tokenizer).packed == (family in packing.FAMILIES)
+
+
+def test_a_model_is_tried_where_its_family_does_not_decide(tokenizer, monkeypatch):
+    model = make("bert", tokenizer).model
+    assert packing.known_to_pack(model)
+    for name, value in (("is_decoder", True), ("position_embedding_type", "relative_key")):
+        monkeypatch.setattr(model.config, name, value, raising=False)
+        assert not packing.known_to_pack(model)
+        monkeypatch.undo()
+    monkeypatch.setattr(type(model), "__module__", "somebodys.code")
+    assert not packing.known_to_pack(model)
+    monkeypatch.undo()
+    monkeypatch.setattr(packing, "TRIED_WITH", "4.")
+    assert not packing.known_to_pack(model)
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "modernbert"])
