@@ -56,6 +56,8 @@ HOMES = {"modules": ("modules", "learners"), "metrics": ("metrics", "tasks")}
 QUIETLY = ("-q", "-p", "no:cacheprovider", "-p", "no:randomly")
 SLOW_S = 20.0
 """A test that takes longer is left out, unless the stage has no other."""
+FAR = 4
+"""Rank of a file of tests that has nothing to do with a module."""
 MANY = 20
 """Tests of a mutant in an interpreter of its own, a stage."""
 UNCHANGED_S = 1800.0
@@ -93,16 +95,23 @@ def _code_lines(path: Path) -> int:
 
 
 def stages(file: str) -> list[Stage]:
-    """Files that name the module, its contract, files of the folders that mirror its own; short files first."""
+    """Files that are named as the module, import it, are of a learner that does, or hold its name; then others."""
     path = Path(file)
     folder, homes = path.parent.name, HOMES.get(path.parent.name, (path.parent.name,))
     files = [p for name in TESTS for p in (ROOT / "tests" / name).glob("test_*.py")]
-    files.sort(key=lambda p: (path.stem not in p.stem, p.stat().st_size))
-    module = re.compile(
-        rf"{PACKAGE}\.{folder}(\.{path.stem}\b| import .*\b{path.stem}\b)|[\"']{path.stem}[\"']"
-    )
-    near = [p for p in files if path.stem in p.stem or module.search(p.read_text(encoding="utf-8"))]
-    rest = [p for p in files if p not in near and p.parent.name in homes]
+    module = re.compile(rf"{PACKAGE}\.{folder}(\.{path.stem}\b| import .*\b{path.stem}\b)")
+
+    users = _users(path.stem) if folder == "modules" else []
+
+    def nearness(tests: Path) -> int:
+        text, stem = tests.read_text(encoding="utf-8"), f"_{tests.stem}_"
+        named = [f"_{path.stem}_" in stem, module.search(text), any(f"_{user}_" in stem for user in users)]
+        found = [*named, re.search(f"[\"']{path.stem}[\"']", text)]
+        return next((rank for rank, each in enumerate(found) if each), FAR)
+
+    ranked = sorted((nearness(p), p.stat().st_size, p) for p in files)
+    near = [p for rank, _, p in ranked if rank < FAR]
+    rest = [p for rank, _, p in ranked if rank == FAR and p.parent.name in homes]
     contract = [("tests/contract/test_contract.py", where)] if (where := _contract(folder, path.stem)) else []
     first, last = ([(str(p.relative_to(ROOT)), "") for p in part] for part in (near, rest))
     return [*first, *contract, *last]

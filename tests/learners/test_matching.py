@@ -226,6 +226,40 @@ def test_mixture_with_the_models_own_distribution_is_brute_force(interpolation):
     np.testing.assert_allclose(adapted.scores(query).exp().numpy(), expected, rtol=1e-6)
 
 
+def test_share_and_temperature_are_the_likeliest_for_slots_of_other_examples():
+    """Searched over a grid in numpy: each slot attends to the slots of the other examples."""
+    generator = torch.Generator().manual_seed(1)
+    gold, groups = torch.arange(12) % 3, np.arange(12) // 4
+    table = torch.randn(3, 5, generator=generator, dtype=torch.float64)[gold]
+    table = table + 0.8 * torch.randn(12, 5, generator=generator, dtype=torch.float64)
+    encoder = Vectors(table)
+    encoder.head = LargestComponent(encoder)
+    state = Matching(encoder).adapt(slots(range(12), gold, 5, groups=groups)).state
+    rows = table.numpy()
+    away = 1 - unit(rows - rows.mean(0)) @ unit(rows - rows.mean(0)).T
+    away[groups[:, None] == groups] = np.inf
+    own = softmax(2 * rows)[np.arange(12), gold]
+
+    def likelihood(share, temperature):
+        found = (softmax(-away / temperature) * (gold[:, None] == gold).numpy()).sum(1)
+        return np.log(share * found + (1 - share) * own).mean()
+
+    chosen = likelihood(float(state["interpolation"]), float(state["temperature"]))
+    scale = away[np.isfinite(away)].mean()
+    grid = [likelihood(s / 20, t * scale) for s in range(19) for t in (0.03, 0.1, 0.2, 0.5, 1, 2)]
+    assert chosen == pytest.approx(max(grid))
+    assert chosen > likelihood(0.5, 0.1) + 0.01
+
+
+@pytest.mark.parametrize(("given", "share"), [(None, 0.5), (0.3, 0.3)])
+def test_a_single_example_holds_nothing_out(given, share):
+    encoder = Vectors(torch.randn(4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
+    encoder.head = LargestComponent(encoder)
+    support = slots(range(4), [0, 1, 2, 1], 5, groups=[0] * 4)
+    state = Matching(encoder, MatchingConfig(interpolation=given)).adapt(support).state
+    assert [float(state[name]) for name in ("interpolation", "temperature")] == pytest.approx([share, 0.1])
+
+
 def test_a_class_without_a_slot_is_never_chosen_and_names_alone_suffice():
     encoder, support, _ = random_episode()
     learner = Matching(encoder)

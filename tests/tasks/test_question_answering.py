@@ -610,6 +610,8 @@ def test_no_document_stands_on_both_sides(encoder):
             {**row(), "answers": {"text": "20 mg", "answer_start": 5}},
             r"must have the lists 'text' and 'answer_start'",
         ),
+        ({**row(), "answers": {"answer_start": [5]}}, r"must have the lists 'text' and 'answer_start'"),
+        ({**row(), "answers": {"text": ["20 mg"]}}, r"must have the lists 'text' and 'answer_start'"),
         ({**row(), "answers": ["20 mg"]}, r"the column 'answers' holds \['20 mg'\] of type list"),
         ({"context": CONTEXT}, r"there is no column 'question', only: context"),
     ],

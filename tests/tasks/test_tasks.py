@@ -293,12 +293,50 @@ def test_words_given_as_tokens_have_offsets_into_the_joined_text(tokenizer):
     }
 
 
+@pytest.mark.parametrize(("scheme", "per_type"), [("io", 1), ("bio", 2)])
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_an_entitys_score_is_the_mean_probability_of_its_type(number, scheme, per_type, tokenizer):
+    task, types = TASKS.get("ner")(scheme=scheme), ["X", "Y", "Z"]
+    batch = task.collate([task.query(["the", "high", "court"])], types, tokenizer, with_targets=False)
+    scores = torch.randn(3, 1 + 3 * per_type, generator=torch.Generator().manual_seed(number))
+    of_type = [c for c, name in enumerate(batch.classes) if name.endswith(types[number])]
+    assert len(of_type) == per_type
+    scores[0, 0] = 5.0
+    scores[1, of_type[0]] = scores[2, of_type[-1]] = 5.0  # begins, goes on
+    (entity,) = task.decode(scores, batch)[0]["entities"]
+    probabilities = np.exp(scores) / np.exp(scores).sum(dim=1, keepdim=True)
+    assert (entity["entity_group"], entity["word"]) == (types[number], "high court")
+    assert entity["score"] == pytest.approx(float(probabilities[1:, of_type].sum(dim=1).mean()), abs=1e-6)
+
+
 def batch_like(batch):
     from dataclasses import replace
 
     return replace(batch, targets=torch.zeros(batch.n_slots, dtype=torch.long)).select(
         torch.zeros(3, dtype=torch.bool)
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "labels", "told"),
+    [
+        ("classification", {}, [], "has no label at all"),
+        ("classification", {"multi_label": True}, [], "has no label at all"),
+        ("ner", {}, [], "has no label at all"),
+        ("classification", {}, ["a"], "All rows have the label 'a'; classification needs at least 2"),
+        ("classification", {"multi_label": True}, ["a"], None),
+        ("classification", {}, ["a", "b"], None),
+        ("ner", {}, ["a"], None),
+        ("question_answering", {}, [], None),
+    ],
+)
+def test_labels_from_which_something_can_be_learned(name, options, labels, told):
+    task = TASKS.get(name)(**options)
+    if told is None:
+        task.check_labels(labels)
+        return
+    with pytest.raises(FewShotError, match=told):
+        task.check_labels(labels)
 
 
 def test_pairs_and_several_labels(tokenizer):

@@ -192,6 +192,14 @@ class TestMixture:
         got = likelihood(float(chosen["interpolation"]), float(chosen["temperature"]))
         assert got == pytest.approx(best[0], abs=1e-6)
 
+    @pytest.mark.parametrize("hits", [[1.0, 0.0], [0.0, 0.0], [1.0, 1.0]])
+    def test_of_equal_temperatures_the_first_is_taken(self, hits: list[float]) -> None:
+        """Neighbours at one distance weigh the same at every temperature."""
+        distances = torch.full((5, 2), 4.0)
+        chosen = choose_fixed(distances, torch.tensor([hits] * 5), torch.full((5,), 0.1).log())
+        assert float(chosen["temperature"]) == pytest.approx(0.03 * 4)
+        assert float(chosen["interpolation"]) == pytest.approx(0.9 if any(hits) else 0.0)
+
     def test_choices_look_at_content_not_at_order(self, tokenizer: Any) -> None:
         task = Translation(source="xx", target="en")
         for rows in (ROWS, ROWS[::-1]):
