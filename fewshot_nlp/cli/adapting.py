@@ -28,6 +28,7 @@ def adapt(
     task_config: dict[str, Any] = NOTHING,
     column_mapping: dict[str, str] = NOTHING,
     labels: str | None = None,
+    reject: bool = False,
     json: bool = False,
 ) -> None:
     """Adapts a model to labelled rows and saves it.
@@ -42,19 +43,21 @@ def adapt(
         task_config: Options of the task, as in `--task_config.multi_label true`.
         column_mapping: Your columns' names to the task's, as in `--column_mapping.utterance text`.
         labels: All labels: `[a, b]`, `{a: what it is}`, or a YAML or JSON file of either.
+        reject: Of texts: keep what tells which texts fit no label, for `predict --reject true`.
         json: Print one JSON object and nothing else.
     """
-    from fewshot_nlp.models import FewShotModel
     from fewshot_nlp.sources import read_rows
 
     with stdout_is_ours():
         words = None if labels is None else read_labels(labels)
         rows = read_rows(data, task, column_mapping)
-        model = FewShotModel.from_pretrained(
+        model = _model_class(reject, task).from_pretrained(
             encoder, task=task, learner=learner, learner_config=learner_config, task_config=task_config
         )
         begin = time.perf_counter()
         model.adapt(rows, words)
+        if reject:
+            model.predict([], reject=True)
         seconds = time.perf_counter() - begin
         folder = model.save_pretrained(out)
     name = model.pipeline.learner.name
@@ -78,6 +81,8 @@ def predict(
     input: str,
     out: str = STANDARD,
     column_mapping: dict[str, str] = NOTHING,
+    reject: bool = False,
+    coverage: float | None = None,
 ) -> None:
     """Predicts for every text of a file; the input's columns stay, the prediction's are added.
 
@@ -86,11 +91,11 @@ def predict(
         input: Texts: .txt (one a line), JSONL, CSV, TSV, CoNLL; or - for standard input.
         out: File for the predictions: .jsonl, .csv, .tsv, .conll (tags of words); or - for JSONL on stdout.
         column_mapping: Your columns' names to the task's, as in `--column_mapping.utterance text`.
+        reject: Of texts: no label, and the reason, for those that fit none; after `adapt --reject true`.
+        coverage: With reject: the share of fitting texts that keep their label, at least.
     """
-    from fewshot_nlp.models import FewShotModel
-
     with stdout_is_ours():
-        loaded = FewShotModel.from_pretrained(model)
+        loaded = _model_class(reject).from_pretrained(model)
         task = loaded.pipeline.task
         if not loaded.is_adapted and loaded.pipeline.unadapted() is None:
             raise FewShotError(
@@ -98,10 +103,20 @@ def predict(
             )
         check_output(out, task)
         rows = read_inputs(input, task, column_mapping)
-        result = output_rows(out, task, loaded.labels, rows, loaded.predictions(rows))
+        options: dict[str, Any] = {"reject": True, "coverage": coverage} if reject else {}
+        found = loaded.predictions(rows, **options)
+        result = output_rows(out, task, loaded.labels, rows, found)
     write_output(out, result)
     if out != STANDARD:
         say(f"{len(result)} predictions in {out}")
+
+
+def _model_class(reject: bool, task: str | None = None) -> Any:
+    from fewshot_nlp.models import FewShotClassifier, FewShotModel
+
+    if reject and task not in (None, FewShotClassifier.task_name):
+        raise FewShotError(f"--reject is for {FewShotClassifier.task_name}, not for {task}.")
+    return FewShotClassifier if reject else FewShotModel
 
 
 def push(*, model: str, repo: str, private: bool = False) -> None:

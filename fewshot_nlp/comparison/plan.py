@@ -143,8 +143,12 @@ class Plan:
         builder.repair(rng, lambda label: holding[label], REPAIRS)
         return sorted(builder.rows)
 
-    def cheaper(self) -> "list[Plan]":
-        """Smaller plans, the largest first: sizes that two folds allow; one fold of them; fewer of the sizes."""
+    def cheaper(self, most: int = HELD_OUT) -> "list[Plan]":
+        """Smaller plans, the largest first: sizes that two folds allow; one fold of them; fewer of the sizes.
+
+        Args:
+            most: rows that are scored at most where one fold alone is.
+        """
         small = tuple(k for k, n in zip(self.shots, self.n_folds, strict=True) if n == 2)
         if not small or self.held_out:
             return [replace(self, shots=self.shots[:1], n_folds=self.n_folds[:1])]
@@ -152,7 +156,7 @@ class Plan:
         [(_, out)] = replace(two, held_out=True).folds(small[0], 0)
         if len(out) < 2:
             return [two]
-        scored = np.random.default_rng([self.seed, 3]).permutation(out)[:HELD_OUT]
+        scored = np.random.default_rng([self.seed, 3]).permutation(out)[:most]
         one = replace(two, held_out=True, tested=tuple(sorted(scored.tolist())))
         fewer = [c for n in range(len(small), 0, -1) for c in reversed([*combinations(small, n)])]
         return [two, *(replace(one, shots=shots, n_folds=(2,) * len(shots)) for shots in fewer)]

@@ -60,7 +60,7 @@ class Results:
         """Writes the first line, with the plan that the time allows."""
         if self._file is not None and not self.header:
             self.header = {"run": self._run, "shots": list(plan.shots), "held_out": plan.held_out}
-            self.header |= {"notes": list(plan.notes)}
+            self.header |= {"scored": len(plan.tested), "notes": list(plan.notes)}
             self._file.replace([self.header, *self.parts.values()])
 
     def planned(self, plan: Plan) -> Plan | None:
@@ -68,7 +68,9 @@ class Results:
         if not self.header:
             return None
         wanted = self.header.get("shots"), self.header.get("held_out")
-        options = [p for p in [plan, *plan.cheaper()] if (list(p.shots), p.held_out) == wanted]
+        options = [
+            p for p in [plan, *plan.cheaper(self.header["scored"])] if (list(p.shots), p.held_out) == wanted
+        ]
         if not options:
             raise FewShotError(
                 "The file of results has a plan that these rows do not allow; name another file."

@@ -17,7 +17,7 @@ from fewshot_nlp.comparison.plan import Plan, make_plan
 from fewshot_nlp.comparison.pool import Where, pool
 from fewshot_nlp.comparison.report import Comparison
 from fewshot_nlp.comparison.results import Results
-from fewshot_nlp.comparison.schedule import LEAST_REPEATS, Cost, fitting
+from fewshot_nlp.comparison.schedule import LEAST_REPEATS, Cost, fitting, rows_in_time
 from fewshot_nlp.episode import Episode, Json
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.settings import Seed, check
@@ -197,19 +197,22 @@ class _Run:
         """The largest plan that the budget allows, by the seconds of one part of each candidate."""
         if self.budget is None:
             return plan
-        small = next((p for p in plan.cheaper() if p.held_out), plan)
         begin = time.perf_counter()
+        small = next((p for p in plan.cheaper() if p.held_out), plan)
+        _, first = small.parts(small.shots[0], 0)[0]
+        few = replace(first, query=first.query[:3])
+        tries = [r for c in self.candidates for r in self._computed([(c, few, "")])]  # slow, since they load
+        most = rows_in_time(sum(r.get("predict", 0.0) for r in tries) / len(few.query), self.budget)
+        small = next((p for p in plan.cheaper(most) if p.held_out), plan)
         costs = {c.name: cost for c in self.candidates if (cost := self._timed(c, small, self.budget))}
         now = time.perf_counter()
         left, reused = self.budget - (now - self.begin), (now - begin) * small.held_out
-        return fitting(plan, self.candidates, costs, self.n_jobs, left, self.budget, reused)
+        return fitting(plan, self.candidates, costs, self.n_jobs, left, self.budget, reused, most)
 
     def _timed(self, candidate: Candidate, plan: Plan, budget: float) -> Cost | None:
         """Seconds of a candidate at the smallest size, and at larger ones that take no large share of the budget."""
         cost, sizes, texts = None, list(plan.shots), [0.0]
         seconds: dict[int, float] = {}
-        first = plan.parts(sizes[0], 0)[0][1]
-        list(self._computed([(candidate, first, "")]))  # slower than any other, since it loads
         while sizes:
             k = sizes.pop(0)
             _, episode = plan.parts(k, 0)[0]
@@ -219,10 +222,10 @@ class _Run:
             seconds[k] = record["adapt"]
             texts.append(record["predict"] / len(record["gold"]))
             cost, allowed = Cost(seconds, max(texts)), budget * TIMING_SHARE
-            if sizes and cost.of(sizes[-1]) < allowed:
-                sizes = sizes[-1:]
-            elif sizes and cost.of(sizes[0]) > allowed:
+            if not sizes or cost.of(sizes[0]) > allowed:
                 break
+            if len(seconds) > 1 and cost.of(sizes[-1]) < allowed:
+                sizes = sizes[-1:]
         return cost
 
     def _made(self, jobs: Iterable[Job]) -> Iterator[Record]:

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fewshot_nlp.comparison.cells import Candidate
-from fewshot_nlp.comparison.plan import Plan
+from fewshot_nlp.comparison.plan import HELD_OUT, Plan
 
+LEAST_SCORED = 10
 LEAST_REPEATS = 3
 """Fewer support sets have no useful interval."""
 EFFICIENCY = 0.8
@@ -57,6 +58,7 @@ def fitting(
     left: float,
     budget: float,
     reused: float = 0.0,
+    most: int = HELD_OUT,
 ) -> Plan:
     """The largest of the plan and its `Plan.cheaper` ones of which three repeats fit into the time that is left.
 
@@ -69,18 +71,30 @@ def fitting(
         n_jobs: processes.
         left: seconds.
         budget: seconds that were allowed in all, for the note.
+        most: rows that are scored at most where one fold alone is.
         reused: seconds that went into parts which plans that hold one half out need anyway.
     """
 
     def least(p: Plan) -> float:
         return LEAST_REPEATS * seconds_of(p, candidates, costs, n_jobs)
 
-    options = [plan, *plan.cheaper()]
+    options = [plan, *plan.cheaper(most)]
     chosen = next((p for p in options if least(p) <= left + reused * p.held_out), min(options, key=least))
-    return replace(chosen, notes=(*chosen.notes, *_told(plan, chosen, least(plan), budget)))
+    return replace(chosen, notes=(*chosen.notes, *_told(plan, chosen, least(plan), left, budget)))
 
 
-def _told(plan: Plan, chosen: Plan, seconds: float, budget: float) -> list[str]:
+def rows_in_time(seconds: float, budget: float) -> int:
+    """Rows that are scored where one half is held out: as many as take 40 % of the budget at two sizes, 10 to 30.
+
+    Args:
+        seconds: to predict one row by all candidates.
+        budget: seconds in all.
+    """
+    many = 0.4 * budget / max(2 * LEAST_REPEATS * seconds, 1e-9)
+    return int(min(HELD_OUT, max(LEAST_SCORED, many)))
+
+
+def _told(plan: Plan, chosen: Plan, seconds: float, left: float, budget: float) -> list[str]:
     done = []
     gone = [str(k) for k in plan.shots if k not in chosen.shots]
     if gone:
@@ -89,6 +103,6 @@ def _told(plan: Plan, chosen: Plan, seconds: float, budget: float) -> list[str]:
         done.append(f"only {len(chosen.tested)} rows, of one half, are scored")
     if not done:
         return []
-    why = f"{LEAST_REPEATS} repeats of all would take about {seconds:.0f} s, and the budget is {budget:.0f} s"
-    text = f"{' and '.join(done)}: {why}."
+    why = f"{LEAST_REPEATS} repeats of all would take about {seconds:.0f} s"
+    text = f"{' and '.join(done)}: {why}, and {max(0, left):.0f} of {budget:.0f} s are left."
     return [text[0].upper() + text[1:]]

@@ -9,8 +9,19 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.models.base import FewShotModel
-from fewshot_nlp.pipeline import Pipeline
+from fewshot_nlp.models.rejection import (
+    DEFAULT_RULE,
+    Fits,
+    Rule,
+    fits,
+    fits_of_support,
+    kept_fits,
+    reason,
+    with_fits,
+)
+from fewshot_nlp.pipeline import Pipeline, TaskModel
 from fewshot_nlp.rows import column_of, read_each
+from fewshot_nlp.tasks.base import Prediction
 
 
 class FewShotClassifier(ClassifierMixin, FewShotModel, BaseEstimator):  # type: ignore[misc]
@@ -96,7 +107,13 @@ class FewShotClassifier(ClassifierMixin, FewShotModel, BaseEstimator):  # type: 
         return self.adapt([{**q.inputs, "label": y} for q, y in zip(queries, targets, strict=True)])
 
     def predict(
-        self, inputs: Iterable[Any], *, refuse_empty: bool = False, threshold: float | None = None
+        self,
+        inputs: Iterable[Any],
+        *,
+        refuse_empty: bool = False,
+        threshold: float | None = None,
+        reject: bool | Rule = False,
+        coverage: float | None = None,
     ) -> list[Any]:
         """The label of each text, or with ``multi_label`` its list of labels; the rest as `FewShotModel.predict`.
 
@@ -105,7 +122,16 @@ class FewShotClassifier(ClassifierMixin, FewShotModel, BaseEstimator):  # type: 
             refuse_empty: as for `FewShotModel.predict`.
             threshold: with ``multi_label``, the least probability of a predicted label, in (0, 1), in place of the
                 task's.
+            reject: None in place of the label of a text that fits no label, by the default rule or a named one
+                (`fewshot_nlp.models.rejection`); `predictions` tells the reason.
+            coverage: with ``reject``, the share of texts like the support set's that keep their label, at least, in
+                (0, 1).
         """
+        if reject:
+            found = self.predictions(inputs, refuse_empty=refuse_empty, reject=reject, coverage=coverage)
+            return [p["target"] for p in found]
+        if coverage is not None:
+            raise FewShotError("coverage says how many texts rejection keeps; set reject=True.")
         if threshold is None:
             return super().predict(inputs, refuse_empty=refuse_empty)
         if not getattr(self.pipeline.task, "multi_label", False):
@@ -116,6 +142,54 @@ class FewShotClassifier(ClassifierMixin, FewShotModel, BaseEstimator):  # type: 
             raise FewShotError(f"threshold is {threshold}, but must lie between 0 and 1.")
         rows = self.predict_proba(inputs, refuse_empty=refuse_empty)
         return [[name for name, p in zip(self.labels, row, strict=True) if p >= threshold] for row in rows]
+
+    def predictions(
+        self,
+        inputs: Iterable[Any],
+        model: TaskModel | None = None,
+        *,
+        refuse_empty: bool = False,
+        reject: bool | Rule = False,
+        coverage: float | None = None,
+    ) -> list[Prediction]:
+        """As `FewShotModel.predictions`; with ``reject`` also ``reason``: why a text has no label, else None.
+
+        Raises:
+            FewShotError: as `predict`; or the model was saved without what rejection compares texts with.
+        """
+        model = model or self._adapted()
+        queries = self._queries(inputs, refuse_empty)
+        predictions = model.predict(queries, progress=True)
+        if not reject:
+            return predictions
+        found = self._fits(DEFAULT_RULE if reject is True else reject)
+        least = found.threshold(coverage)
+        asked = [i for i, query in enumerate(queries) if query is not None]
+        values = dict(zip(asked, fits(model, [q for q in queries if q is not None], found), strict=True))
+        for i, prediction in enumerate(predictions):
+            fit = float(values.get(i, -np.inf))
+            prediction["reason"] = None if fit >= least else reason(fit, least, found.rule)
+            if i not in values:
+                prediction["reason"] = "it is empty"
+            prediction["target"] = prediction["target"] if prediction["reason"] is None else None
+        return predictions
+
+    def _fits(self, rule: Rule) -> Fits:
+        if getattr(self.pipeline.task, "multi_label", False):
+            raise FewShotError(
+                "Texts with several labels may have none already; raise threshold in place of reject."
+            )
+        model = self._adapted()
+        found = kept_fits(model, rule)
+        if found is None and not self._examples:
+            raise FewShotError(
+                f"This model was saved without what the rule {rule!r} compares texts with; predict with reject=True "
+                "once before saving, or adapt again."
+            )
+        if found is None:
+            found = fits_of_support(self.pipeline, model, self._examples, rule)
+            self._model = with_fits(model, found)
+        return found
 
     def predict_proba(
         self, texts: Iterable[Any], *, refuse_empty: bool = False

@@ -197,12 +197,13 @@ class Classification(Task, name="classification"):
         return predictions
 
     def output(self, prediction: Prediction, labels: Sequence[Label], row: Row) -> dict[str, Any]:
-        """The label and its probability, or the labels and theirs."""
+        """The label and its probability, or the labels and theirs; and why there is none, where that was asked for."""
         named = dict(zip(labels, map(float, prediction["probabilities"]), strict=True))
         target = prediction["target"]
         if self.multi_label:
             return {"predicted": target, "scores": {label: named[label] for label in target}}
-        return {"predicted": target, "score": None if target is None else named[target]}
+        found = {"predicted": target, "score": None if target is None else named[target]}
+        return found | ({"reason": prediction["reason"]} if "reason" in prediction else {})
 
     def metrics(
         self, gold: Sequence[Json], predicted: Sequence[Json], labels: Sequence[Label]

@@ -5,7 +5,7 @@ import pytest
 from fewshot_nlp import FewShotError
 from fewshot_nlp.comparison.cells import Candidate
 from fewshot_nlp.comparison.plan import make_plan
-from fewshot_nlp.comparison.schedule import Cost, fitting, seconds_of
+from fewshot_nlp.comparison.schedule import Cost, fitting, rows_in_time, seconds_of
 from fewshot_nlp.tasks import TASKS
 
 
@@ -137,7 +137,7 @@ class TestSmallerPlans:
             assert (found.shots, found.held_out) == (shots, held_out)
         assert fitting(plan, learner, costs, 1, 12, 100).notes[-1] == (
             "1, 10 examples were left out and only 12 rows, of one half, are scored: 3 repeats of all would take "
-            "about 82 s, and the budget is 100 s."
+            "about 82 s, and 12 of 100 s are left."
         )
         assert fitting(plan, learner, costs, 1, 82, 100) == plan
 
@@ -155,3 +155,6 @@ class TestSmallerPlans:
         ]:
             found = fitting(plan, [Candidate("slow")], costs, 1, left, 100)
             assert (found.shots, found.held_out) == (shots, True)
+
+    def test_slow_predictions_leave_fewer_rows(self):
+        assert [rows_in_time(s, 100.0) for s in (0.0, 0.1, 0.5, 9.0)] == [30, 30, 13, 10]
