@@ -389,14 +389,18 @@ def _last(results: Path) -> dict[Mutant, dict[str, Any]]:
 
 
 def table(options: argparse.Namespace) -> None:
-    """Killed of drawn, by seed, and the survivors; a mutant's last record counts."""
+    """Killed of drawn, by seed, and the others; a mutant's last record counts.
+
+    One that changes nothing gets the outcome "equivalent" and its reason as "killer" by hand.
+    """
     last = _last(options.results)
     for seed in dict.fromkeys(r["seed"] for r in last.values()):
         outcomes = [r["outcome"] for r in last.values() if r["seed"] == seed]
         print(f"seed {seed}: {outcomes.count('killed')} of {len(outcomes)} killed")
     for mutant, record in last.items():
         if record["outcome"] != "killed":
-            print(f"{mutant.file}:{mutant.line} [{mutant.kind}] {mutant.before} -> {mutant.after}")
+            told = f"{record['outcome']} {mutant.file}:{mutant.line} {mutant.before} -> {mutant.after}"
+            print(f"{told} ({record['killer']})" if record["killer"] else told)
 
 
 def main() -> None:

@@ -126,6 +126,8 @@ class VocabularyHead(Head):
         device, tokenizer = self.backbone.device, self.backbone.tokenizer
         pad = tokenizer.tokenizer.pad_token_id or 0
         own = self.backbone.model.generation_config
+        if length_penalty is None:
+            length_penalty = getattr(own, "length_penalty", None)
         config = GenerationConfig(
             decoder_start_token_id=int(windows[0][0]),
             eos_token_id=tokenizer.end,
@@ -133,7 +135,9 @@ class VocabularyHead(Head):
             bad_words_ids=getattr(own, "bad_words_ids", None),
             max_new_tokens=limit,
             num_beams=num_beams,
-            length_penalty=getattr(own, "length_penalty", None) if length_penalty is None else length_penalty,
+            length_penalty=length_penalty
+            if num_beams > 1
+            else None,  # transformers warns of one without beams
             early_stopping=False,  # not before no beam can become better than what has ended
             do_sample=False,
         )

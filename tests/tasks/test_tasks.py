@@ -218,6 +218,24 @@ def test_transition_rows_are_probabilities():
     np.testing.assert_allclose(rows.sum(1), 1)
 
 
+def test_transitions_of_the_hybrid_are_counted_by_hand():
+    """Two sentences: O 2 times, B-X, I-X and B-Y once, I-Y twice; each class's share has one more."""
+    from fewshot_nlp.tasks.transitions import EVIDENCE, NO_ENTITY, SMOOTHING
+
+    rule = hidden_markov(("O", "B-X", "I-X", "B-Y", "I-Y"), [np.array([0, 1, 2, 0]), np.array([3, 4, 4])])
+    offset = -EVIDENCE * np.log(np.array([3, 2, 2, 2, 3]) / 12)
+    np.testing.assert_allclose(rule["offset"], offset + NO_ENTITY * np.eye(5)[0])
+    new = np.array([2.5, 1.5, 0, 1.5, 0]) / 5.5  # half a time more than it was come to
+    begun, going = 2.5 / 3, 1.5 / 3  # of 2 beginnings 2 go on, of 2 insides 1
+    on = [(1 + SMOOTHING * begun), SMOOTHING * going, 1 + SMOOTHING * begun, 1 + SMOOTHING * going]
+    step = [new]
+    for tag, goes_on in enumerate(np.array(on) / (1 + SMOOTHING), start=1):
+        step.append((1 - goes_on) * new)
+        step[-1][(tag + 1) // 2 * 2] = goes_on
+    np.testing.assert_allclose(np.exp(rule["step"] / EVIDENCE), step, atol=1e-12)
+    np.testing.assert_allclose(np.exp(rule["start"]), new)
+
+
 def test_structshots_transitions_are_counted_by_hand():
     """2 O-O, 3 O-I, 3 I-O, 4 to the same and 1 to another type, 3 begin outside and 2 inside; each plus one."""
     sentences = [[0, 0, 1, 1, 0, 2], [1, 2, 2, 0], [0, 0], [3], [0, 3, 3, 3, 0]]

@@ -334,6 +334,16 @@ class TestDecoding:
             mt.predict(TEXTS[:1])
         assert seen == [2.0, 0.5]
 
+    def test_without_beams_transformers_warns_of_no_length_penalty(
+        self, tiny_translator_folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        log = logging.getLogger("transformers.generation.configuration_utils")
+        monkeypatch.setattr(log, "handlers", [caplog.handler])
+        options = {"length_penalty": 1.5, "num_beams": 1}
+        mt = FewShotTranslator.from_pretrained(tiny_translator_folder, task_config=options)
+        assert len(mt.predict(TEXTS[:1])) == 1
+        assert caplog.text == ""
+
     @pytest.mark.parametrize("beams", [1, 3])
     def test_a_model_that_never_ends_is_stopped(self, load: Any, beams: int) -> None:
         mt = load(beams=beams)
