@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fewshot_nlp.comparison import Comparison, evaluate
+    from fewshot_nlp.comparison import Comparison, Diagnosis, doctor, evaluate
     from fewshot_nlp.episode import Episode, Example
     from fewshot_nlp.errors import FewShotError
     from fewshot_nlp.evaluator import Report, evaluate_episodes
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Comparison": "comparison",
+    "Diagnosis": "comparison",
     "Episode": "episode",
     "Example": "episode",
     "FewShotClassifier": "models",
@@ -34,6 +35,7 @@ _HOMES = {
     "Report": "evaluator",
     "SAMPLERS": "sampling",
     "TASKS": "tasks",
+    "doctor": "comparison",
     "evaluate": "comparison",
     "evaluate_episodes": "evaluator",
     "load_dataset_card": "sources",
@@ -45,6 +47,7 @@ __all__ = [
     "SAMPLERS",
     "TASKS",
     "Comparison",
+    "Diagnosis",
     "Episode",
     "Example",
     "FewShotClassifier",
@@ -54,6 +57,7 @@ __all__ = [
     "FewShotQA",
     "FewShotTranslator",
     "Report",
+    "doctor",
     "evaluate",
     "evaluate_episodes",
     "load_dataset_card",

@@ -12,7 +12,7 @@ from typing import Any
 from jsonargparse import ArgumentError, ArgumentParser
 
 import fewshot_nlp
-from fewshot_nlp.cli import adapting, episodic, listing, running
+from fewshot_nlp.cli import adapting, episodic, listing, own_rows, running
 from fewshot_nlp.cli.console import errors_in_one_line, quieten
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.persistence.disk import user_path
@@ -22,6 +22,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     adapting.predict,
     adapting.push,
     episodic.evaluate,
+    own_rows.doctor,
     episodic.episodes,
     running.train,
     running.demo,
@@ -73,13 +74,13 @@ def _parse(given: Sequence[str]) -> tuple[str, dict[str, Any]]:
 
 
 def _parser_of(command: Callable[..., None], about: str) -> ArgumentParser:
-    """Options of a command, one for each keyword; the learner that is asked for is given without a keyword."""
+    """Options of a command, one for each keyword but what it is about."""
     parser = ArgumentParser(description=about, exit_on_error=False)
-    if command is listing.learners:
-        parser.add_argument("name", nargs="?", help="Only this one.")
-    parser.add_function_arguments(
-        command, as_group=False, skip={"name"} if command is listing.learners else set()
-    )
+    own = {listing.learners: "name", own_rows.doctor: "data"}.get(command, "")
+    if own:
+        words = {"name": "Only this one.", "data": "Labelled rows: JSONL, JSON, CSV, TSV or CoNLL."}
+        parser.add_argument(own, nargs="?" if own == "name" else None, help=words[own])
+    parser.add_function_arguments(command, as_group=False, skip={own} if own else set())
     for action in parser._actions:
         if getattr(action, "_typehint", None) is bool:  # --json, instead of --json true
             action.nargs, action.const, action.metavar = "?", True, None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fewshot_nlp.cli.console import answer, answer_json, say, stdout_is_ours
 from fewshot_nlp.cli.files import NOTHING, read_labels
+from fewshot_nlp.cli.own_rows import compare
 from fewshot_nlp.errors import FewShotError
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def evaluate(
             "path": out,
         }
         rest |= {"task_config": task_config, "column_mapping": column_mapping, "group_column": group_column}
-        _compare(data, task, encoder, learner, learner_config, k_shot, rest, page, json)
+        compare(data, task, encoder, learner, learner_config, k_shot, rest, page, json)
         return
     if isinstance(learner, list) or isinstance(k_shot, list):
         raise FewShotError("Several learners or sizes are compared on your own rows: give --data and --task.")
@@ -258,44 +259,6 @@ def _print_report(report: "Report", protocol: dict[str, Any], seconds: float, js
     chosen = " ".join(f"{key}={value}" for key, value in report.config["learner_config"].items())
     answer(f"learner {report.config['learner']} {chosen}\nepisodes sha256 {report.manifest_sha}")
     say(f"{seconds:.1f} s")
-
-
-def _compare(
-    data: str,
-    task: str | None,
-    encoder: str | None,
-    learner: str | list[str] | None,
-    learner_config: Mapping[str, Any],
-    k_shot: int | list[int] | None,
-    knobs: Mapping[str, Any],
-    page: Path | None,
-    json: bool,
-) -> None:
-    from fewshot_nlp.comparison import evaluate as compare
-
-    if task is None:
-        raise FewShotError(
-            "--data takes --task, to compare learners on these rows, or --model, to score one on them."
-        )
-    names = [learner] if isinstance(learner, str) else learner or ["default"]
-    sizes = [k_shot] if isinstance(k_shot, int) else k_shot or [1, 5, 10, 20]
-    if learner_config and len(names) > 1:
-        raise FewShotError("--learner_config goes with one learner.")
-    config = {names[0]: learner_config} if learner_config else {}
-    with stdout_is_ours():
-        found = compare(
-            data,
-            task=task,
-            encoder=encoder,
-            learners=names,
-            learner_config=config,
-            k_shot=sizes,
-            progress=True,
-            **knobs,
-        )
-    if page is not None:
-        say(f"page {found.write_page(page)}")
-    answer_json(found.to_json()) if json else answer(str(found))
 
 
 def _held_out(name: str | None, data: str, mapping: Mapping[str, str]) -> dict[str, Any]:

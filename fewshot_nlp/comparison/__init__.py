@@ -1,6 +1,7 @@
 """Learners compared on a user's own rows: repeated support sets, the learning curve, and a baseline beside."""
 
+from fewshot_nlp.comparison.diagnosis import Diagnosis, doctor
 from fewshot_nlp.comparison.report import Comparison
 from fewshot_nlp.comparison.run import evaluate
 
-__all__ = ["Comparison", "evaluate"]
+__all__ = ["Comparison", "Diagnosis", "doctor", "evaluate"]

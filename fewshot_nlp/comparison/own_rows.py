@@ -36,7 +36,7 @@ def own_rows(
         notes.append(
             f"{len(rows) - len(dataset)} of {len(rows)} rows repeat the input of an earlier one and are left out."
         )
-    groups, near = _joined_groups(dataset, [_plain(task.asked(e).inputs) for e in dataset.examples])
+    groups, near = _joined_groups(dataset, [plain(task.asked(e).inputs) for e in dataset.examples])
     if near:
         notes.append(
             f"{near} rows differ from another by case, marks or spaces alone; they stay on one side."
@@ -45,7 +45,7 @@ def own_rows(
     return dataset, notes
 
 
-def _plain(inputs: Mapping[str, Any]) -> str:
+def plain(inputs: Mapping[str, Any]) -> str:
     """An input's letters and digits, without case; as it is where it has none."""
     words = [regex.findall(r"[\p{L}\p{M}\p{N}]+", str(value).casefold()) for value in inputs.values()]
     return canonical_json(words if any(words) else dict(inputs))
