@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from fewshot_nlp.evaluator import Report, evaluate_episodes
     from fewshot_nlp.learners import LEARNERS
     from fewshot_nlp.models import FewShotClassifier, FewShotModel, FewShotNER, FewShotQA, FewShotTranslator
+    from fewshot_nlp.predictions import Answer, Entity, SpanAnswer
+    from fewshot_nlp.progress import disable_progress_bars
     from fewshot_nlp.sampling import SAMPLERS
     from fewshot_nlp.sources import load_dataset_card
     from fewshot_nlp.tasks import TASKS
@@ -21,8 +23,10 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
+    "Answer": "predictions",
     "Comparison": "comparison",
     "Diagnosis": "comparison",
+    "Entity": "predictions",
     "Episode": "episode",
     "Example": "episode",
     "FewShotClassifier": "models",
@@ -34,7 +38,9 @@ _HOMES = {
     "LEARNERS": "learners",
     "Report": "evaluator",
     "SAMPLERS": "sampling",
+    "SpanAnswer": "predictions",
     "TASKS": "tasks",
+    "disable_progress_bars": "progress",
     "doctor": "comparison",
     "evaluate": "comparison",
     "evaluate_episodes": "evaluator",
@@ -46,8 +52,10 @@ __all__ = [
     "LEARNERS",
     "SAMPLERS",
     "TASKS",
+    "Answer",
     "Comparison",
     "Diagnosis",
+    "Entity",
     "Episode",
     "Example",
     "FewShotClassifier",
@@ -57,6 +65,8 @@ __all__ = [
     "FewShotQA",
     "FewShotTranslator",
     "Report",
+    "SpanAnswer",
+    "disable_progress_bars",
     "doctor",
     "evaluate",
     "evaluate_episodes",

@@ -68,17 +68,18 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def read_arguments(kind: type[Kind], arguments: Sequence[str]) -> Kind:
+def read_arguments(kind: type[Kind], arguments: Sequence[str], base: Mapping[str, Any] | None = None) -> Kind:
     """Settings from a command line; what comes later wins. ``--help`` prints what there is, and ends the program.
 
     Args:
         kind: the settings' class.
         arguments: ``--config file.yaml``, and ``--path.of.setting=value`` or two words, the value in YAML.
+        base: settings that the arguments override.
 
     Raises:
         FewShotError: for all that is wrong, a line each.
     """
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = dict(base or {})
     rest = list(arguments)
     while rest:
         word = rest.pop(0)

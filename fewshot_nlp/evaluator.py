@@ -10,13 +10,13 @@ from typing import Any, Protocol
 import numpy as np
 from scipy import stats
 from torch import Tensor, uint8
-from tqdm import tqdm
 
 from fewshot_nlp.backbone.adapters import adapter_to_json
 from fewshot_nlp.episode import Episode, Json, canonical_json, sha256
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.persistence.json_lines import JsonLines
 from fewshot_nlp.pipeline import Pipeline
+from fewshot_nlp.progress import progress_bar
 from fewshot_nlp.sampling.base import TaskSampler
 from fewshot_nlp.sampling.base import episodes as stream
 from fewshot_nlp.version import VERSION
@@ -124,7 +124,7 @@ def evaluate_episodes(
     total = n_episodes if n_episodes is not None else getattr(episodes, "__len__", lambda: None)()
     with (
         learner.encoder.cached(cache_bytes),
-        tqdm(total=total, delay=2, disable=None if progress else True, unit=" episodes") as bar,
+        progress_bar(total=total, shown=None if progress else False, unit=" episodes") as bar,
     ):
         for episode in islice(episodes, n_episodes):
             if episode.task != task.name:

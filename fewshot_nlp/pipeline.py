@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor
-from tqdm import tqdm
 
 from fewshot_nlp.episode import Episode, Example, Query, canonical_json
 from fewshot_nlp.errors import FewShotError, quoted
 from fewshot_nlp.learners import Adapted, Learner
+from fewshot_nlp.progress import progress_bar
 from fewshot_nlp.rows import ItemError, Label
 from fewshot_nlp.slots import SlotBatch
 from fewshot_nlp.tasks import Task
@@ -151,27 +152,36 @@ class TaskModel:
     adapted: Adapted
     decoding_parameters: Mapping[str, Tensor]
 
-    def predict(self, queries: Sequence[Query | None], progress: bool = False) -> list[Prediction]:
+    def to(self, device: Any) -> "TaskModel":
+        """The model with its state on a device; the encoder is moved by itself."""
+        state = {name: value.to(device) for name, value in self.adapted.state.items()}
+        return replace(self, adapted=Adapted(self.pipeline.learner, state))
+
+    def predict(
+        self, queries: Sequence[Query | None], progress: bool | None = False, batch_size: int | None = None
+    ) -> list[Prediction]:
         """Predicts each query.
 
         Args:
             queries: inputs; None for an empty one, for which the task abstains.
-            progress: show a bar if it takes over two seconds.
+            progress: a bar: None where it takes over two seconds, True always, False never.
+            batch_size: inputs that are tokenised and scored at once, from 1; None for 2048.
 
         Raises:
-            FewShotError: the tokenizer refuses an input; the message has its number.
+            FewShotError: the tokenizer refuses an input, with its number; or a ``batch_size`` below 1.
         """
         if not self.labels and self.pipeline.task.has_labels:
             raise FewShotError("There are no labels to predict; adapt the model first.")
+        size = CHUNK if batch_size is None else batch_size
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise FewShotError(f"batch_size is {batch_size!r}, but must be a whole number from 1.")
         filled = [i for i, query in enumerate(queries) if query is not None]
         result: list[Prediction] = [{}] * len(queries)
         for i in set(range(len(queries))) - set(filled):
             result[i] = self.pipeline.task.abstained(self.labels)
-        with tqdm(
-            total=len(filled), delay=2, disable=None if progress else True, unit=" texts", leave=False
-        ) as bar:
-            for start in range(0, len(filled), CHUNK):
-                places = filled[start : start + CHUNK]
+        with progress_bar(total=len(filled), shown=progress, unit=" texts", leave=False) as bar:
+            for start in range(0, len(filled), size):
+                places = filled[start : start + size]
                 try:
                     batch = self.pipeline.queries([q for i in places if (q := queries[i])], self.labels)
                 except ItemError as error:

@@ -219,6 +219,11 @@ class _Handler(BaseHTTPRequestHandler):
         revision = rest[1] if len(rest) > 1 else "main"
         if verb in ("preupload", "commit"):
             self._may_write(repo_id)
+        if verb == "branch":
+            self._may_write(repo_id)
+            repository = self._repository(repo_id)
+            repository.refs.setdefault(revision, repository.refs["main"])
+            return self._json({})
         oid, files = self._at(repo_id, revision)
         if verb == "revision":
             siblings = [{"rfilename": path} for path in files]
@@ -228,9 +233,16 @@ class _Handler(BaseHTTPRequestHandler):
         if verb == "preupload":
             return self._json({"files": [_upload_mode(f, files) for f in json.loads(body)["files"]]})
         if verb == "commit":
-            new = self._repository(repo_id).commit(self._changed(files, body), revision)
-            url = f"{self.hub.url}/{repo_id}/commit/{new}"
-            return self._json({"success": True, "commitOid": new, "commitUrl": url})
+            proposed = "create_pr=1" in self.path
+            to = "refs/pr/1" if proposed else revision
+            new = self._repository(repo_id).commit(self._changed(files, body), to)
+            answer = {
+                "success": True,
+                "commitOid": new,
+                "commitUrl": f"{self.hub.url}/{repo_id}/commit/{new}",
+            }
+            request = {"pullRequestUrl": f"{self.hub.url}/{repo_id}/discussions/1"} if proposed else {}
+            return self._json(answer | request)
         raise _RefusedError(404, "NotFound", f"the stand-in does not know {verb}")
 
     def _changed(self, files: Mapping[str, File], body: bytes) -> dict[str, File]:

@@ -15,9 +15,11 @@ from torch.utils.checkpoint import checkpoint
 from fewshot_nlp.backbone.adapters import attach
 from fewshot_nlp.backbone.batching import PACKED
 from fewshot_nlp.backbone.head import Head
+from fewshot_nlp.backbone.loading import check_devices
 from fewshot_nlp.backbone.vocabulary import VocabularyHead
 from fewshot_nlp.errors import FewShotError, logger
 from fewshot_nlp.locks import shared_lock
+from fewshot_nlp.persistence.disk import first_line
 from fewshot_nlp.slots import SlotBatch
 
 _KERNELS = shared_lock()
@@ -164,6 +166,21 @@ class Backbone(ABC):
             fixed += [n for n, _ in modules if n.endswith("position_embeddings")]
         places = tuple(f"{name}." for name in fixed)
         return {name: p for name, p in self.parameters().items() if not name.startswith(places)}
+
+    def to(self, device: Any) -> None:
+        """Moves all weights to a device.
+
+        Raises:
+            FewShotError: it is not here, or the model is spread over several devices.
+        """
+        check_devices(device, "device")
+        try:
+            with self.alone():
+                self.model.to(device)
+                if isinstance(self.head, nn.Module):
+                    self.head.to(device)
+        except RuntimeError as error:
+            raise FewShotError(f"The model cannot be moved to {device!r}: {first_line(error)}.") from error
 
     def as_loaded(self) -> AbstractContextManager[Any]:
         """Context that shuts out a user's `torch.autocast`: weights compute in the type that they were loaded in."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from fewshot_nlp.backbone.head import PREFIX, Head, State
@@ -108,7 +108,7 @@ class LabelNameHead(nn.Module, Head):
             state: result of `linear_head`.
             features: output of the head's layer.
         """
-        rows = F.linear(F.layer_norm(features, features.shape[1:]), state["weight"], state["bias"])
+        rows = F.linear(F.layer_norm(features, [int(features.shape[1])]), state["weight"], state["bias"])
         return _by_class(rows, state["row_class"])
 
     def fit(self, backbone: "Backbone", names: SlotBatch, support: SlotBatch) -> State:
@@ -141,12 +141,16 @@ class LabelNameHead(nn.Module, Head):
         """Weighted mean of log-probabilities; the head's weight is ``weight`` / sqrt(number of labels)."""
         scores = score(batch)
         n_labels = len(state[PREFIX + "bias"]) // 2  # a label has two rows
-        labelled = torch.isin(torch.from_numpy(batch.token_keys), state[PREFIX + "labelled"].cpu())
-        share = (weight / n_labels**0.5) * (~labelled).to(scores)[:, None]
+        share = (weight / n_labels**0.5) * (~self.labelled(batch, state)).to(scores)[:, None]
         mixed: Tensor = (1 - share) * F.log_softmax(scores, dim=1) + share * F.log_softmax(
             prior.to(scores), dim=1
         )
         return mixed
+
+    @staticmethod
+    def labelled(batch: SlotBatch, state: State) -> Bool[Tensor, " n_slots"]:
+        """Which slots have the tokens of a slot that the support set labels."""
+        return torch.isin(torch.from_numpy(batch.token_keys), state[PREFIX + "labelled"].cpu())
 
 
 def _by_class(rows: Float[Tensor, "n r"], row_class: Int[Tensor, " r"]) -> Float[Tensor, "n c"]:

@@ -61,7 +61,7 @@ def load_model(
             )
         numbers = layer_numbers(layers, config.num_hidden_layers)
         tokenizer = AutoTokenizer.from_pretrained(source, **where)
-        kept = _first_layers(config, max(numbers))
+        kept = first_layers(config, max(numbers))
         try:
             model = _weights(alone or AutoModel, source, kept, **where, **given)
         except WrongSizesError:  # of a part that reads all layers, such as ESM's contact head
@@ -99,14 +99,14 @@ def _where(source: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], dic
     if _looks_like_folder(source):
         _check_folder(Path(source))
     given = {key: value for key, value in options.items() if value is not None}
-    _check_devices(given.get("device_map", "cpu"))
+    check_devices(given.get("device_map", "cpu"))
     _check_kernel(given.get("attn_implementation"), "attn_implementation")
     where = {"revision": given.pop("revision", None), "trust_remote_code": False}
-    where["local_files_only"] = not _looks_like_folder(source) and not _answers(source, where["revision"])
+    where["local_files_only"] = not _looks_like_folder(source) and not hub_answers(source, where["revision"])
     return where, {"dtype": torch.float32, **given}
 
 
-def _check_devices(device_map: Any) -> None:
+def check_devices(device_map: Any, what: str = "device_map") -> None:
     """Raises `FewShotError` for a device that is not here, or that holds no numbers."""
     devices = device_map.values() if isinstance(device_map, Mapping) else [device_map]
     for device in devices:
@@ -121,7 +121,7 @@ def _check_devices(device_map: Any) -> None:
                 else f"is not to be had here ({first_line(error)[:100]})"
             )
             raise FewShotError(
-                f"device_map is {device_map!r}, but {device!r} {reason}; leave it out for the CPU."
+                f"{what} is {device_map!r}, but {device!r} {reason}; leave it out for the CPU."
             ) from error
 
 
@@ -214,7 +214,7 @@ def json_files(source: str, revision: str | None = None) -> ReadJson:
     """Reads the small JSON files of a model, in a folder or on the Hub."""
     from transformers.utils import cached_file
 
-    offline = not _looks_like_folder(source) and not _answers(source, revision)
+    offline = not _looks_like_folder(source) and not hub_answers(source, revision)
 
     def read(name: str) -> Any:
         path = cached_file(
@@ -236,7 +236,7 @@ def json_files(source: str, revision: str | None = None) -> ReadJson:
 
 
 @lru_cache(maxsize=64)
-def _answers(source: str, revision: str | None) -> bool:
+def hub_answers(source: str, revision: str | None) -> bool:
     """Whether the Hub answers for a model: one request, without half a minute of retries."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -264,7 +264,7 @@ def layer_numbers(layers: Sequence[int | float], depth: int) -> tuple[int, ...]:
     return tuple(n % (depth + 1) for n in numbers)
 
 
-def _first_layers(config: Any, count: int) -> Any:
+def first_layers(config: Any, count: int) -> Any:
     """The configuration of a model's first layers (at least one), so that the others are not loaded."""
     if count >= config.num_hidden_layers:
         return config

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from inspect import getdoc
 from typing import Any
 
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
 
 import fewshot_nlp
 from fewshot_nlp.cli import adapting, episodic, listing, own_rows, running
@@ -20,16 +20,33 @@ from fewshot_nlp.persistence.disk import user_path
 COMMANDS: tuple[Callable[..., None], ...] = (
     adapting.adapt,
     adapting.predict,
+    adapting.export,
     adapting.push,
     episodic.evaluate,
     own_rows.doctor,
     episodic.episodes,
     running.train,
+    running.init,
+    running.recipes,
     running.demo,
     listing.learners,
     listing.tasks,
     listing.cards,
 )
+
+
+POSITIONAL: dict[Callable[..., None], dict[str, tuple[list[str] | None, str]]] = {
+    listing.learners: {"name": (None, "Only this one.")},
+    running.recipes: {"action": (["list", "copy"], "What to do."), "name": (None, "Which to copy.")},
+}
+"""Words without a keyword: what is known, and their help."""
+
+
+class _Help(DefaultHelpFormatter):  # type: ignore[misc]
+    """Help whose examples stay one a line."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if text.startswith("Example") else str(super()._fill_text(text, width, indent))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -59,6 +76,7 @@ def _parse(given: Sequence[str]) -> tuple[str, dict[str, Any]]:
         epilog="Every mistake in an argument or a file is one line on stderr and exit code 2.",
         version=fewshot_nlp.__version__,
         exit_on_error=False,
+        formatter_class=_Help,
     )
     subcommands = parser.add_subcommands()
     for command in COMMANDS:
@@ -81,6 +99,14 @@ def _parser_of(command: Callable[..., None], about: str) -> ArgumentParser:
         words = {"name": "Only this one.", "data": "Labelled rows: JSONL, JSON, CSV, TSV or CoNLL."}
         parser.add_argument(own, nargs="?" if own == "name" else None, help=words[own])
     parser.add_function_arguments(command, as_group=False, skip={own} if own else set())
+    """Options of a command, one for each keyword; some words are given without one."""
+    _, title, examples = (getdoc(command) or "").partition("Example:\n")
+    parser = ArgumentParser(description=about, epilog=title + examples, exit_on_error=False)
+    bare = POSITIONAL.get(command, {})
+    for word, (known, about_it) in bare.items():
+        chosen = {"choices": known, "default": known[0]} if known else {}
+        parser.add_argument(word, nargs="?", help=about_it, **chosen)
+    parser.add_function_arguments(command, as_group=False, skip=set(bare))
     for action in parser._actions:
         if getattr(action, "_typehint", None) is bool:  # --json, instead of --json true
             action.nargs, action.const, action.metavar = "?", True, None

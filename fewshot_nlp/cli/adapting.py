@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fewshot_nlp.cli.console import answer, answer_json, say, stdout_is_ours
 from fewshot_nlp.cli.files import (
@@ -12,6 +12,7 @@ from fewshot_nlp.cli.files import (
     output_rows,
     read_inputs,
     read_labels,
+    write_annotated,
     write_output,
 )
 from fewshot_nlp.errors import FewShotError
@@ -29,6 +30,7 @@ def adapt(
     column_mapping: dict[str, str] = NOTHING,
     labels: str | None = None,
     reject: bool = False,
+    conflicts: Literal["refuse", "first", "drop"] = "refuse",
     json: bool = False,
 ) -> None:
     """Adapts a model to labelled rows and saves it.
@@ -44,7 +46,12 @@ def adapt(
         column_mapping: Your columns' names to the task's, as in `--column_mapping.utterance text`.
         labels: All labels: `[a, b]`, `{a: what it is}`, or a YAML or JSON file of either.
         reject: Of texts: keep what tells which texts fit no label, for `predict --reject true`.
+        conflicts: Rows with the same input and different labels: refuse them, keep the first, or drop all.
         json: Print one JSON object and nothing else.
+
+    Example:
+      fewshot-nlp adapt --task ner --data rows.jsonl --out model
+      fewshot-nlp adapt --task classification --data mails.csv --column_mapping.intent label --out model
     """
     from fewshot_nlp.sources import read_rows
 
@@ -55,7 +62,7 @@ def adapt(
             encoder, task=task, learner=learner, learner_config=learner_config, task_config=task_config
         )
         begin = time.perf_counter()
-        model.adapt(rows, words)
+        model.adapt(rows, words, conflicts=conflicts)
         if reject:
             model.predict([], reject=True)
         seconds = time.perf_counter() - begin
@@ -80,6 +87,7 @@ def predict(
     model: str,
     input: str,
     out: str = STANDARD,
+    format: Literal["rows", "label-studio", "doccano", "prodigy", "spacy", "conll"] = "rows",
     column_mapping: dict[str, str] = NOTHING,
     reject: bool = False,
     coverage: float | None = None,
@@ -90,9 +98,15 @@ def predict(
         model: Folder that `adapt` wrote, or a Hub name.
         input: Texts: .txt (one a line), JSONL, CSV, TSV, CoNLL; or - for standard input.
         out: File for the predictions: .jsonl, .csv, .tsv, .conll (tags of words); or - for JSONL on stdout.
+        format: With another than rows the predictions alone, as an annotation tool reads them.
         column_mapping: Your columns' names to the task's, as in `--column_mapping.utterance text`.
         reject: Of texts: no label, and the reason, for those that fit none; after `adapt --reject true`.
         coverage: With reject: the share of fitting texts that keep their label, at least.
+
+    Example:
+      fewshot-nlp predict --model model --input texts.txt --out found.jsonl
+      fewshot-nlp predict --model model --input texts.txt --out tasks.json --format label-studio
+      echo Hello | fewshot-nlp predict --model model --input -
     """
     with stdout_is_ours():
         loaded = _model_class(reject).from_pretrained(model)
@@ -101,14 +115,17 @@ def predict(
             raise FewShotError(
                 f"{model} is meta-trained, but not adapted; run `fewshot-nlp adapt --encoder {model}`."
             )
-        check_output(out, task)
+        if format == "rows":
+            check_output(out, task)
         rows = read_inputs(input, task, column_mapping)
         options: dict[str, Any] = {"reject": True, "coverage": coverage} if reject else {}
         found = loaded.predictions(rows, **options)
-        result = output_rows(out, task, loaded.labels, rows, found)
-    write_output(out, result)
+    if format == "rows":
+        write_output(out, output_rows(out, task, loaded.labels, rows, found))
+    else:
+        write_annotated(out, task, rows, found, format)
     if out != STANDARD:
-        say(f"{len(result)} predictions in {out}")
+        say(f"{len(found)} predictions in {out}")
 
 
 def _model_class(reject: bool, task: str | None = None) -> Any:
@@ -119,16 +136,61 @@ def _model_class(reject: bool, task: str | None = None) -> Any:
     return FewShotClassifier if reject else FewShotModel
 
 
-def push(*, model: str, repo: str, private: bool = False) -> None:
+def export(*, model: str, format: str, out: Path, int8: bool = False) -> None:
+    """Writes an adapted model in the format of another tool; docs/exports.md says which learners have which.
+
+    Args:
+        model: Folder that `adapt` wrote, or a Hub name.
+        format: transformers, peft, sentence-transformers, onnx or spacy.
+        out: Folder, new or empty.
+        int8: Of onnx: weights as 8-bit integers.
+
+    Example:
+      fewshot-nlp export --model model --format onnx --out graph
+    """
+    from fewshot_nlp.models import FewShotModel
+
+    with stdout_is_ours():
+        loaded = FewShotModel.from_pretrained(model)
+        folder = loaded.export(out, format, **({"int8": True} if int8 else {}))
+    answer(f"{format} in {folder}")
+
+
+def push(
+    *,
+    model: str,
+    repo: str,
+    private: bool = False,
+    revision: str | None = None,
+    create_pr: bool = False,
+    dry_run: bool = False,
+) -> None:
     """Uploads a model with its card to the Hugging Face Hub.
 
     Args:
         model: Folder that `adapt` wrote.
         repo: Repository on the Hub, user/name.
         private: Make a new repository private.
+        revision: Branch, made if needed; else main.
+        create_pr: Open a pull request.
+        dry_run: Send nothing; print the files and their sizes in bytes.
+
+    Example:
+      fewshot-nlp push --model model --repo user/name --dry_run
     """
     from fewshot_nlp.models import FewShotModel
+    from fewshot_nlp.models.interfaces import PushOptions
 
     with stdout_is_ours():
-        address = FewShotModel.from_pretrained(model).push_to_hub(repo, private=private)
-    answer(address)
+        loaded = FewShotModel.from_pretrained(model)
+        place: PushOptions = {"private": private, "revision": revision, "create_pr": create_pr}
+        if not dry_run:
+            address = loaded.push_to_hub(repo, **place)
+        else:
+            found = loaded.push_to_hub(repo, dry_run=True, **place)
+    if not dry_run:
+        answer(address)
+        return
+    for name, size in found["files"].items():
+        answer(f"{size:>12,}  {name}")
+    answer(f"{found['bytes']:>12,}  in all, to {repo}, {found['revision']}; nothing was sent")

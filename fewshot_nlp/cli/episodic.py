@@ -46,14 +46,13 @@ def episodes(
         labels: Labels to draw from, [a, b], or a YAML or JSON file of them; else all.
         sampler_config: Further settings of the sampler, as in `--sampler_config.query rows`.
     """
-    from tqdm import tqdm
-
     from fewshot_nlp.episode import write_episodes
+    from fewshot_nlp.progress import progress_bar
     from fewshot_nlp.sampling import episodes as stream
 
     knobs = {"k_shot": k_shot, "n_query": n_query, "n_episodes": episodes, "seed": seed}
     sampler, protocol = _draw(card, split, n_way, labels, knobs, sampler_config)
-    with tqdm(stream(sampler), total=episodes, delay=2, disable=None, unit=" episodes", leave=False) as bar:
+    with progress_bar(stream(sampler), total=episodes, unit=" episodes", leave=False) as bar:
         digest = write_episodes(out, bar)
     answer(f"{episodes} episodes of {card} ({protocol['split']}) in {out}\nsha256 {digest}")
 
@@ -117,6 +116,10 @@ def evaluate(
         sampler_config: Further settings of the sampler, as in `--sampler_config.query rows`.
         out: Write each episode's scores here, JSON lines; an unfinished run goes on.
         json: Print one JSON object and nothing else.
+
+    Example:
+      fewshot-nlp evaluate --data rows.jsonl --task ner --learner default prototypical --k_shot 1 5
+      fewshot-nlp evaluate --data held_out.jsonl --model model
     """
     given = {"--card": card, "--episodes_file": episodes_file, "--data": data}
     named = [option for option, value in given.items() if value is not None]

@@ -109,6 +109,20 @@ def output_rows(
     return [row | task.output(p, labels, row) for row, p in pairs]
 
 
+def write_annotated(
+    out: str, task: "Task", rows: Sequence[Row], predictions: Sequence[Row], format: str
+) -> None:
+    """Writes predictions as an annotation tool reads them, to a file or standard output, but those of empty texts."""
+    from fewshot_nlp.sources.annotated import render_annotations, write_annotations
+
+    pairs = zip(task.queries(rows), predictions, strict=True)
+    found = [task.annotation(query, prediction) for query, prediction in pairs if query is not None]
+    if out == STANDARD:
+        sys.stdout.write(render_annotations(found, format))
+    else:
+        write_annotations(out, found, format)
+
+
 def write_output(out: str, rows: Sequence[Row]) -> None:
     """Writes rows to a file, or as JSON lines to standard output."""
     from fewshot_nlp.sources import write_rows

@@ -7,7 +7,7 @@ import shlex
 from typing import Any
 
 _MAPPING = re.compile(r"\b(\w+)=(\{[^{}]*\})")
-_NAME = re.compile(r"\b(learner|encoder|task)='([^']*)'")
+_NAME = re.compile(r"\b(learner|encoder|task|conflicts)='([^']*)'")
 _WORDS = (
     (re.compile(r"\bcall adapt\((rows)?\)( first)?"), "run `fewshot-nlp adapt` first"),
     (re.compile(r"pass load_rows\('([^']*)', '[^']*'\)"), r"`fewshot-nlp evaluate --card \1` draws from it"),

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 from joblib import Parallel, delayed
 from pydantic import Field
-from tqdm import tqdm
 
 from fewshot_nlp.backbone.bundled import HUB_NAME
 from fewshot_nlp.comparison.cells import Candidate, Record, part_key, run_part, scored
@@ -20,6 +19,7 @@ from fewshot_nlp.comparison.results import Results
 from fewshot_nlp.comparison.schedule import LEAST_REPEATS, Cost, fitting, rows_in_time
 from fewshot_nlp.episode import Episode, Json
 from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.progress import progress_bar
 from fewshot_nlp.settings import Seed, check
 from fewshot_nlp.sources import read_rows
 from fewshot_nlp.tasks import TASKS, Task
@@ -233,7 +233,7 @@ class _Run:
         todo = {key: (c, e, key) for c, e, key in jobs}
         yield from (self.results.parts[key] for key in todo if key in self.results.parts)
         new = [job for key, job in todo.items() if key not in self.results.parts]
-        with tqdm(total=len(new), delay=2, disable=None if self.progress else True, unit=" parts") as bar:
+        with progress_bar(total=len(new), shown=None if self.progress else False, unit=" parts") as bar:
             for record in self._computed(new):
                 self.results.add(record)
                 bar.update()

@@ -112,7 +112,8 @@ class StackedProbe(Learner[StackedProbeConfig], name="stacked_probe"):
 
     def _blocks(self, features: Tensor) -> Float[Tensor, "n layers hidden"]:
         """L2-normalised features, one row a layer."""
-        return F.normalize(features.view(len(features), len(self.encoder.layers), -1), dim=2)
+        n_layers = len(self.encoder.layers)
+        return F.normalize(features.view(-1, n_layers, features.shape[1] // n_layers), dim=2)
 
     def _scaled(self, state: State, blocks: Tensor) -> Float[Tensor, "n d"]:
         weights = torch.full(

@@ -4,27 +4,28 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, Unpack
 
 from fewshot_nlp.episode import Example, Json, Query
 from fewshot_nlp.errors import FewShotError, logger, quoted
-from fewshot_nlp.evaluator import Report
 from fewshot_nlp.memory.store import MemoryStore
+from fewshot_nlp.models.interfaces import Interfaces
 from fewshot_nlp.models.loading import load_parts
 from fewshot_nlp.models.memory import ModelMemory, has_memory
 from fewshot_nlp.models.pickling import Picklable
 from fewshot_nlp.persistence.disk import user_path
-from fewshot_nlp.persistence.hub import push_folder
 from fewshot_nlp.persistence.model_card import model_card
 from fewshot_nlp.persistence.storage import save
 from fewshot_nlp.pipeline import Pipeline, TaskModel
+from fewshot_nlp.predictions import PredictOptions
 from fewshot_nlp.rows import Label, as_label, joined, records, sorted_labels
 from fewshot_nlp.sources import read_rows
 from fewshot_nlp.tasks.base import Prediction
+from fewshot_nlp.tasks.conflicts import Conflicts
 from fewshot_nlp.tasks.label_words import Labels, described, given_labels
 
 
-class FewShotModel(Picklable):
+class FewShotModel(Picklable, Interfaces):
     """A task, an encoder and a learner; adapted to a support set by `adapt`.
 
     Make one with `from_pretrained`. This class serves every task that is registered; its subclasses add what only one
@@ -80,7 +81,7 @@ class FewShotModel(Picklable):
     @classmethod
     def from_pretrained(
         cls,
-        name: str | Path | None = None,
+        name: Any = None,
         *,
         task: str | None = None,
         learner: str | None = None,
@@ -97,7 +98,8 @@ class FewShotModel(Picklable):
 
         Args:
             name: None for the bundled encoder, with the meta-trained adapter that ships for some tasks; a folder
-                or Hub name of an encoder, or of a model that `save_pretrained` or meta-training wrote.
+                or Hub name of an encoder, or of a model that `save_pretrained` or meta-training wrote; or an encoder
+                in memory, a `SentenceTransformer` or a model of transformers, of which a copy is taken.
             task: name of the task; None for the class's own, or the saved model's.
             learner: name of the learner; None for the model's own, or the default, chosen by measurement (see
                 docs/learners.md).
@@ -132,7 +134,12 @@ class FewShotModel(Picklable):
         return self._model is not None
 
     def adapt(
-        self, rows: Any, labels: Labels | None = None, *, column_mapping: Mapping[str, str] | None = None
+        self,
+        rows: Any,
+        labels: Labels | None = None,
+        *,
+        column_mapping: Mapping[str, str] | None = None,
+        conflicts: Conflicts = "refuse",
     ) -> Self:
         """Adapts to a support set, in place of whatever the model was adapted to before.
 
@@ -142,6 +149,8 @@ class FewShotModel(Picklable):
             labels: all label names, or label to a description of it; labels without a row are predicted
                 from their names or descriptions.
             column_mapping: your column's name to the task's name for it.
+            conflicts: what becomes of rows with the same input and different labels: an error ("refuse"), the
+                "first" of them counts, or "drop" all.
 
         Returns:
             The model itself.
@@ -150,7 +159,8 @@ class FewShotModel(Picklable):
             FewShotError: empty support, too few labels, a bad row (named), rows that contradict each other.
         """
         labels = given_labels(labels)
-        return self._adapt(self._read(rows, column_mapping), labels, named=tuple(labels or ()))
+        examples = self._read(rows, column_mapping)
+        return self._adapt(examples, labels, tuple(labels or ()), conflicts)
 
     def add(
         self, rows: Any, labels: Labels | None = None, *, column_mapping: Mapping[str, str] | None = None
@@ -198,24 +208,27 @@ class FewShotModel(Picklable):
         self.pipeline.learner.grow(self._adapted().adapted.state)
         return self
 
-    def predict(self, inputs: Iterable[Any], *, refuse_empty: bool = False) -> list[Any]:
+    def predict(self, inputs: Iterable[Any], **options: Unpack[PredictOptions]) -> list[Any]:
         """A prediction for each input, in the form that the task gives it (`Task.shown`).
 
         Args:
             inputs: texts, or whatever else the task takes.
-            refuse_empty: refuse an input without a visible character; else nothing is predicted for it
-                (`Task.abstained`), and the log tells of it.
+            options: ``refuse_empty``: refuse an input without a visible character; else nothing is predicted for it
+                (`Task.abstained`), and the log tells of it. ``batch_size``: inputs that are computed at once (2048);
+                fewer take less memory. ``show_progress_bar``: True or False; else where it takes over two seconds.
 
         Raises:
             FewShotError: a bad input, with its number; or the model is not adapted.
         """
-        return [self.pipeline.task.shown(p) for p in self.predictions(inputs, refuse_empty=refuse_empty)]
+        return [self.pipeline.task.shown(p) for p in self.predictions(inputs, **options)]
 
     def __call__(self, inputs: Iterable[Any], **options: Any) -> list[Any]:
         """As `predict`."""
         return self.predict(inputs, **options)
 
-    def predict_iter(self, inputs: Iterable[Any], chunk: int = 1024) -> Iterator[Any]:
+    def predict_iter(
+        self, inputs: Iterable[Any], chunk: int = 1024, **options: Unpack[PredictOptions]
+    ) -> Iterator[Any]:
         """`predict` for a stream: reads ``chunk`` inputs at a time, and yields a prediction for each, in order.
 
         Raises:
@@ -223,27 +236,31 @@ class FewShotModel(Picklable):
         """
         stream = iter(inputs)
         while part := list(islice(stream, chunk)):
-            yield from self.predict(part)
+            yield from self.predict(part, **options)
 
     def predictions(
-        self, inputs: Iterable[Any], model: TaskModel | None = None, *, refuse_empty: bool = False
+        self, inputs: Iterable[Any], model: TaskModel | None = None, **options: Unpack[PredictOptions]
     ) -> list[Prediction]:
         """All that the task tells of each input; `predict` gives the part of it that most callers want.
 
         Args:
             inputs: as for `predict`.
             model: an adapted model to take instead of this one's.
-            refuse_empty: as for `predict`.
+            options: as for `predict`.
         """
         model = model or self._adapted()
-        return model.predict(self._queries(inputs, refuse_empty), progress=True)
+        queries = self._queries(inputs, options.get("refuse_empty", False))
+        return model.predict(queries, options.get("show_progress_bar"), options.get("batch_size"))
 
     def _queries(self, inputs: Iterable[Any], refuse_empty: bool = False) -> list[Query | None]:
+        return self.pipeline.task.queries(self._inputs(inputs, "predict"), refuse_empty=refuse_empty)
+
+    def _inputs(self, inputs: Any, what: str) -> Iterable[Any]:
         if isinstance(inputs, str | Mapping) or not isinstance(inputs := records(inputs), Iterable):
             raise FewShotError(
-                f"predict takes a list of inputs, but was given one {type(inputs).__name__}; put it in [ ]."
+                f"{what} takes a list of inputs, but was given one {type(inputs).__name__}; put it in [ ]."
             )
-        return self.pipeline.task.queries(inputs, refuse_empty=refuse_empty)
+        return inputs
 
     def evaluate(self, rows: Any, *, column_mapping: Mapping[str, str] | None = None) -> dict[str, float]:
         """Scores predictions for labelled rows; the names of the metrics say their definitions.
@@ -262,7 +279,7 @@ class FewShotModel(Picklable):
                 f"labels). Known: {joined(model.labels)}. Adapt with examples of it, or leave its rows out."
             )
         task = self.pipeline.task
-        predicted = model.predict([task.asked(e) for e in examples], progress=True)
+        predicted = model.predict([task.asked(e) for e in examples], progress=None)
         return task.metrics(*task.paired(examples, predicted), model.labels)
 
     def save_pretrained(self, folder: str | Path, *, examples: bool = True) -> Path:
@@ -274,31 +291,6 @@ class FewShotModel(Picklable):
                 forget and explain. `push_to_hub` never does.
         """
         return self._save(user_path(folder), user_path(folder).resolve().name, examples)
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        private: bool = False,
-        token: str | None = None,
-        scores: Mapping[str, Json] | Report | None = None,
-    ) -> str:
-        """Uploads the model with its card to the Hugging Face Hub.
-
-        Args:
-            repo_id: "user/name".
-            private: whether a new repository is private.
-            token: access token; default the one that `hf auth login` stored.
-            scores: measured scores for the card: what `evaluate` returned, perhaps with "n_rows", "seed" and
-                "dataset" added, or the report of `evaluate_episodes`.
-
-        Returns:
-            The address of the uploaded commit.
-        """
-        if scores is not None:
-            given = scores.to_json() if isinstance(scores, Report) else scores
-            self.extra["scores"] = {name: value for name, value in given.items() if name != "per_episode"}
-        return push_folder(lambda folder: self._save(folder, repo_id), repo_id, private=private, token=token)
 
     def _save(self, folder: Path, name: str, examples: bool = False) -> Path:
         kept = examples and self._model is not None and self._examples and has_memory(self.pipeline)
@@ -316,9 +308,15 @@ class FewShotModel(Picklable):
     def _read(self, rows: Any, column_mapping: Mapping[str, str] | None) -> list[Example]:
         return self.pipeline.task.examples(read_rows(rows, self.pipeline.task.name, column_mapping))
 
-    def _adapt(self, examples: list[Example], labels: Labels | None, named: tuple[Label, ...]) -> Self:
+    def _adapt(
+        self,
+        examples: list[Example],
+        labels: Labels | None,
+        named: tuple[Label, ...],
+        conflicts: Conflicts = "refuse",
+    ) -> Self:
         task, examples = self.pipeline.task.suited(examples)
-        task.check_conflicts(examples)
+        examples = task.settled(examples, conflicts)
         found = task.labels(examples)
         given = [as_label(label, "a given label") for label in labels or ()]
         names = list(found) if labels is None else list(sorted_labels(given))
@@ -342,14 +340,6 @@ class FewShotModel(Picklable):
         self.extra["support_size"] = len(examples)
         logger.info("%s adapted to %s.", self.pipeline.learner.name, self._size())
         return self
-
-    def _size(self) -> str:
-        """Labels and examples in words."""
-        return f"{len(self._examples)} examples" + (f" of {len(self.labels)} labels" if self.labels else "")
-
-    def __repr__(self) -> str:
-        state = f"adapted to {self._size()}" if self.is_adapted else "not adapted"
-        return f"<{type(self).__name__}: {self.pipeline.task.name} by {self.pipeline.learner.name}, {state}>"
 
     def _adapted(self) -> TaskModel:
         if self._model is not None:

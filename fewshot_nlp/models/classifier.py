@@ -1,7 +1,7 @@
 """Few-shot text classification."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import numpy as np
 from jaxtyping import Float
@@ -20,8 +20,10 @@ from fewshot_nlp.models.rejection import (
     with_fits,
 )
 from fewshot_nlp.pipeline import Pipeline, TaskModel
+from fewshot_nlp.predictions import PredictOptions
 from fewshot_nlp.rows import column_of, read_each
 from fewshot_nlp.tasks.base import Prediction
+from fewshot_nlp.tasks.conflicts import Conflicts
 
 
 class FewShotClassifier(ClassifierMixin, FewShotModel, BaseEstimator):  # type: ignore[misc]
@@ -91,12 +93,23 @@ class FewShotClassifier(ClassifierMixin, FewShotModel, BaseEstimator):  # type: 
         given = {key: value for key, value in self._loaded_with.items() if value is not None}
         return FewShotModel.from_pretrained(task=self.task_name, **given).pipeline
 
-    def fit(self, texts: Sequence[Any], labels: Sequence[Any]) -> Self:
+    def to(self, device: Any) -> Self:
+        """As `FewShotModel.to`; the setting ``device`` follows."""
+        super().to(device)
+        self.device = str(device)
+        self._loaded_with = self._settings()
+        return self
+
+    def _html_repr(self) -> str:  # what scikit-learn shows in notebooks
+        return self._repr_html_()
+
+    def fit(self, texts: Sequence[Any], labels: Sequence[Any], *, conflicts: Conflicts = "refuse") -> Self:
         """`adapt` in scikit-learn's manner; loads anew where a setting has changed.
 
         Args:
             texts: texts, or pairs of texts; also an array of shape (n,), (n, 1) or (n, 2), or a table of one column.
             labels: the label of each; with ``multi_label`` its list of labels.
+            conflicts: as for `adapt`.
         """
         inputs, targets = column_of(texts, "The texts"), column_of(labels, "The labels")
         if len(inputs) != len(targets):
@@ -104,43 +117,44 @@ class FewShotClassifier(ClassifierMixin, FewShotModel, BaseEstimator):  # type: 
         if self._pipeline is not None and self._loaded_with != self._settings():
             self._pipeline = None
         queries = read_each(inputs, self.pipeline.task.query)
-        return self.adapt([{**q.inputs, "label": y} for q, y in zip(queries, targets, strict=True)])
+        rows = [{**q.inputs, "label": y} for q, y in zip(queries, targets, strict=True)]
+        return self.adapt(rows, conflicts=conflicts)
 
     def predict(
         self,
         inputs: Iterable[Any],
         *,
-        refuse_empty: bool = False,
         threshold: float | None = None,
         reject: bool | Rule = False,
         coverage: float | None = None,
+        **options: Unpack[PredictOptions],
     ) -> list[Any]:
         """The label of each text, or with ``multi_label`` its list of labels; the rest as `FewShotModel.predict`.
 
         Args:
             inputs: texts, or pairs of texts.
-            refuse_empty: as for `FewShotModel.predict`.
             threshold: with ``multi_label``, the least probability of a predicted label, in (0, 1), in place of the
                 task's.
             reject: None in place of the label of a text that fits no label, by the default rule or a named one
                 (`fewshot_nlp.models.rejection`); `predictions` tells the reason.
             coverage: with ``reject``, the share of texts like the support set's that keep their label, at least, in
                 (0, 1).
+            options: as for `FewShotModel.predict`.
         """
         if reject:
-            found = self.predictions(inputs, refuse_empty=refuse_empty, reject=reject, coverage=coverage)
+            found = self.predictions(inputs, reject=reject, coverage=coverage, **options)
             return [p["target"] for p in found]
         if coverage is not None:
             raise FewShotError("coverage says how many texts rejection keeps; set reject=True.")
         if threshold is None:
-            return super().predict(inputs, refuse_empty=refuse_empty)
+            return super().predict(inputs, **options)
         if not getattr(self.pipeline.task, "multi_label", False):
             raise FewShotError(
                 "threshold is for several labels a text; set task_config={'multi_label': True}."
             )
         if not 0 < threshold < 1:
             raise FewShotError(f"threshold is {threshold}, but must lie between 0 and 1.")
-        rows = self.predict_proba(inputs, refuse_empty=refuse_empty)
+        rows = self.predict_proba(inputs, **options)
         return [[name for name, p in zip(self.labels, row, strict=True) if p >= threshold] for row in rows]
 
     def predictions(
@@ -148,9 +162,9 @@ class FewShotClassifier(ClassifierMixin, FewShotModel, BaseEstimator):  # type: 
         inputs: Iterable[Any],
         model: TaskModel | None = None,
         *,
-        refuse_empty: bool = False,
         reject: bool | Rule = False,
         coverage: float | None = None,
+        **options: Unpack[PredictOptions],
     ) -> list[Prediction]:
         """As `FewShotModel.predictions`; with ``reject`` also ``reason``: why a text has no label, else None.
 
@@ -158,8 +172,8 @@ class FewShotClassifier(ClassifierMixin, FewShotModel, BaseEstimator):  # type: 
             FewShotError: as `predict`; or the model was saved without what rejection compares texts with.
         """
         model = model or self._adapted()
-        queries = self._queries(inputs, refuse_empty)
-        predictions = model.predict(queries, progress=True)
+        queries = self._queries(inputs, options.get("refuse_empty", False))
+        predictions = model.predict(queries, options.get("show_progress_bar"), options.get("batch_size"))
         if not reject:
             return predictions
         found = self._fits(DEFAULT_RULE if reject is True else reject)
@@ -192,13 +206,13 @@ class FewShotClassifier(ClassifierMixin, FewShotModel, BaseEstimator):  # type: 
         return found
 
     def predict_proba(
-        self, texts: Iterable[Any], *, refuse_empty: bool = False
+        self, texts: Iterable[Any], **options: Unpack[PredictOptions]
     ) -> Float[np.ndarray, "n_texts n_labels"]:
         """Probability of each label (columns in the order of `labels`) for each text.
 
         For an empty text all labels have the same, and with ``multi_label`` it is 0; or it is refused, as in `predict`.
         """
-        rows = [p["probabilities"] for p in self.predictions(texts, refuse_empty=refuse_empty)]
+        rows = [p["probabilities"] for p in self.predictions(texts, **options)]
         return np.stack(rows) if rows else np.zeros((0, len(self.labels)), np.float32)
 
     @property

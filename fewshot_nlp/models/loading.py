@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fewshot_nlp.backbone import BACKBONES
+from fewshot_nlp.backbone import BACKBONES, Backbone
 from fewshot_nlp.backbone.bundled import resolve, shipped_folder
+from fewshot_nlp.backbone.objects import as_folder, name_of
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.persistence.hub import download_model_folder
 from fewshot_nlp.persistence.storage import Saved, is_model_folder, load, new_pipeline
@@ -14,7 +15,7 @@ from fewshot_nlp.tasks.defaults import Defaults
 
 
 def load_parts(
-    name: str | Path | None,
+    name: Any,
     task: str,
     choice: Mapping[str, Any],
     adapter: Any,
@@ -38,7 +39,8 @@ def load_parts(
     if kind is not None and kind.ships and name is None and adapter is None:
         folder: Path | None = shipped_folder(kind.name)
     else:
-        folder = _find_model_folder(name, encoder_options.get("revision"))
+        held = name is not None and not isinstance(name, str | Path)
+        folder = None if held else _find_model_folder(name, encoder_options.get("revision"))
     if folder is not None:
         if adapter or top_layers:
             raise FewShotError(
@@ -52,8 +54,8 @@ def load_parts(
         return saved
     if kind is None:
         raise FewShotError(
-            f"{name or 'The bundled encoder'} is an encoder, which any task can take; pass task=. "
-            f"Known: {', '.join(TASKS.names())}."
+            f"{'The bundled encoder' if name is None else name_of(name)} is an encoder, which any task can take; "
+            f"pass task=. Known: {', '.join(TASKS.names())}."
         )
     learner = choice["learner"] or kind.default_learner
     usual = kind.defaults.get(learner, Defaults())
@@ -62,7 +64,7 @@ def load_parts(
         **(usual.bundled if name is None else {}),
         **(choice["learner_config"] or {}),
     }
-    encoder = BACKBONES[kind.backbone].from_pretrained(name, **{**usual.encoder, **encoder_options})
+    encoder = _backbone(kind.backbone, name, {**usual.encoder, **encoder_options})
     if adapter is not None:
         encoder.attach(adapter, top_layers)
     elif top_layers is not None:
@@ -70,6 +72,17 @@ def load_parts(
     options = {**usual.task, **(choice["task_config"] or {})}
     pipeline = new_pipeline(kind.name, options, encoder, learner, learner_config)
     return Saved(pipeline=pipeline, model=None, descriptions={}, extra={}, examples=[], named=())
+
+
+def _backbone(kind: str, name: Any, options: Mapping[str, Any]) -> Backbone:
+    if name is None or isinstance(name, str | Path):
+        found: Backbone = BACKBONES[kind].from_pretrained(name, **options)
+        return found
+    with as_folder(name) as folder:
+        found = BACKBONES[kind].from_pretrained(folder, **options)
+    found.name = name_of(name)
+    found.mark_trained()  # its weights may be no others'
+    return found
 
 
 def _find_model_folder(name: str | Path | None, revision: str | None) -> Path | None:

@@ -102,7 +102,7 @@ class ModelMemory:
         """
         model = self._model._adapted()
         queries = self._model._queries(inputs)
-        targets = [p["target"] for p in model.predict(queries, progress=True)]
+        targets = [p["target"] for p in model.predict(queries, progress=None)]
         shown = [
             Example(q.inputs, target) for q, target in zip(queries, targets, strict=True) if q is not None
         ]

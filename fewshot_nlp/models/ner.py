@@ -1,6 +1,11 @@
 """Few-shot named-entity recognition."""
 
+from collections.abc import Iterable
+from typing import Any, Unpack
+
 from fewshot_nlp.models.base import FewShotModel
+from fewshot_nlp.models.interfaces import Shown, marked, marked_html
+from fewshot_nlp.predictions import Entity, PredictOptions
 
 
 class FewShotNER(FewShotModel):
@@ -21,3 +26,16 @@ class FewShotNER(FewShotModel):
     """
 
     task_name = "ner"
+
+    def predict(self, inputs: Iterable[Any], **options: Unpack[PredictOptions]) -> list[list[Entity]]:
+        """The entities of each text, in order; options as for `FewShotModel.predict`."""
+        return super().predict(inputs, **options)
+
+    def show(self, inputs: Iterable[Any], left: str = "[", right: str = "]") -> Shown:
+        """Each text with its entities marked, as ``Give [aspirin DRUG].``; in a notebook they are highlighted."""
+        queries = self._queries(inputs)
+        texts = ["" if q is None else q.inputs.get("text", " ".join(q.inputs["tokens"])) for q in queries]
+        found = [p["entities"] for p in self._adapted().predict(queries, progress=None)]
+        spans = [[(e["start"], e["end"], e["entity_group"]) for e in entities] for entities in found]
+        pairs = list(zip(texts, spans, strict=True))
+        return Shown((marked(*pair, left, right) for pair in pairs), [marked_html(*pair) for pair in pairs])

@@ -1,10 +1,12 @@
 """Few-shot extractive question answering."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Unpack, cast
 
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.models.base import FewShotModel
+from fewshot_nlp.models.interfaces import Shown, marked_html
+from fewshot_nlp.predictions import Answer, PredictOptions
 from fewshot_nlp.tasks.answers import mark_answer
 
 
@@ -21,8 +23,8 @@ class FewShotQA(FewShotModel):
     task_name = "question_answering"
 
     def predict(
-        self, inputs: Iterable[Any], *, top_n: int | None = None, refuse_empty: bool = False
-    ) -> list[dict[str, Any]]:
+        self, inputs: Iterable[Any], *, top_n: int | None = None, **options: Unpack[PredictOptions]
+    ) -> list[Answer]:
         """The answer to each question, its probability, and its character offsets in the context.
 
         Where the context is found not to answer the question, the answer is empty, its offsets are 0, and the score
@@ -31,13 +33,13 @@ class FewShotQA(FewShotModel):
         Args:
             inputs: rows with "question" and "context", or pairs of the two.
             top_n: adds "n_best", the likeliest answers in order, each with score and offsets, and "no_answer_score".
-            refuse_empty: refuse a row of which one is empty.
+            options: as for `FewShotModel.predict`; a row of which one is empty is an empty input.
 
         Raises:
             FewShotError: a bad row, or a ``top_n`` above the task's option ``n_best``.
         """
         if top_n is None:
-            return super().predict(inputs, refuse_empty=refuse_empty)
+            return super().predict(inputs, **options)
         task, known = self.pipeline.task, self.pipeline.task.to_dict()["n_best"]
         if not 1 <= top_n <= known:
             raise FewShotError(
@@ -45,15 +47,22 @@ class FewShotQA(FewShotModel):
                 f"task_config={{'n_best': {max(top_n, 1)}}}."
             )
         return [
-            {**task.shown(p), "no_answer_score": p["no_answer_score"], "n_best": p["n_best"][:top_n]}
-            for p in self.predictions(inputs, refuse_empty=refuse_empty)
+            cast(
+                Answer,
+                task.shown(p) | {"no_answer_score": p["no_answer_score"], "n_best": p["n_best"][:top_n]},
+            )
+            for p in self.predictions(inputs, **options)
         ]
 
-    def show(self, rows: Iterable[Any], left: str = "[", right: str = "]", around: int = 200) -> list[str]:
-        """Each context with the answer marked, as `mark_answer` does; nothing is marked for no answer."""
+    def show(self, rows: Iterable[Any], left: str = "[", right: str = "]", around: int = 200) -> Shown:
+        """Each context with the answer marked, as `mark_answer` does; nothing is marked for no answer.
+
+        In a notebook answers are highlighted, in whole contexts.
+        """
         queries = self._queries(rows)
         contexts = ["" if query is None else query.inputs["context"] for query in queries]
-        return [
-            mark_answer(context, p["start"], p["end"], left, right, around)
-            for context, p in zip(contexts, self._adapted().predict(queries, progress=True), strict=True)
-        ]
+        answers = [(p["start"], p["end"]) for p in self._adapted().predict(queries, progress=None)]
+        return Shown(
+            (mark_answer(c, *a, left, right, around) for c, a in zip(contexts, answers, strict=True)),
+            (marked_html(c, [(*a, "")] if a[1] else []) for c, a in zip(contexts, answers, strict=True)),
+        )

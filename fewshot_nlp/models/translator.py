@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Unpack
 
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.metrics.translation import check_metric, paired_bootstrap, signatures
 from fewshot_nlp.models.base import FewShotModel
+from fewshot_nlp.predictions import PredictOptions
 from fewshot_nlp.tasks.glossary import checked_glossary
 
 
@@ -29,7 +30,7 @@ class FewShotTranslator(FewShotModel):
         inputs: Iterable[str],
         *,
         glossary: Mapping[str, str] | None = None,
-        refuse_empty: bool = False,
+        **options: Unpack[PredictOptions],
     ) -> list[str]:
         """The translation of each text; nothing for an empty one.
 
@@ -37,7 +38,7 @@ class FewShotTranslator(FewShotModel):
             inputs: texts of the source language, each at most as long as the model's window.
             glossary: terms of the source language to the words that the translation must have for them, beside the
                 task's own option ``glossary``.
-            refuse_empty: refuse an empty text.
+            options: as for `FewShotModel.predict`.
 
         Raises:
             FewShotError: a text that is too long, or a glossary entry that the vocabulary cannot spell.
@@ -47,7 +48,7 @@ class FewShotTranslator(FewShotModel):
             task = self.pipeline.task
             task = replace(task, glossary={**task.to_dict()["glossary"], **checked_glossary(glossary)})  # type: ignore[call-arg]
             model = replace(model, pipeline=replace(self.pipeline, task=task))
-        return [p["target"] for p in self.predictions(inputs, model, refuse_empty=refuse_empty)]
+        return [p["target"] for p in self.predictions(inputs, model, **options)]
 
     def forgetting(self, rows: Any, *, metric: str = "chrf") -> dict[str, float]:
         """What adapting costs on other text: scores of the model before and after it, by a paired bootstrap.

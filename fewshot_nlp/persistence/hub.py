@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypedDict
 
 from fewshot_nlp.errors import FewShotError, quoted
 from fewshot_nlp.persistence.model_files import CONFIG, TENSORS
@@ -49,8 +50,52 @@ def download_model_folder(repo_id: str, revision: str | None = None) -> Path | N
         raise FewShotError(f"{repo_id} could not be downloaded: {_reason(error)}.") from error
 
 
+class Upload(TypedDict):
+    """What a push sends: where to, and each file with its size in bytes."""
+
+    repo_id: str
+    private: bool
+    revision: str
+    create_pr: bool
+    files: dict[str, int]
+    bytes: int
+
+
+def would_push(
+    write: Callable[[Path], object],
+    repo_id: str,
+    *,
+    private: bool = False,
+    token: str | None = None,
+    revision: str | None = None,
+    create_pr: bool = False,
+) -> Upload:
+    """What `push_folder` with the same arguments would send; asks no server."""
+    _need_name(repo_id)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "model"
+        write(folder)
+        found = sorted(path for path in folder.rglob("*") if path.is_file())
+        files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in found}
+    place: Upload = {
+        "repo_id": repo_id,
+        "private": private,
+        "revision": revision or "main",
+        "create_pr": create_pr,
+        "files": files,
+        "bytes": sum(files.values()),
+    }
+    return place
+
+
 def push_folder(
-    write: Callable[[Path], object], repo_id: str, *, private: bool = False, token: str | None = None
+    write: Callable[[Path], object],
+    repo_id: str,
+    *,
+    private: bool = False,
+    token: str | None = None,
+    revision: str | None = None,
+    create_pr: bool = False,
 ) -> str:
     """Uploads the folder that ``write`` fills, as one commit.
 
@@ -59,14 +104,46 @@ def push_folder(
         repo_id: "user/name"; the repository is made if needed.
         private: whether a new repository is private.
         token: access token; default HF_TOKEN, or the one that `hf auth login` stored.
+        revision: branch, made if needed; None for main.
+        create_pr: open a pull request instead of committing to the branch.
 
     Returns:
-        The address of the commit.
+        The address of the commit, or of the pull request.
 
     Raises:
         FewShotError: a wrong name, no token, no permission, or no network.
     """
-    from huggingface_hub import HfApi, get_token, hf_hub_url
+    from huggingface_hub import HfApi, get_token
+
+    _need_name(repo_id)
+    if not (token or get_token()):
+        raise FewShotError(
+            "There is no access token for the Hub; run 'hf auth login', set HF_TOKEN, or pass token=. "
+            "It must be one that may write."
+        )
+    api = HfApi(token=token)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "model"
+        write(folder)
+        try:
+            api.create_repo(repo_id, private=private, exist_ok=True)
+            if revision is not None and not revision.startswith("refs/"):
+                api.create_branch(repo_id, branch=revision, exist_ok=True)
+            commit = api.upload_folder(
+                repo_id=repo_id,
+                folder_path=folder,
+                commit_message="Upload model",
+                revision=revision,
+                create_pr=create_pr,
+                delete_patterns="encoder/*",  # of an earlier push
+            )
+        except _failures() as error:
+            raise FewShotError(f"{repo_id} could not be uploaded: {_reason(error)}.") from error
+    return str(commit.pr_url if create_pr else commit.commit_url)
+
+
+def _need_name(repo_id: str) -> None:
+    from huggingface_hub import hf_hub_url
     from huggingface_hub.errors import HFValidationError
 
     try:
@@ -79,26 +156,6 @@ def push_folder(
             f"{repo_id!r} is no name for a model on the Hub; it must look like 'user/name', made of letters, "
             "digits, '-', '_' and '.'."
         )
-    if not (token or get_token()):
-        raise FewShotError(
-            "There is no access token for the Hub; run 'hf auth login', set HF_TOKEN, or pass token=. "
-            "It must be one that may write."
-        )
-    api = HfApi(token=token)
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) / "model"
-        write(folder)
-        try:
-            api.create_repo(repo_id, private=private, exist_ok=True)
-            commit = api.upload_folder(
-                repo_id=repo_id,
-                folder_path=folder,
-                commit_message="Upload model",
-                delete_patterns="encoder/*",  # of an earlier push
-            )
-        except _failures() as error:
-            raise FewShotError(f"{repo_id} could not be uploaded: {_reason(error)}.") from error
-    return commit.commit_url
 
 
 def _from_cache(repo_id: str, revision: str | None, error: Exception) -> Path | None:

@@ -183,6 +183,26 @@ def _doccano(item: Any) -> Iterator[Row]:
     }
 
 
+def _is_predicted(item: Any) -> bool:
+    """Whether an item has entities with offsets, as this package, transformers or GLiNER predict them."""
+    found = item.get("entities") if _has("entities")(item) else None
+    first = found[0] if isinstance(found, list) and found else None
+    return isinstance(first, Mapping) and {"start", "end"} <= first.keys() and bool(_TYPE & first.keys())
+
+
+_TYPE = {"entity_group", "type", "label"}
+"""Keys that hold an entity's type."""
+
+
+def _predicted(item: Any) -> Iterator[Row]:
+    """A text with its entities, or words with their predicted tags."""
+    if "text" not in item:
+        yield {"tokens": item["tokens"], "ner_tags": item["predicted_tags"]}
+        return
+    spans = [_span(e["start"], e["end"], next(e[k] for k in e if k in _TYPE)) for e in item["entities"]]
+    yield {"text": item["text"], "spans": spans}
+
+
 def _marks(item: Any) -> list[Any] | None:
     """What doccano says of a text, as a list; None for what is no item of it."""
     if not isinstance(item, Mapping) or not ({"text", "data"} & item.keys()):
@@ -297,6 +317,7 @@ SHAPES: Sequence[Shape] = (
     Shape("spaCy 2", _has_parts("sentences"), _spacy_json, bare=_no_parts),
     Shape("GLiNER", _has("tokenized_text", "ner"), _gliner),
     Shape("spaCy", _is_spacy_pair, _spacy_pair),
+    Shape("predicted entities", _is_predicted, _predicted, bare=lambda item: _has("entities")(item)),
     Shape("doccano", _is_doccano, _doccano, bare=lambda item: _marks(item) == []),
     Shape("Label Studio (JSON-MIN)", _has_min, _label_studio_min, bare=_is_unmarked),
 )

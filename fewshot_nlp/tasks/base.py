@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 from torch import Tensor
 
@@ -21,10 +21,33 @@ from fewshot_nlp.rows import (
 )
 from fewshot_nlp.settings import Settings
 from fewshot_nlp.slots import Scores, SlotBatch
+from fewshot_nlp.tasks.conflicts import Conflicts, without_conflicts
 from fewshot_nlp.tasks.defaults import Defaults, Usage
 from fewshot_nlp.tokenization.windows import WindowTokenizer
 
 Row = Mapping[str, Any]
+
+
+class Annotation(NamedTuple):
+    """A text with what an annotator, or a model, said of it.
+
+    Args:
+        text: the whole text.
+        spans: first character, character after the last, and label, in order.
+        labels: of the whole text.
+        words: the text's words, where they have tags.
+        tags: BIO tags of the words.
+        marks: whether the task is to mark spans, of which there may be none.
+    """
+
+    text: str
+    spans: Sequence[tuple[int, int, Label]] = ()
+    labels: Sequence[Label] = ()
+    words: Sequence[str] = ()
+    tags: Sequence[str] | None = None
+    marks: bool = False
+
+
 Prediction = dict[str, Any]
 """A prediction: ``"target"`` in the form of `Example.target`, and further keys of the task, such as scores."""
 
@@ -194,9 +217,23 @@ class Task(Settings, ABC):
     ) -> dict[str, float]:
         """Metrics of predicted targets against gold targets, by name."""
 
+    def highlights(self, example: Example) -> tuple[str, list[tuple[int, int, str]], str]:
+        """How an example is shown to people: a text, its marked spans (start, end, name) in order, and a note."""
+        return " | ".join(map(str, example.inputs.values())), [], str(example.target)
+
     def shown(self, prediction: Prediction) -> Any:
         """The part of a prediction that `FewShotModel.predict` returns."""
         return prediction["target"]
+
+    def annotation(self, query: Query, prediction: Prediction) -> Annotation:
+        """A prediction as an annotation of its text, for annotation tools.
+
+        Raises:
+            FewShotError: the task has no such form.
+        """
+        raise FewShotError(
+            f"Annotation tools take spans or labels of a text, which {self.name} does not give."
+        )
 
     def output(self, prediction: Prediction, labels: Sequence[Label], row: Row) -> dict[str, Any]:
         """The columns that a file of predictions gets for a row.
@@ -267,17 +304,20 @@ class Task(Settings, ABC):
         """Gold and predicted targets of examples in one form, for `metrics`; predictions are of what is `asked`."""
         return [e.target for e in examples], [p["target"] for p in predictions]
 
-    def check_conflicts(self, examples: Sequence[Example]) -> None:
-        """Raises `FewShotError` for two examples with the same input and different targets."""
-        seen: dict[str, tuple[int, str]] = {}
-        for number, example in enumerate(examples, start=1):
-            key, target = canonical_json(self.asked(example).inputs), canonical_json(example.target)
-            first, known = seen.setdefault(key, (number, target))
-            if known != target:
-                raise FewShotError(
-                    f"Rows {first} and {number} have the same input but different targets, {known[:80]} and "
-                    f"{target[:80]}; keep one of them. The input begins: {key[:60]}."
-                )
+    def settled(self, examples: Sequence[Example], conflicts: Conflicts = "refuse") -> list[Example]:
+        """The examples, of which no two have the same input and different targets.
+
+        Args:
+            examples: in the user's order.
+            conflicts: what becomes of those that do: "refuse" raises an error, "first" keeps the first target of an
+                input, "drop" leaves out all its examples; the log tells how many.
+
+        Raises:
+            FewShotError: two such examples, with their numbers, or another word for ``conflicts``.
+        """
+        inputs = [canonical_json(self.asked(e).inputs) for e in examples]
+        kept = without_conflicts(inputs, [canonical_json(e.target) for e in examples], conflicts)
+        return [examples[i] for i in kept]
 
     def check_labels(self, labels: Sequence[Label]) -> None:
         """Raises `FewShotError` for a set of labels from which nothing can be learned."""

@@ -24,7 +24,7 @@ from fewshot_nlp.rows import (
     sorted_labels,
 )
 from fewshot_nlp.slots import Hints, Scores, SlotBatch
-from fewshot_nlp.tasks.base import Prediction, Row, Task, need_column
+from fewshot_nlp.tasks.base import Annotation, Prediction, Row, Task, need_column
 from fewshot_nlp.tasks.defaults import Defaults, Usage
 from fewshot_nlp.tasks.label_words import check_descriptions
 from fewshot_nlp.tokenization.windows import WindowTokenizer
@@ -195,6 +195,12 @@ class Classification(Task, name="classification"):
                 target = batch.classes[int(row.argmax())]
             predictions.append({"target": target, "probabilities": row})
         return predictions
+
+    def annotation(self, query: Query, prediction: Prediction) -> Annotation:
+        """The text with its labels."""
+        target = prediction["target"]
+        given = target if self.multi_label else [] if target is None else [target]  # rejected ones have none
+        return Annotation(query.inputs["text"], labels=given)
 
     def output(self, prediction: Prediction, labels: Sequence[Label], row: Row) -> dict[str, Any]:
         """The label and its probability, or the labels and theirs; and why there is none, where that was asked for."""

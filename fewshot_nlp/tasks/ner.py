@@ -17,7 +17,7 @@ from fewshot_nlp.metrics.ner import entity_scores
 from fewshot_nlp.rows import Label, as_list, as_text, as_words, shown
 from fewshot_nlp.settings import Several
 from fewshot_nlp.slots import Hints, Scores, SlotBatch
-from fewshot_nlp.tasks.base import Prediction, Row, Task, need_column
+from fewshot_nlp.tasks.base import Annotation, Prediction, Row, Task, need_column
 from fewshot_nlp.tasks.defaults import Defaults, Usage
 from fewshot_nlp.tasks.label_words import check_descriptions
 from fewshot_nlp.tasks.spans import checked_spans, spans_of
@@ -327,6 +327,19 @@ class NER(Task, name="ner"):
         A text given as a list of words has offsets into those words joined by single spaces.
         """
         return prediction["entities"]
+
+    def annotation(self, query: Query, prediction: Prediction) -> Annotation:
+        """The text with its entities and tags."""
+        words = query.inputs["tokens"]
+        text = place_words(words, query.inputs.get("text"))[0]
+        spans = [(e["start"], e["end"], e["entity_group"]) for e in prediction["entities"]]
+        return Annotation(text, spans, words=words, tags=prediction["target"], marks=True)
+
+    def highlights(self, example: Example) -> tuple[str, list[tuple[int, int, str]], str]:
+        """The text with its entities."""
+        text, offsets = place_words(example.inputs["tokens"], example.inputs.get("text"))
+        spans = tag_spans(example.target)
+        return text, [(offsets[first][0], offsets[last - 1][1], label) for label, first, last in spans], ""
 
     def output(self, prediction: Prediction, labels: Sequence[Label], row: Row) -> dict[str, Any]:
         """The entities; and the tags, for inputs given as words."""

@@ -208,6 +208,12 @@ class QuestionAnswering(Task, name="question_answering"):
         """The answer, its probability, and its characters in the context."""
         return {key: prediction[key] for key in ("answer", "score", "start", "end")}
 
+    def highlights(self, example: Example) -> tuple[str, list[tuple[int, int, str]], str]:
+        """The context with the answers, and the question."""
+        answers = zip(example.target["text"], example.target["answer_start"], strict=True)
+        marks = [(start, start + len(text), "") for text, start in answers]
+        return example.inputs["context"], marks, example.inputs["question"]
+
     def output(self, prediction: Prediction, labels: Sequence[Label], row: Row) -> dict[str, Any]:
         """As `shown`."""
         return dict(self.shown(prediction))

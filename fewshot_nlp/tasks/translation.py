@@ -15,6 +15,7 @@ from fewshot_nlp.metrics.translation import corpus_scores
 from fewshot_nlp.rows import Label, as_text
 from fewshot_nlp.slots import DecoderInputs, Scores, SlotBatch
 from fewshot_nlp.tasks.base import Prediction, Row, Task, need_column
+from fewshot_nlp.tasks.conflicts import Conflicts
 from fewshot_nlp.tasks.defaults import Defaults, Usage
 from fewshot_nlp.tasks.glossary import checked_glossary, find_terms, with_terms
 
@@ -140,8 +141,9 @@ class Translation(Task, name="translation"):
             prefix = tokenizer.instructions.get(f"{given[0]}_to_{given[1]}", "")
         return replace(self, source=given[0], target=given[1], prefix=prefix)
 
-    def check_conflicts(self, examples: Sequence[Example]) -> None:
-        """Accepts all: a text may have several translations."""
+    def settled(self, examples: Sequence[Example], conflicts: Conflicts = "refuse") -> list[Example]:
+        """All of them: a text may have several translations."""
+        return list(examples)
 
     def labels_of(self, example: Example) -> dict[Label, int]:
         """Empty: translations are not a closed set of labels."""

@@ -7,9 +7,8 @@ that is a function of the records does after a crash what it would have done wit
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tqdm import tqdm
-
 from fewshot_nlp.errors import logger
+from fewshot_nlp.progress import progress_bar
 from fewshot_nlp.training.config import MetaTrainConfig
 
 Record = Mapping[str, Any]
@@ -54,12 +53,13 @@ class Progress(Callback):
 
     def on_start(self, records: Sequence[Record]) -> bool:
         """Shows what is done already."""
-        self._bar = tqdm(
+        self._bar = progress_bar(
             total=self._episodes,
             initial=max((r["step"] for r in records), default=0) * self._meta_batch,
             unit=" episodes",
             desc="meta-training",
-            disable=None if self._shown else True,
+            delay=0,
+            shown=None if self._shown else False,
         )
         return False
 

@@ -1,6 +1,6 @@
 """All settings of a meta-training run, from a YAML file and the command line; an unknown key is an error."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import field
 from typing import Annotated, Any, Literal, Self
 
@@ -319,10 +319,10 @@ class MetaTrainConfig(Settings):
         return self
 
 
-def parse_config(arguments: Sequence[str]) -> MetaTrainConfig:
+def parse_config(arguments: Sequence[str], base: Mapping[str, Any] | None = None) -> MetaTrainConfig:
     """The settings of a command line: ``--config file.yaml`` and overrides such as ``--outer.steps 2``.
 
-    ``--allow-code`` lets them name a function that is imported.
+    ``--allow-code`` lets them name a function that is imported. ``base`` holds settings that they override.
 
     Raises:
         FewShotError: a line for each unknown key and each value of a wrong type or out of range; no such file.
@@ -333,7 +333,7 @@ def parse_config(arguments: Sequence[str]) -> MetaTrainConfig:
         4
     """
     flags = [word for word in arguments if word.replace("_", "-") == "--allow-code"]
-    config = read_arguments(MetaTrainConfig, [word for word in arguments if word not in flags])
+    config = read_arguments(MetaTrainConfig, [word for word in arguments if word not in flags], base)
     return config if flags else without_code(config)
 
 

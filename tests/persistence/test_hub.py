@@ -230,6 +230,29 @@ def test_pushing_again_replaces_the_encoder(
     assert set(client.files("user/model")) == {"README.md", "fewshot_nlp.json", "model.safetensors"}
 
 
+def test_a_dry_run_sends_nothing(nowhere: str, model: FewShotClassifier, tmp_path: Path) -> None:
+    """Without a network and without a token: the files are those of `save_pretrained`."""
+    told = model.push_to_hub("user/model", dry_run=True, private=True, revision="next", create_pr=True)
+    folder = model.save_pretrained(tmp_path / "model")
+    sizes = {p.relative_to(folder).as_posix(): p.stat().st_size for p in folder.rglob("*") if p.is_file()}
+    assert told["files"].keys() == sizes.keys()
+    assert told["files"]["encoder/model.safetensors"] == sizes["encoder/model.safetensors"]
+    assert told["bytes"] == sum(told["files"].values())
+    place = {"repo_id": "user/model", "revision": "next", "private": True, "create_pr": True}
+    assert place.items() <= told.items()
+    with pytest.raises(FewShotError, match="is no name for a model on the Hub"):
+        model.push_to_hub("model", dry_run=True)
+
+
+def test_push_to_a_branch_and_as_a_pull_request(client: StandInHub, model: FewShotClassifier) -> None:
+    model.push_to_hub("user/model", revision="next", token=TOKEN)
+    assert "fewshot_nlp.json" in client.files("user/model", "next")
+    assert client.files("user/model", "main") == {}
+    assert model.push_to_hub("user/model", create_pr=True).endswith("user/model/discussions/1")
+    assert client.files("user/model", "main") == {}
+    assert "fewshot_nlp.json" in client.files("user/model", "refs/pr/1")
+
+
 # Failures of a download
 
 
