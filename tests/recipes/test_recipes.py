@@ -80,12 +80,12 @@ def config_of(command: str) -> MetaTrainConfig:
     return parse_config(shlex.split(command.partition("recipes/meta_train.py")[2]))
 
 
-def two_steps(command: str, folder: Path) -> list[str]:
-    """What is added to a command, so that it runs two outer steps into a folder."""
+def two_steps(command: str, folder: Path, processes: int = 1) -> list[str]:
+    """What is added to a command, so that it runs two outer steps of an episode a process into a folder."""
     task = config_of(command).task
     overrides = {
-        "outer.steps": "2", "outer.warmup": "0", "outer.meta_batch": "2", "validation.n_episodes": "2",
-        "validation.every": "2", "run.output_dir": str(folder),
+        "outer.steps": "2", "outer.warmup": "0", "outer.meta_batch": str(processes),
+        "validation.n_episodes": "2", "validation.every": "2", "run.output_dir": str(folder),
     }  # fmt: skip
     if not os.environ.get(DATA_VARIABLE):  # then on the package's own corpora
         own = [{"name": f"{domain}_{task}"} for domain in ("medical", "legal")]
@@ -111,13 +111,13 @@ def assert_it_ran(command: str, folder: Path, stdout: str, processes: int) -> No
 @pytest.mark.parametrize("command", README_COMMANDS, ids=lambda command: Path(command.split()[-1]).stem)
 def test_launch_command_runs_two_outer_steps(command: str, tmp_path: Path) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    processes = 2 if "two_cpu_processes" in command else 1
     done = subprocess.run(
-        ["bash", "-c", f"{command} {shlex.join(two_steps(command, tmp_path / 'run'))}"], cwd=ROOT,
+        ["bash", "-c", f"{command} {shlex.join(two_steps(command, tmp_path / 'run', processes))}"], cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), "PATH": path}, capture_output=True, text=True, timeout=500,
         check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    processes = 2 if "two_cpu_processes" in command else 1
     assert_it_ran(command, tmp_path / "run", done.stdout, processes)
 
 
