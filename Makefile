@@ -3,7 +3,7 @@
 # into which nothing is installed.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check
+.PHONY: help demo test check site
 
 VENV ?= .venv
 PYTHON3 ?= python3
@@ -29,6 +29,9 @@ check: $(DEV_STAMP)  ## Lint, formatting, types, direction of imports.
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+site: $(DEV_STAMP)  ## Build the documentation into site/.
+	$(BIN)/python -m mkdocs build --strict
 
 $(VENV)/.stamp-venv:
 	$(PYTHON3) -m venv $(VENV)

@@ -44,7 +44,7 @@ def load_yaml(text: str, where: str) -> Any:
     Raises:
         FewShotError: it is not YAML.
 
-    Example:
+    Examples:
         >>> load_yaml("[1e-3, no, true, 5]", "here")
         [0.001, 'no', True, 5]
     """
@@ -124,7 +124,7 @@ def put(values: dict[str, Any], path: str, value: Any) -> None:
 def nested(values: Mapping[str, Any]) -> dict[str, Any]:
     """Values by their paths as mappings within mappings.
 
-    Example:
+    Examples:
         >>> nested({"task": "ner", "outer.steps": 5, "outer.lr": 0.1})
         {'task': 'ner', 'outer': {'steps': 5, 'lr': 0.1}}
     """

@@ -30,7 +30,7 @@ def input_key(inputs: Mapping[str, Json]) -> str:
 
     A text with its words and the words alone are the same input.
 
-    Example:
+    Examples:
         >>> input_key({"text": "Give  20 MG.", "tokens": ["Give", "20", "MG", "."]})
         '["give20mg."]'
     """

@@ -27,7 +27,7 @@ class ScienceError(FewShotError):
 def did_you_mean(name: object, known: Iterable[object]) -> str:
     """The nearest known name as a question that follows a message's sentence; empty where none is near.
 
-    Example:
+    Examples:
         >>> did_you_mean("domian", ["domain", "task"])
         " Did you mean 'domain'?"
     """

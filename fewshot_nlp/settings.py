@@ -76,7 +76,7 @@ class Settings:
     Raises:
         SettingsError: values out of their bounds or of another type, and unknown settings: all of them at once.
 
-    Example:
+    Examples:
         >>> class Steps(Settings):
         ...     number: Annotated[int, Field(ge=1, le=1000)] = 5
         >>> Steps(number=3)
@@ -134,7 +134,7 @@ def check(name: str, value: Any, hint: Any) -> None:
     Raises:
         FewShotError: the value does not fit.
 
-    Example:
+    Examples:
         >>> check("shared", "all", Literal["restrict", "drop"])
         Traceback (most recent call last):
         fewshot_nlp.errors.FewShotError: shared is 'all', but must be one of: restrict, drop.
@@ -170,7 +170,7 @@ class Setting:
 def describe(kind: type[Settings], prefix: str = "") -> list[Setting]:
     """All settings of a class, nested ones by their path, in the order of their declaration.
 
-    Example:
+    Examples:
         >>> class Steps(Settings):
         ...     '''How many steps.
         ...
@@ -217,7 +217,7 @@ def is_settings(hint: Any) -> bool:
 def in_words(hint: Any) -> str:
     """What values an annotation allows.
 
-    Example:
+    Examples:
         >>> in_words(Share | None)
         'a number from 0 to 1, or None'
         >>> in_words(Several[Annotated[int, Field(ge=1)]])

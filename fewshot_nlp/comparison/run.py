@@ -83,7 +83,7 @@ def evaluate(
     Raises:
         FewShotError: too few rows, an unknown task or learner, or nobody could be scored.
 
-    Example:
+    Examples:
         >>> rows = [{"text": f"{w} {i}", "label": w} for w in ("refund", "greeting") for i in range(6)]
         >>> found = evaluate(rows, task="classification", learners=["stacked_probe"], k_shot=[2], repeats=3)
         >>> found.best.name

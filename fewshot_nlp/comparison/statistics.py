@@ -38,7 +38,7 @@ def estimate(values: ArrayLike, without: ArrayLike) -> Estimate:
         values: score of each support set, shape (repeats,).
         without: the same with one block of rows left out, shape (repeats, blocks); blocks may be none.
 
-    Example:
+    Examples:
         >>> str(estimate([0.5, 0.6, 0.7], []))
         '0.600 ± 0.248'
     """
@@ -59,7 +59,7 @@ def estimate(values: ArrayLike, without: ArrayLike) -> Estimate:
 def holm(p_values: Sequence[float]) -> list[float]:
     """P-values corrected for their number (Holm 1979), in their order.
 
-    Example:
+    Examples:
         >>> holm([0.01, 0.04, 0.03])
         [0.03, 0.06, 0.06]
     """

@@ -117,7 +117,7 @@ def step_importance(steps: int, progress: float, until: float) -> list[float]:
         progress: share of meta-training that is over.
         until: share of meta-training that the schedule takes.
 
-    Example:
+    Examples:
         >>> step_importance(2, 0.0, 0.1), step_importance(2, 0.05, 0.1), step_importance(2, 0.1, 0.1)
         ([0.5, 0.5], [0.25, 0.75], [0.0, 1.0])
     """

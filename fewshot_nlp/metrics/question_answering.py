@@ -18,7 +18,7 @@ def squad_normalised(text: str) -> str:
 
     Rajpurkar et al. 2016, SQuAD: 100,000+ Questions for Machine Comprehension of Text, section 6.1.
 
-    Example:
+    Examples:
         >>> squad_normalised("The  Panthers' defence!")
         'panthers defence'
     """
@@ -29,7 +29,7 @@ def squad_normalised(text: str) -> str:
 def unicode_normalised(text: str) -> str:
     """For any language: NFKC, case folded, no punctuation of any script, single spaces; articles stay.
 
-    Example:
+    Examples:
         >>> unicode_normalised("„Die Straße“")
         'die strasse'
     """

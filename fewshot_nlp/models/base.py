@@ -31,7 +31,7 @@ class FewShotModel(Picklable, Interfaces):
     Make one with `from_pretrained`. This class serves every task that is registered; its subclasses add what only one
     task has.
 
-    Example:
+    Examples:
         >>> model = FewShotModel.from_pretrained(task="translation")
         >>> model.predict(["Wo ist der Bahnhof?"])
         ['Where is the station?']

@@ -38,7 +38,7 @@ class FewShotClassifier(ClassifierMixin, FewShotModel, BaseEstimator):  # type: 
     takes texts and labels, and pipelines, grid search, cross-validation and `clone` work. Settings are those of
     `from_pretrained`.
 
-    Example:
+    Examples:
         >>> rows = [
         ...     {"text": "I lost my card", "label": "lost card"},
         ...     {"text": "My card is gone", "label": "lost card"},

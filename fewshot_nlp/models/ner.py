@@ -14,7 +14,7 @@ class FewShotNER(FewShotModel):
     Without a name it starts from what ships with the package: an adapter and a head of label names that were trained on
     general, scientific and intent texts. `predict` gives the entities of each text, in order, as `NER.shown` tells.
 
-    Example:
+    Examples:
         >>> rows = [
         ...     {"tokens": ["Give", "aspirin", "twice", "a", "day"], "ner_tags": ["O", "B-DRUG", "O", "O", "O"]},
         ...     {"tokens": ["She", "takes", "ibuprofen"], "ner_tags": ["O", "O", "B-DRUG"]},

@@ -13,7 +13,7 @@ from fewshot_nlp.tasks.answers import mark_answer
 class FewShotQA(FewShotModel):
     """Answers questions by a span of their context; before any example, and better after a few of a domain.
 
-    Example:
+    Examples:
         >>> qa = FewShotQA.from_pretrained()
         >>> row = {"question": "When is rent due?", "context": "Rent is due on the first day of each month."}
         >>> qa.predict([row])[0]["answer"]

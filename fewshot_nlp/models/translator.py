@@ -17,7 +17,7 @@ class FewShotTranslator(FewShotModel):
     Without a name it is the German-English model that ships with the package; else any
     `transformers.AutoModelForSeq2SeqLM`.
 
-    Example:
+    Examples:
         >>> mt = FewShotTranslator.from_pretrained()
         >>> mt.predict(["Wo ist der Bahnhof?"])
         ['Where is the station?']

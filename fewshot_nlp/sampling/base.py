@@ -153,7 +153,7 @@ def generator(fingerprint: str, config: Mapping[str, Json], seed: int, index: in
     Raises:
         FewShotError: for a negative seed or index.
 
-    Example:
+    Examples:
         >>> int(generator("data", {"k_shot": 5}, 0, 7).integers(100))
         68
     """

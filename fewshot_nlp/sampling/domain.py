@@ -198,7 +198,7 @@ class KShot(Sampler[KShotConfig], name="k_shot"):
     Raises:
         FewShotError: too few distinct inputs, or groups that cannot be divided into these sizes.
 
-    Example:
+    Examples:
         >>> from fewshot_nlp.episode import Example, TaskDataset
         >>> examples = tuple(Example({"text": f"text {i}"}, "") for i in range(6))
         >>> documents = ("a", "a", "b", "b", "c", "c")

@@ -26,7 +26,7 @@ class SupportBuilder:
         rows: the examples taken.
         counts: how often they hold each label.
 
-    Example:
+    Examples:
         >>> draft = SupportBuilder([(("A", 3),), (("A", 1),), (("A", 1), ("B", 2))], 1, {"A": 2, "B": 2})
         >>> draft.walk([0, 1, 2])
         >>> draft.rows, draft.counts

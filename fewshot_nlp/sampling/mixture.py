@@ -65,7 +65,7 @@ class Mixture:
     Raises:
         FewShotError: no sources, or weights that do not fit them.
 
-    Example:
+    Examples:
         >>> from fewshot_nlp.episode import Example, TaskDataset
         >>> from fewshot_nlp.sampling import KShot
         >>> examples = tuple(Example({"text": f"text {i}"}, "") for i in range(8))

@@ -68,7 +68,7 @@ class NWayK2KShot(Sampler[NWayK2KShotConfig], name="n_way_k2k_shot"):
     Raises:
         FewShotError: the data set has no labels (use `KShot`), or too few labels with enough mentions.
 
-    Example:
+    Examples:
         >>> from fewshot_nlp.episode import Example, TaskDataset
         >>> examples = tuple(Example({"tokens": ["Ann", str(i)]}, ["B-PER", "B-NUM"]) for i in range(9))
         >>> data = TaskDataset(

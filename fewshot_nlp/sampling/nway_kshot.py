@@ -47,7 +47,7 @@ class NWayKShot(Sampler[NWayKShotConfig], name="n_way_k_shot"):
         FewShotError: examples with several labels or none (use `NWayK2KShot`, or `KShot` where there are no
             labels), or too few labels with enough examples.
 
-    Example:
+    Examples:
         >>> from fewshot_nlp.episode import Example, TaskDataset
         >>> labels = ["card", "loan"] * 10
         >>> data = TaskDataset(

@@ -71,7 +71,7 @@ class RowIndex:
 def can_divide(sizes: Sequence[int], k: int, n: int) -> bool:
     """Whether whole groups of these sizes can be dealt to two sides of at least ``k`` and ``n`` rows.
 
-    Example:
+    Examples:
         >>> can_divide([9, 1], 5, 5), can_divide([4, 4, 2], 5, 4)
         (False, True)
     """

@@ -19,7 +19,7 @@ class Space:
     Raises:
         FewShotError: naming an entry that is neither.
 
-    Example:
+    Examples:
         >>> space = Space({"outer.lr": {"low": 0.001, "high": 0.1}, "adapter.r": {"choices": [4, 8]}})
         >>> space.corners()
         [{'outer.lr': 0.001, 'adapter.r': 4}, {'outer.lr': 0.1, 'adapter.r': 8}]

@@ -178,7 +178,7 @@ def load_card(name: str) -> DatasetCard:
     Raises:
         FewShotError: for an unknown name (with the nearest known one), and for a card that is not right.
 
-    Example:
+    Examples:
         >>> load_card("banking77").domain
         'finance'
     """

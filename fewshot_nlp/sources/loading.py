@@ -44,7 +44,7 @@ def load_dataset_card(name: str, split: str | None = None) -> "datasets.DatasetD
         FewShotError: for an unknown name or split, and when the rows cannot be had, saying where they were
             sought.
 
-    Example:
+    Examples:
         >>> load_dataset_card("medical_ner", "train").column_names
         ['text', 'spans']
     """
@@ -65,7 +65,7 @@ def load_rows(name: str, split: str = "train") -> list[Row]:
     Raises:
         FewShotError: as `load_dataset_card`.
 
-    Example:
+    Examples:
         >>> sorted(load_rows("finance_classification")[0])
         ['label', 'text']
     """

@@ -102,7 +102,7 @@ def read_rows(
     Raises:
         FewShotError: naming the file, the line and what is wrong there.
 
-    Example:
+    Examples:
         >>> read_rows([{"utterance": "Hi", "label": "greet"}], "classification", {"utterance": "text"})
         [{'text': 'Hi', 'label': 'greet'}]
     """

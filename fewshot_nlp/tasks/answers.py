@@ -83,7 +83,7 @@ def mark_answer(
         right: put after the answer.
         around: characters shown on each side.
 
-    Example:
+    Examples:
         >>> mark_answer("Give 20 mg of aspirin.", 5, 10)
         'Give [20 mg] of aspirin.'
     """

@@ -58,7 +58,7 @@ def find_terms(text: str, glossary: Mapping[str, str]) -> list[Found]:
     All runs of white space are equal (line breaks, no-break spaces), soft hyphens are ignored,
     and composed characters (NFC) equal decomposed ones (NFD).
 
-    Example:
+    Examples:
         >>> find_terms("Das Haus  der\\nJu\\u00adgend.", {"Haus der Jugend": "youth centre"})
         [(4, 21, 'Haus der Jugend')]
         >>> find_terms("銀行のローンとAPI", {"銀行": "bank", "ローン": "loan", "API": "API"})

@@ -17,7 +17,7 @@ Record = Mapping[str, Any]
 class Callback:
     """Override what you need; every hook is called in every process, with the same records but for timings.
 
-    Example:
+    Examples:
         >>> class UntilGood(Callback):
         ...     def on_validation(self, record):
         ...         return record["val_loss"] < 0.1

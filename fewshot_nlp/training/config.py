@@ -327,7 +327,7 @@ def parse_config(arguments: Sequence[str], base: Mapping[str, Any] | None = None
     Raises:
         FewShotError: a line for each unknown key and each value of a wrong type or out of range; no such file.
 
-    Example:
+    Examples:
         >>> sources = '--data.sources=[{"name": "wnut17"}]'
         >>> parse_config(["--task=ner", "--learner=maml", "--run.output_dir=out", sources]).outer.meta_batch
         4

@@ -21,7 +21,7 @@ WORD = re.compile(r"\w+")
 def words_of(example: Example) -> list[list[str]]:
     """The words of every text among an example's inputs, in lower case, without punctuation.
 
-    Example:
+    Examples:
         >>> words_of(Example({"question": "Who?", "tokens": ["Give", "20", "mg", "."]}, None))
         [['who'], ['give', '20', 'mg']]
     """
@@ -45,7 +45,7 @@ class NGrams:
     Args:
         n: words in an n-gram, at least 1.
 
-    Example:
+    Examples:
         >>> grams = NGrams(3)
         >>> one, two = grams.of("a b c d".split()), grams.of("x b c d".split())
         >>> len(one), np.isin(one, two).tolist()

@@ -74,7 +74,7 @@ def make_optimizer(outer: OuterLoop, trainable: Mapping[str, nn.Parameter]) -> O
 def learning_rate(outer: OuterLoop, step: int) -> float:
     """The rate of outer step ``step``, from 0 on: a pure function, so that no schedule's state is saved.
 
-    Example:
+    Examples:
         >>> outer = OuterLoop(lr=1.0, warmup=2, steps=6)
         >>> [learning_rate(outer, step) for step in range(6)]
         [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]

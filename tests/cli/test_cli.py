@@ -357,14 +357,6 @@ class TestTrain:
 class TestReadme:
     README = (ROOT / "README.md").read_text(encoding="utf-8")
 
-    @pytest.mark.parametrize("example", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
-    def test_example_runs_as_it_stands(self, example: str, capsys: pytest.CaptureFixture[str]) -> None:
-        exec(compile(example, "README.md", "exec"), {})
-        said = capsys.readouterr().out
-        assert any(
-            word in said for word in ("lost card", "'entity_group': 'DRUG'", "'answer': '20 mg'", "loan")
-        )
-
     def test_every_learner_is_in_the_table(self) -> None:
         assert sorted(re.findall(r"^\| `(\w+)` \|.*\|.*\|$", self.README, re.MULTILINE)) == LEARNERS.names()
 
