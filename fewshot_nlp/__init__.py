@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fewshot_nlp.comparison import Comparison, Diagnosis, doctor, evaluate
+    from fewshot_nlp.comparison import Comparison, Diagnosis, adapt_best, doctor, evaluate
     from fewshot_nlp.episode import Episode, Example
     from fewshot_nlp.errors import FewShotError
     from fewshot_nlp.evaluator import Report, evaluate_episodes
@@ -41,6 +41,7 @@ _HOMES = {
     "SpanAnswer": "predictions",
     "TASKS": "tasks",
     "disable_progress_bars": "progress",
+    "adapt_best": "comparison",
     "doctor": "comparison",
     "evaluate": "comparison",
     "evaluate_episodes": "evaluator",
@@ -66,6 +67,7 @@ __all__ = [
     "FewShotTranslator",
     "Report",
     "SpanAnswer",
+    "adapt_best",
     "disable_progress_bars",
     "doctor",
     "evaluate",

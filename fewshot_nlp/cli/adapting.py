@@ -31,6 +31,7 @@ def adapt(
     labels: str | None = None,
     reject: bool = False,
     conflicts: Literal["refuse", "first", "drop"] = "refuse",
+    seconds: float = 60.0,
     json: bool = False,
 ) -> None:
     """Adapts a model to labelled rows and saves it.
@@ -40,13 +41,14 @@ def adapt(
         data: Labelled rows: JSONL, JSON, CSV, TSV or CoNLL.
         out: Folder for the model; an earlier model there is replaced.
         encoder: Encoder or meta-trained model, a folder or Hub name; else what ships with the package.
-        learner: One of `fewshot-nlp learners`; else the task's default.
+        learner: One of `fewshot-nlp learners`, or "auto", the best of a few on these rows; else the task's default.
         learner_config: Settings of the learner, as in `--learner_config.k 2`.
         task_config: Options of the task, as in `--task_config.multi_label true`.
         column_mapping: Your columns' names to the task's, as in `--column_mapping.utterance text`.
         labels: All labels: `[a, b]`, `{a: what it is}`, or a YAML or JSON file of either.
         reject: Of texts: keep what tells which texts fit no label, for `predict --reject true`.
         conflicts: Rows with the same input and different labels: refuse them, keep the first, or drop all.
+        seconds: With `--learner auto`: for trying learners.
         json: Print one JSON object and nothing else.
 
     Example:
@@ -58,6 +60,8 @@ def adapt(
     with stdout_is_ours():
         words = None if labels is None else read_labels(labels)
         rows = read_rows(data, task, column_mapping)
+        if learner == "auto":
+            learner, learner_config = _best(rows, task, encoder, task_config, seconds), {}
         model = _model_class(reject, task).from_pretrained(
             encoder, task=task, learner=learner, learner_config=learner_config, task_config=task_config
         )
@@ -126,6 +130,15 @@ def predict(
         write_annotated(out, task, rows, found, format)
     if out != STANDARD:
         say(f"{len(found)} predictions in {out}")
+
+
+def _best(rows: Any, task: str, encoder: str | None, options: dict[str, Any], seconds: float) -> str | None:
+    """The name of the learner that suits the rows best; None for the task's default."""
+    from fewshot_nlp.comparison.auto import best_learner
+
+    name, found = best_learner(rows, task=task, encoder=encoder, task_config=options, seconds=seconds)
+    say(str(found))
+    return name
 
 
 def _model_class(reject: bool, task: str | None = None) -> Any:

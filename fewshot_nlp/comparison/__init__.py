@@ -1,7 +1,8 @@
 """Learners compared on a user's own rows: repeated support sets, the learning curve, and a baseline beside."""
 
+from fewshot_nlp.comparison.auto import adapt_best
 from fewshot_nlp.comparison.diagnosis import Diagnosis, doctor
 from fewshot_nlp.comparison.report import Comparison
 from fewshot_nlp.comparison.run import evaluate
 
-__all__ = ["Comparison", "Diagnosis", "doctor", "evaluate"]
+__all__ = ["Comparison", "Diagnosis", "adapt_best", "doctor", "evaluate"]

@@ -113,7 +113,7 @@ def evaluate(
     results = Results(path, asked | {"task": task, "max_scored": max_scored, "seed": seed})
     plan = make_plan(dataset, sizes, max_scored, seed)
     with pool(backend, n_jobs) as number:
-        run = _Run(candidates, reader, results, number, backend == "loky", begin, budget, progress)
+        run = _Run(candidates, reader, results, number, backend, begin, budget, progress)
         plan, records, notes = run.all(replace(plan, notes=(*repeated, *plan.notes)), repeats)
     facts = {
         "task": task,
@@ -174,7 +174,7 @@ class _Run:
     task: Task
     results: Results
     n_jobs: int
-    local: bool
+    backend: Where
     begin: float
     budget: float | None
     progress: bool
@@ -240,9 +240,12 @@ class _Run:
                 yield record
 
     def _computed(self, jobs: Sequence[Job]) -> Iterator[Record]:
-        alone = self.local and len(jobs) < 2  # in this process, which has loaded the learners
-        made = Parallel(n_jobs=1 if alone else None, return_as="generator_unordered")
-        yield from made(delayed(run_part)(*job) for job in jobs)
+        many = len(jobs) if self.backend != "ray" else 4 * self.n_jobs  # Ray gives a batch's results together
+        alone = self.backend == "loky" and len(jobs) < 2  # in this process, which has loaded the learners
+        kind = "list" if self.backend == "ray" else "generator_unordered"
+        for start in range(0, len(jobs), max(1, many)):
+            made = Parallel(n_jobs=1 if alone else None, return_as=kind)
+            yield from made(delayed(run_part)(*job) for job in jobs[start : start + many])
 
     def _cells(self, plan: Plan, repeats: range) -> list[Record]:
         """Scores of all candidates and sizes in some repeats."""
