@@ -11,6 +11,10 @@ from fewshot_nlp.tokenization.segmentation import sentences
 from fewshot_nlp.tokenization.windows import Windows, WindowTokenizer
 
 
+LONG = 60
+"""Words of a text up to which it is read as a whole."""
+
+
 class WordSlots(NamedTuple):
     """Fields of a `SlotBatch` whose slots are words.
 
@@ -48,8 +52,8 @@ def word_slots(
 ) -> WordSlots:
     """One slot for each word, then one for each further text.
 
-    The tokens are those of the plain text; a token that reads two words is of both. Every sentence has windows of its
-    own: in a long window words are read less well.
+    The tokens are those of the plain text; a token that reads two words is of both. Of a text of over `LONG` words every
+    sentence has windows of its own: in a long window words are read less well.
 
     Args:
         tokenizer: the encoder's.
@@ -76,7 +80,9 @@ def word_slots(
 
 
 def by_sentence(text: str, words: Sequence[tuple[int, int]]) -> list[tuple[str, list[tuple[int, int]]]]:
-    """The sentences of a text, each with the offsets of its words in it."""
+    """The sentences of a long text, or all of a short one, each with the offsets of its words in it."""
+    if len(words) <= LONG:
+        return [(text, list(words))]
     parts: list[tuple[str, list[tuple[int, int]]]] = []
     rest = deque(words)
     for start, end in sentences(text, words):

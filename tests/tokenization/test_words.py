@@ -117,17 +117,20 @@ def test_every_word_of_a_long_text_is_read_whole_and_far_from_an_edge(tokenizer)
         assert windows[window][first:last] == ids
 
 
-def test_every_sentence_has_windows_of_its_own_with_the_tokens_of_the_whole_text(tokenizer):
-    words = [*SENTENCES[0], *SENTENCES[1], ".", *SENTENCES[0]]
+def test_every_sentence_of_a_long_text_has_windows_of_its_own_with_the_tokens_of_the_whole_text(tokenizer):
+    words = [*SENTENCES[0], *SENTENCES[1] * 5, ".", *SENTENCES[0]]
     text, places = place_words(words)
-    windows, spans, groups = word_slots(WindowTokenizer(tokenizer, 64), [(text, places)], ["a description"])
+    cut = WindowTokenizer(tokenizer, 512)
+    short = [*SENTENCES[0], *SENTENCES[0]]
+    assert len(word_slots(cut, [place_words(short)]).windows) == 1
+    windows, spans, groups = word_slots(cut, [(text, places)], ["a description"])
     assert len(windows) == 4
     assert groups.tolist() == [0] * len(words) + [1]
     special = set(tokenizer.all_special_ids)
     tokens = [t for window in windows[:3] for t in window if t not in special - {tokenizer.unk_token_id}]
     assert tokens == tokenizer(text, add_special_tokens=False)["input_ids"]
     assert spans[: len(words), 0].tolist() == list(range(len(words)))
-    lengths = [len(SENTENCES[0]), len(SENTENCES[1]) + 1, len(SENTENCES[0])]
+    lengths = [len(SENTENCES[0]), 5 * len(SENTENCES[1]) + 1, len(SENTENCES[0])]
     assert spans[: len(words), 1].tolist() == [w for w, n in enumerate(lengths) for _ in range(n)]
 
 
