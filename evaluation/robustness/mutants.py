@@ -138,6 +138,10 @@ def _users(stem: str) -> list[str]:
     return names
 
 
+def _chosen(mutant: Mutant, options: argparse.Namespace) -> list[Stage]:
+    return [(file, "") for file in options.tests] or stages(mutant.file)[: options.stages]
+
+
 def functions(text: str, file: str) -> dict[tuple[str, int], tuple[CodeType, range]]:
     """The code and the lines of each function that is no part of another, by its qualified name and first line."""
     lines = {
@@ -210,7 +214,7 @@ class Judge:
         names = {f"{mutant.file}:{name}" for (name, _), (_, span) in old.items() if mutant.line in span}
         changed = [(old[key][0], new[key][0], old[key][1]) for key in old if old[key][0] != new[key][0]]
         inside = len(changed) == 1 and changed[0][0].co_freevars == changed[0][1].co_freevars
-        for file, where in stages(mutant.file)[: self.options.stages]:
+        for file, where in _chosen(mutant, self.options):
             reached = {
                 test: seconds
                 for test, (seconds, called) in self.sound((file, where)).items()
@@ -376,7 +380,7 @@ def run(options: argparse.Namespace) -> None:
         os.chdir(tree)
         sys.path[:0] = [str(tree), str(tree / "tests")]
         sys.dont_write_bytecode = False  # interpreters of their own read it
-        files = sorted({file for _, m, _ in todo for file, _ in stages(m.file)[: options.stages]})
+        files = sorted({file for _, m, _ in todo for file, _ in _chosen(m, options)})
         judge = Judge(todo, texts, options, tree)
         pytest.main(["-s", "-n", "0", *QUIETLY, "--basetemp", str(tree / "kept"), *files], plugins=[judge])
 
@@ -411,6 +415,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--n", type=int, default=60, help="places drawn")
     parser.add_argument("--stages", type=int, default=8, help="how many of them")
+    parser.add_argument("--tests", nargs="+", default=[], help="files to run instead of the stages")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     table(options) if options.command == "table" else run(options)
