@@ -10,7 +10,6 @@ from jaxtyping import Int
 from fewshot_nlp.tokenization.segmentation import sentences
 from fewshot_nlp.tokenization.windows import Windows, WindowTokenizer
 
-
 LONG = 60
 """Words of a text up to which it is read as a whole."""
 
@@ -52,8 +51,8 @@ def word_slots(
 ) -> WordSlots:
     """One slot for each word, then one for each further text.
 
-    The tokens are those of the plain text; a token that reads two words is of both. Of a text of over `LONG` words every
-    sentence has windows of its own: in a long window words are read less well.
+    The tokens are those of the plain text; a token that reads two words is of both. Of a text of over `LONG` words
+    every sentence has windows of its own: in a long window words are read less well.
 
     Args:
         tokenizer: the encoder's.
