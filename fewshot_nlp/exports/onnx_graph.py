@@ -7,6 +7,7 @@ which slot (``token``: places in the flattened windows, ``slot``, ``weight``, ``
 
 import copy
 import json
+import logging
 import os
 import sys
 import warnings
@@ -246,7 +247,16 @@ def _quantise(path: Path) -> None:
 
     whole = path.with_name("whole.onnx")
     path.rename(whole)
-    quantize_dynamic(whole, path, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul", "Gemm"])
+
+    def nothing(record: logging.LogRecord) -> bool:
+        return False
+
+    root = logging.getLogger()
+    root.addFilter(nothing)  # it advises a step that graphs of torch do not need
+    try:
+        quantize_dynamic(whole, path, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul", "Gemm"])
+    finally:
+        root.removeFilter(nothing)
     whole.unlink()
 
 

@@ -45,7 +45,9 @@ class OnnxModel:
         if not (place / CONFIG).is_file():
             raise FewShotError(f"{folder} has no {CONFIG}; write it with export(folder, format='onnx').")
         self.config: dict[str, Any] = json.loads((place / CONFIG).read_text(encoding="utf-8"))
-        self.session = sessions().InferenceSession(str(place / GRAPH), providers=list(providers))
+        options = sessions().SessionOptions()
+        options.log_severity_level = 4  # what fails is raised
+        self.session = sessions().InferenceSession(str(place / GRAPH), options, providers=list(providers))
         self.tokenizer = WindowTokenizer(AutoTokenizer.from_pretrained(place), self.config["max_length"])
         self.task = TASKS.get(self.config["task"]).from_dict(self.config["task_config"], "task_config")
         self.labels = tuple(self.config["labels"])

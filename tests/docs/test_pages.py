@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [
     "README",
     "docs/coming_from",
+    "docs/exports",
     "docs/how_many_examples",
     "docs/production",
     "docs/tours/answers",

@@ -1,5 +1,6 @@
 """Exported models give what the model gives, read by the libraries that the formats belong to."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import torch
 from fewshot_nlp import FewShotClassifier, FewShotError, FewShotNER, FewShotQA, FewShotTranslator
 from fewshot_nlp.backbone.label_names import LabelNameHead
 from fewshot_nlp.cli import main
+from fewshot_nlp.learners import LEARNERS
 
+PAGE = Path(__file__).parents[2] / "docs" / "exports.md"
 ROWS = [("I lost my card", "card"), ("my card", "card"), ("send money", "transfer"), ("pay her", "transfer")]
 TEXTS = ["where is my card", "pay the bank " * 20, "send it"]
 ENTITIES = [
@@ -100,6 +103,23 @@ class TestOnnx:
         ):
             assert {**found, "score": 0} == {**wanted, "score": 0}
             assert found["score"] == pytest.approx(wanted["score"], abs=1e-4)
+
+    def test_a_learner_whose_scores_cannot_be_traced(self, tiny_encoder_folder: Path, tmp_path: Path) -> None:
+        model = FewShotClassifier.from_pretrained(tiny_encoder_folder, learner="nearest_neighbour").adapt(
+            ROWS
+        )
+        with pytest.raises(
+            FewShotError, match=r"nearest_neighbour .* take the task's default learner, "
+        ) as caught:
+            model.export(tmp_path / "graph", "onnx")
+        assert "\n" not in str(caught.value)
+        assert not (tmp_path / "graph").exists()
+
+    def test_the_page_has_every_learner_once(self) -> None:
+        row = next(line for line in PAGE.read_text().splitlines() if line.startswith("| `bayesian`"))
+        assert sorted(re.findall(r"`(\w+)`", row)) == sorted(
+            name for name in LEARNERS.names() if LEARNERS.get(name).__module__.startswith("fewshot_nlp.")
+        )
 
     def test_int8_is_smaller_and_near(self, classifier: FewShotClassifier, tmp_path: Path) -> None:
         quantised = self.read(classifier, tmp_path / "small", int8=True)
