@@ -57,7 +57,7 @@ DOORS = {
     "recipes from the wheel": "doors/test_own_training.py::test_recipes",
     "plots": "comparison/test_evaluate.py::test_rows_to_page",
     "entities by names alone": "doors/test_doors.py::test_entities_by_names_alone_are_no_commas",
-    "README": "cli/test_cli.py::test_example_runs_as_it_stands",
+    "README": "docs/test_pages.py::test_blocks_of_a_page_run_in_turn_and_print_what_is_shown",
 }
 ROWS = [("I lost my card", "card"), ("my card", "card"), ("send money", "transfer"), ("pay her", "transfer")]
 TEXTS = ["where is my card", "pay the bank"]
