@@ -37,13 +37,13 @@ _WORD = regex.compile(
 _NUMBER_AND_LETTER = regex.compile(r"(?<=\p{N})(?=\p{L})|(?<=\p{L})(?=\p{N})")
 _ABBREVIATIONS = "|".join(
     (
-        "Dr|Mrs?|Ms|Prof|St|Jr|Sr|vs|al|Figs?|Nos?|Inc|Ltd|Corp|Co|approx|etc",
-        "ca|cf|Nr|Art|Abs|Abb|Tab|Bd|Str|bzw|vgl|usw",
+        "Dr|Mrs?|Ms|Prof|St|Jr|Sr|[Vv]s|al|Figs?|[Nn]os?|Inc|Ltd|Pvt|Corp|Co|approx|etc|Secs?|Arts?|pp|eds?|Exs?|Exh",
+        "Ext|App|Addl|Misc|Rs|Crl?|Cri|Smt|Shri|Sri|Sh|Mohd|[Ll]d|Ors|Anr|dt|ca|cf|Nr|Abs|Abb|Tab|Bd|Str|bzw|vgl|usw",
     )
 )
 _SENTENCE_END = regex.compile(
-    rf"(?<!(?<!\w)(?:\p{{L}}|\d\d?|{_ABBREVIATIONS}))[.!?…]+[\"'”’»)\]]*"  # the mark and what it closes
-    r"(?=\s+[\"'“‘«(\[]*[\p{Lu}\p{Lo}\p{N}])|[。！？]+[」』”’]*|(?<=\S)(?=[^\S\n]*\n\s*\n)"
+    rf"(?<!(?<!\w)(?:\p{{L}}|\d\d?|{_ABBREVIATIONS})\s?)[.!?…]+[\"'”’»)\]]*"  # the mark and what it closes
+    r"(?=\s+[\"'“‘«(\[]*[\p{Lu}\p{Lo}])|[。！？]+[」』”’]*|(?<=\S)(?=[^\S\n]*\n\s*\n)"
 )
 CUT = "|"
 """Marks the place at which a word is cut; no word of letters holds it."""
@@ -78,10 +78,10 @@ def split_words(text: str, cuts: Collection[str] = ()) -> list[tuple[int, int]]:
 def sentences(text: str, words: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     """Character offsets of the sentences of a text; together they are the whole text.
 
-    A sentence ends after a full stop, question or exclamation mark that a capital letter, a letter of a script without
-    capitals or a number follows after a blank, unless an abbreviation, a single letter or a number of one or two digits
-    stands before it; after the full-width marks of Chinese and Japanese; and before an empty line. The blanks between
-    two sentences belong to the second, as a tokenizer reads them with its first word.
+    A sentence ends after a full stop, question or exclamation mark that a capital or a letter of a script without
+    capitals follows after a blank, unless an abbreviation, a single letter or a number of one or two digits stands
+    before it; after the full-width marks of Chinese and Japanese; and before an empty line. The blanks between two
+    sentences belong to the second, as a tokenizer reads them with its first word.
 
     Args:
         text: any text.
