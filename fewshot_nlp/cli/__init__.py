@@ -35,11 +35,15 @@ COMMANDS: tuple[Callable[..., None], ...] = (
 )
 
 
-POSITIONAL: dict[Callable[..., None], dict[str, tuple[list[str] | None, str]]] = {
-    listing.learners: {"name": (None, "Only this one.")},
-    running.recipes: {"action": (["list", "copy"], "What to do."), "name": (None, "Which to copy.")},
+POSITIONAL: dict[Callable[..., None], dict[str, tuple[str | None, list[str] | None, str]]] = {
+    listing.learners: {"name": ("?", None, "Only this one.")},
+    running.recipes: {
+        "action": ("?", ["list", "copy"], "What to do."),
+        "name": ("?", None, "Which to copy."),
+    },
+    own_rows.doctor: {"data": (None, None, "Labelled rows: JSONL, JSON, CSV, TSV or CoNLL.")},
 }
-"""Words without a keyword: what is known, and their help."""
+"""Words without a keyword: whether they may be left out ("?"), what is known, and their help."""
 
 
 class _Help(DefaultHelpFormatter):  # type: ignore[misc]
@@ -92,20 +96,13 @@ def _parse(given: Sequence[str]) -> tuple[str, dict[str, Any]]:
 
 
 def _parser_of(command: Callable[..., None], about: str) -> ArgumentParser:
-    """Options of a command, one for each keyword but what it is about."""
-    parser = ArgumentParser(description=about, exit_on_error=False)
-    own = {listing.learners: "name", own_rows.doctor: "data"}.get(command, "")
-    if own:
-        words = {"name": "Only this one.", "data": "Labelled rows: JSONL, JSON, CSV, TSV or CoNLL."}
-        parser.add_argument(own, nargs="?" if own == "name" else None, help=words[own])
-    parser.add_function_arguments(command, as_group=False, skip={own} if own else set())
     """Options of a command, one for each keyword; some words are given without one."""
     _, title, examples = (getdoc(command) or "").partition("Example:\n")
     parser = ArgumentParser(description=about, epilog=title + examples, exit_on_error=False)
     bare = POSITIONAL.get(command, {})
-    for word, (known, about_it) in bare.items():
+    for word, (count, known, about_it) in bare.items():
         chosen = {"choices": known, "default": known[0]} if known else {}
-        parser.add_argument(word, nargs="?", help=about_it, **chosen)
+        parser.add_argument(word, nargs=count, help=about_it, **chosen)
     parser.add_function_arguments(command, as_group=False, skip=set(bare))
     for action in parser._actions:
         if getattr(action, "_typehint", None) is bool:  # --json, instead of --json true

@@ -3,20 +3,22 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fewshot_nlp.errors import FewShotError, did_you_mean
 from fewshot_nlp.persistence.disk import atomic_write, user_path
 from fewshot_nlp.sources.conll import render_conll
 from fewshot_nlp.sources.json_files import render_lines
-from fewshot_nlp.tasks.base import Annotation
+
+if TYPE_CHECKING:
+    from fewshot_nlp.tasks.base import Annotation
 
 
-def _label_studio(found: Sequence[Annotation]) -> str:
+def _label_studio(found: Sequence["Annotation"]) -> str:
     """Tasks with an annotation each, of an interface whose control is named "label" and whose object "text"."""
     place = {"from_name": "label", "to_name": "text"}
 
-    def results(a: Annotation) -> list[dict[str, Any]]:
+    def results(a: "Annotation") -> list[dict[str, Any]]:
         if not a.marks:
             return (
                 [{**place, "type": "choices", "value": {"choices": list(map(str, a.labels))}}]
@@ -39,14 +41,14 @@ def _label_studio(found: Sequence[Annotation]) -> str:
     return json.dumps(tasks, ensure_ascii=False, indent=1)
 
 
-def _doccano(found: Sequence[Annotation]) -> str:
+def _doccano(found: Sequence["Annotation"]) -> str:
     return render_lines(
         [{"text": a.text, "label": list(map(list, a.spans)) if a.marks else list(a.labels)} for a in found]
     )
 
 
-def _prodigy(found: Sequence[Annotation]) -> str:
-    def answer(a: Annotation) -> dict[str, Any]:
+def _prodigy(found: Sequence["Annotation"]) -> str:
+    def answer(a: "Annotation") -> dict[str, Any]:
         if a.marks:
             return {"spans": [{"start": s, "end": e, "label": name} for s, e, name in a.spans]}
         return {"options": [{"id": x, "text": str(x)} for x in a.labels], "accept": list(a.labels)}
@@ -54,7 +56,7 @@ def _prodigy(found: Sequence[Annotation]) -> str:
     return render_lines([{"text": a.text, **answer(a), "answer": "accept"} for a in found])
 
 
-def _spacy(found: Sequence[Annotation]) -> str:
+def _spacy(found: Sequence["Annotation"]) -> str:
     """Pairs of a text and its entities or categories."""
     pairs = [
         [
@@ -66,7 +68,7 @@ def _spacy(found: Sequence[Annotation]) -> str:
     return json.dumps(pairs, ensure_ascii=False, indent=1)
 
 
-def _conll(found: Sequence[Annotation]) -> str:
+def _conll(found: Sequence["Annotation"]) -> str:
     if any(a.tags is None for a in found):
         raise FewShotError(
             "CoNLL holds words and tags, which texts with labels have not; take another format."
@@ -74,7 +76,7 @@ def _conll(found: Sequence[Annotation]) -> str:
     return render_conll([{"tokens": a.words, "ner_tags": a.tags} for a in found if a.tags])
 
 
-TOOLS: Mapping[str, tuple[Callable[[Sequence[Annotation]], str], str]] = {
+TOOLS: Mapping[str, tuple[Callable[[Sequence["Annotation"]], str], str]] = {
     "label-studio": (_label_studio, ".json"),
     "doccano": (_doccano, ".jsonl"),
     "prodigy": (_prodigy, ".jsonl"),
@@ -84,7 +86,7 @@ TOOLS: Mapping[str, tuple[Callable[[Sequence[Annotation]], str], str]] = {
 """What writes the file of a tool, and how its name must end to be read again."""
 
 
-def render_annotations(found: Sequence[Annotation], format: str) -> str:
+def render_annotations(found: Sequence["Annotation"], format: str) -> str:
     """The text of a tool's file.
 
     Raises:
@@ -97,7 +99,7 @@ def render_annotations(found: Sequence[Annotation], format: str) -> str:
     return TOOLS[format][0](found)
 
 
-def write_annotations(path: str | Path, found: Sequence[Annotation], format: str) -> Path:
+def write_annotations(path: str | Path, found: Sequence["Annotation"], format: str) -> Path:
     """Writes a tool's file; with "spacy" and the ending ``.spacy`` as spaCy's DocBin, which needs spaCy.
 
     Raises:
@@ -116,7 +118,7 @@ def write_annotations(path: str | Path, found: Sequence[Annotation], format: str
     return path
 
 
-def _docbin(found: Sequence[Annotation]) -> bytes:
+def _docbin(found: Sequence["Annotation"]) -> bytes:
     try:
         import spacy
         from spacy.tokens import DocBin
