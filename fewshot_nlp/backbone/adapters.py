@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.persistence.disk import first_line
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?)\.(\d+)\.")
 
@@ -138,7 +139,7 @@ def attach(
         try:
             inject_adapter_in_model(config, model)
         except (ValueError, TypeError, NotImplementedError) as error:
-            reason = str(error).strip().split("\n")[0].rstrip(".")
+            reason = first_line(error)
             raise FewShotError(f"{type(given).__name__} does not fit the encoder: {reason}.") from error
     model.eval()
     for parameter in model.parameters():

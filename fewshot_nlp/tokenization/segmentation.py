@@ -4,7 +4,6 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Sequence
 from itertools import accumulate, pairwise
 
-import numpy as np
 import regex
 
 UNSPACED = "".join(
@@ -87,12 +86,11 @@ def sentences(text: str, words: Sequence[tuple[int, int]]) -> list[tuple[int, in
         text: any text.
         words: offsets of its words, ascending; none is cut.
     """
-    starts = np.array([start for start, _ in words], int)
-    ends = np.array([end for _, end in words], int)
+    starts = [start for start, _ in words]
     borders = [0]
     for found in _SENTENCE_END.finditer(text):
-        before = np.searchsorted(starts, found.end(), side="left")  # words that begin before the border
-        if 0 < before < len(words) and ends[before - 1] <= found.end():
+        before = bisect_left(starts, found.end())  # words that begin before the border
+        if 0 < before < len(words) and words[before - 1][1] <= found.end():
             borders.append(found.end())
     return list(pairwise([*borders, len(text)]))
 
