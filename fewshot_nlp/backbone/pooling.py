@@ -11,7 +11,7 @@ from torch import Tensor
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.slots import Features, SlotBatch
 
-TextPooling = Literal["mean", "first", "last", "max", "sqrt_mean", "weighted_mean"]
+TextPooling = Literal["mean", "first", "max", "sqrt_mean", "weighted_mean"]
 """How a whole text becomes one vector; see `pool_spans`."""
 
 
@@ -42,12 +42,12 @@ def pool_spans(
     Args:
         hidden: of all tokens.
         spans: first token, and token after the last; not empty.
-        mode: "first" and "last" give one token's vector, "max" the largest value of each feature, "mean" the sum by n,
+        mode: "first" gives the first token's vector, "max" the largest value of each feature, "mean" the sum by n,
             "sqrt_mean" the sum by sqrt(n), and "weighted_mean" the sum of i h_i by the sum of i (SGPT, Muennighoff
             2022, eq. 2).
     """
-    if mode in ("first", "last"):
-        return hidden[torch.from_numpy(spans[:, 0] if mode == "first" else spans[:, 1] - 1).to(hidden.device)]
+    if mode == "first":
+        return hidden[torch.from_numpy(spans[:, 0]).to(hidden.device)]
     lengths = spans[:, 1] - spans[:, 0]
     ends = np.cumsum(lengths)
     place = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - lengths, lengths)

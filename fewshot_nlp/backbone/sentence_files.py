@@ -31,9 +31,8 @@ MODES: dict[str, TextPooling] = {
     "max": "max",
     "mean_sqrt_len_tokens": "sqrt_mean",
     "weightedmean": "weighted_mean",
-    "lasttoken": "last",
 }
-"""Their names for modes of pooling, and ours."""
+"""Their names for modes of pooling, and ours. Others, such as the last token of decoders, are refused."""
 FLAGS = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",

@@ -106,7 +106,6 @@ def feeds(batch: SlotBatch, pooling: str, labelled: np.ndarray | None, pad: int)
 
     mode = pooling if batch.pooling == "text" else batch.pooling
     slots, windows, first, last = batch.spans.T
-    first, last = (last - 1, last) if mode == "last" else (first, last)
     size = batch.spans[:, 3] - batch.spans[:, 2]
     last = first + 1 if mode == "first" else last
     count = last - first
@@ -115,7 +114,6 @@ def feeds(batch: SlotBatch, pooling: str, labelled: np.ndarray | None, pad: int)
     share = {
         "mean": np.ones(len(of)),
         "first": size[of],
-        "last": size[of],
         "sqrt_mean": np.sqrt(size[of]),
         "weighted_mean": 2 * (place + 1) / (size[of] + 1),
     }[mode]

@@ -82,6 +82,14 @@ def test_a_new_column_starts_as_it_would_alone():
     )
 
 
+def test_the_first_lateral_layer_keeps_the_size_of_features():
+    learner, _ = chain(n_tasks=1, lateral_size=400)
+    into = learner._lateral_start(2, 3)["lateral.in"]
+    fan_in = 2 * learner.encoder.dimension
+    assert into.shape == (400, fan_in)
+    assert float(into.var()) == pytest.approx(1 / fan_in, rel=0.15)
+
+
 def test_lateral_connections_carry_what_the_new_column_cannot_see():
     """The new column's features cannot tell the classes apart (its adapter hardly moves); the earlier column's can."""
     rng = np.random.default_rng(0)
