@@ -214,7 +214,7 @@ class Backbone(ABC):
             return torch.func.functional_call(module, dict(fast_weights), arguments, inputs)
 
     @contextmanager
-    def cached(self, max_bytes: int = 512 * 2**20) -> Iterator[Any]:
+    def cached(self, max_bytes: int = 512 * 2**20, *, lasting: bool = False) -> Iterator[Any]:
         """Context in which features are cached by text, if the backbone supports it."""
         yield None
 

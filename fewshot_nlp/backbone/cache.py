@@ -2,11 +2,12 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from fewshot_nlp.slots import SlotBatch
 
@@ -69,6 +70,11 @@ def spans_by_cache(
             found[i] = value
             cache.put(keys[i], value)
     return torch.cat([value for value in found if value is not None])
+
+
+def weight_versions(model: nn.Module) -> list[tuple[Any, ...]]:
+    """What changes with any change of a model's weights: where they lie, and torch's count of changes in place."""
+    return [(p.data_ptr(), p.device, 0 if p.is_inference() else p._version) for p in model.parameters()]
 
 
 def window_keys(batch: SlotBatch) -> list[bytes]:

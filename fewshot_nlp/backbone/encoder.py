@@ -15,7 +15,7 @@ from fewshot_nlp.backbone.adapters import without_adapter
 from fewshot_nlp.backbone.base import Backbone
 from fewshot_nlp.backbone.batching import chunks
 from fewshot_nlp.backbone.bundled import HUB_NAME, bundled_folder, resolve
-from fewshot_nlp.backbone.cache import FeatureCache, spans_by_cache
+from fewshot_nlp.backbone.cache import FeatureCache, spans_by_cache, weight_versions
 from fewshot_nlp.backbone.frozen_layers import LayerStack, LowerLayers, frozen_depth
 from fewshot_nlp.backbone.label_names import LabelNameHead
 from fewshot_nlp.backbone.loading import json_files, layer_numbers, load_model
@@ -80,6 +80,7 @@ class Encoder(Backbone):
         n_layers = model.config.num_hidden_layers
         self.layers = layer_numbers(layers, n_layers)
         self.cache: FeatureCache | None = None
+        self._lasting: tuple[Any, FeatureCache] | None = None
         self._n_caching = 0  # blocks that share the cache, perhaps of several threads
         self.lower: LowerLayers | None = None
         self.pads = True
@@ -172,17 +173,31 @@ class Encoder(Backbone):
             self.cache.clear()
 
     @contextmanager
-    def cached(self, max_bytes: int = 512 * 2**20) -> Iterator[FeatureCache]:
-        """Context in which features are cached by text, for passes without fast weights and gradients."""
+    def cached(self, max_bytes: int = 512 * 2**20, *, lasting: bool = False) -> Iterator[FeatureCache]:
+        """Context in which features are cached by text, for passes without fast weights and gradients.
+
+        Args:
+            max_bytes: bound on the memory; the least recently used entries are dropped.
+            lasting: begin with what the last such context held, if neither weights nor settings have changed.
+        """
         with self.alone():
             self._n_caching += 1
-            self.cache = cache = self.cache or FeatureCache(max_bytes)
+            self.cache = cache = self.cache or (
+                self._lasting_cache(max_bytes) if lasting else FeatureCache(max_bytes)
+            )
         try:
             yield cache
         finally:
             with self.alone():
                 self._n_caching -= 1
                 self.cache = cache if self._n_caching else None
+
+    def _lasting_cache(self, max_bytes: int) -> FeatureCache:
+        """The cache that outlives its context; a new one after any change of weights or settings."""
+        state = (self._identity(), self._outputs, *weight_versions(self.model))
+        if self._lasting is None or self._lasting[0] != state:
+            self._lasting = state, FeatureCache(max_bytes)
+        return self._lasting[1]
 
     @contextmanager
     def cache_frozen_layers(self, max_bytes: int = 512 * 2**20) -> Iterator[FeatureCache | None]:

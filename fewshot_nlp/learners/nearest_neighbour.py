@@ -35,6 +35,8 @@ from fewshot_nlp.slots import Features, Scores, SlotBatch
 
 FLOOR = 1e-4
 """Probability left to classes that none of the neighbours has."""
+KEPT_BYTES = 128 * 2**20
+"""Bound on the features of support slots that are kept for the next time."""
 SAMPLE = 512
 """Slots of the support set on which a mixture is chosen."""
 
@@ -75,7 +77,10 @@ class NearestNeighbour(Learner[NearestNeighbourConfig], name="nearest_neighbour"
 
         For classes that do not exclude each other the rows have a second half: "not this class".
         """
-        features = self.features(support)
+        with self.encoder.cached(
+            KEPT_BYTES, lasting=True
+        ):  # most slots were there before one more was remembered
+            features = self.features(support)
         keep = self.kept(support)
         support, features = support.select(keep), features[keep.to(features.device)]
         keys = features.half() if self.config.half else features

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.memory.growing import GrowingRows
 
 CHUNK = 1024
 _prepared: Any = WeakIdKeyDictionary()
@@ -31,16 +32,32 @@ class Index:
         self, keys: Float[Tensor, "n d"], metric: str, backend: str = "exact", cells: int = 16
     ) -> None:
         self.metric = metric
-        self.vectors = self._ready(keys.to(torch.promote_types(keys.dtype, torch.float32)))
-        self.squares = self.vectors.square().sum(dim=1)
-        self.faiss: Any = _faiss_index(self.vectors.detach().cpu(), cells) if backend == "faiss" else None
+        vectors = self._ready(keys.to(torch.promote_types(keys.dtype, torch.float32)))
+        self._vectors, self._squares = GrowingRows(vectors), GrowingRows(vectors.square().sum(dim=1))
+        self._cells, self._trained_on = cells, len(vectors)
+        self.faiss: Any = _faiss_index(vectors.detach().cpu(), cells) if backend == "faiss" else None
+
+    @property
+    def vectors(self) -> Float[Tensor, "n d"]:
+        """The keys as they are searched: with the cosine of length 1."""
+        return self._vectors.rows
+
+    def add(self, keys: Float[Tensor, "m d"]) -> None:
+        """Appends keys on the CPU, without a gradient. The cells of faiss are made anew when the keys have doubled."""
+        vectors = self._ready(keys.to(self.vectors.dtype))
+        self._vectors.append(vectors)
+        self._squares.append(vectors.square().sum(dim=1))
+        if self.faiss is not None and len(self.vectors) >= 2 * self._trained_on:
+            self.faiss, self._trained_on = _faiss_index(self.vectors, self._cells), len(self.vectors)
+        elif self.faiss is not None:
+            self.faiss.add(vectors.numpy())
 
     def distances(self, queries: Float[Tensor, "q d"]) -> Float[Tensor, "q n"]:
         """Of all queries to all keys."""
         queries = self._ready(queries.to(self.vectors.dtype))
         if self.metric == "cosine":
             return 1 - queries @ self.vectors.T
-        squares = queries.square().sum(dim=1, keepdim=True) + self.squares
+        squares = queries.square().sum(dim=1, keepdim=True) + self._squares.rows
         return (squares - 2 * queries @ self.vectors.T).clamp_min(0)
 
     def search(

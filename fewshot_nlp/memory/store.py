@@ -21,6 +21,7 @@ from torch import Tensor
 from fewshot_nlp.episode import Json
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.memory.entries import Entry, Eviction, Neighbour, evicted
+from fewshot_nlp.memory.growing import GrowingRows
 from fewshot_nlp.memory.index import Index
 from fewshot_nlp.memory.store_file import locked, read_store, write_store
 from fewshot_nlp.persistence.disk import user_path
@@ -57,7 +58,7 @@ class MemoryStore:
         self.dimension, self.fingerprint = dimension, fingerprint
         self.capacity, self.eviction = capacity, eviction
         self.metric, self.backend = metric, search
-        self.keys = torch.zeros(0, dimension)
+        self._keys = GrowingRows(torch.zeros(0, dimension))
         self.entries: list[Entry] = []
         self.examples: dict[str, Json] = {}
         self.next_number = 0
@@ -65,6 +66,11 @@ class MemoryStore:
 
     def __len__(self) -> int:
         return len(self.entries)
+
+    @property
+    def keys(self) -> Float[Tensor, "n d"]:
+        """One row for each entry."""
+        return self._keys.rows
 
     @property
     def bytes(self) -> int:
@@ -101,7 +107,15 @@ class MemoryStore:
             raise FewShotError("A key is NaN or infinite; nothing was remembered.")
         numbers = list(range(self.next_number, self.next_number + len(entries)))
         new = keys.detach().cpu()
-        self.keys = torch.cat([self.keys.to(new.dtype), new]) if len(self) else new.clone()
+        if not len(self) or self.keys.dtype != new.dtype:
+            self._keys = GrowingRows(torch.cat([self.keys.to(new.dtype), new]))
+            self._indices.clear()
+        else:
+            self._keys.append(new)
+        for task, (index, places) in self._indices.items():
+            chosen = [i for i, e in enumerate(entries) if task is None or e.task == task]
+            index.add(new[chosen])
+            places += [len(self.entries) + i for i in chosen]
         self.entries += [replace(e, number=n) for e, n in zip(entries, numbers, strict=True)]
         self.next_number += len(entries)
         self.examples |= examples or {}
@@ -217,7 +231,7 @@ class MemoryStore:
             )
         options = {n: header[n] for n in ("capacity", "eviction", "metric", "search")}
         store = cls(found, made, **options)
-        store.keys, store.next_number = keys, header["next_number"]
+        store._keys, store.next_number = GrowingRows(keys), header["next_number"]
         store.entries = [Entry(**entry) for entry in header["entries"]]
         store.examples = header["examples"]
         return store
@@ -261,14 +275,13 @@ class MemoryStore:
         return self._indices[task]
 
     def _keep(self, places: Sequence[int]) -> None:
-        self.keys = self.keys[list(places)]
+        self._keys = GrowingRows(self.keys[list(places)])
         self.entries = [self.entries[i] for i in places]
         named = {e.example for e in self.entries}
         self.examples = {name: value for name, value in self.examples.items() if name in named}
         self._indices.clear()
 
     def _evict(self) -> None:
-        self._indices.clear()
         over = 0 if self.capacity is None else len(self) - self.capacity
         if over <= 0:
             return

@@ -66,6 +66,39 @@ def test_tasks_share_a_store_and_are_told_apart():
     assert same(store, store_of())
 
 
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize("search", ["exact", "faiss"])
+def test_a_store_that_grows_while_it_is_searched_finds_what_one_made_at_once_finds(search, metric):
+    if search == "faiss":
+        pytest.importorskip("faiss")
+    generator = torch.Generator().manual_seed(3)
+    keys, queries = (torch.randn(n, 4, generator=generator) for n in (60, 7))
+    entries = [Entry(label=str(i % 3), task="ab"[i % 2], text=f"w{i}") for i in range(60)]
+    growing = MemoryStore(4, metric=metric, search=search)
+    for begin, end in ((0, 10), (10, 11), (11, 12), (12, 40), (40, 60)):
+        growing.remember(keys[begin:end], entries[begin:end])
+        for task in ("a", "b", None):
+            growing.search(queries, 5, task=task)
+    whole = MemoryStore(4, metric=metric, search=search)
+    whole.remember(keys, entries)
+    for task in ("a", "b", None):
+        found, wanted = growing.search(queries, 5, task=task), whole.search(queries, 5, task=task)
+        assert [[n.entry for n in row] for row in found] == [[n.entry for n in row] for row in wanted]
+    growing.forget(texts=["w3"])
+    assert "w3" not in {n.entry.text for row in growing.search(queries, 60) for n in row}
+    assert torch.equal(growing.keys, keys[[i for i in range(60) if i != 3]])
+
+
+def test_remembering_one_does_not_index_the_others_again(monkeypatch):
+    store = store_of()
+    store.search(store.keys[:1], 1)
+    before = store.keys
+    monkeypatch.setattr("fewshot_nlp.memory.store.Index", None)
+    store.remember(torch.full((1, 4), 9.0), [Entry(label="new")])
+    assert store.search(torch.full((1, 4), 9.0), 1)[0][0].entry.label == "new"
+    assert len(before) == 12, "a view of the keys stays as it was"
+
+
 def test_forgetting_removes_what_was_named_and_nothing_else():
     store = store_of()
     keys = store.keys.clone()

@@ -226,3 +226,21 @@ def test_damaged_examples_are_told_in_one_line(content, make, tmp_path):
         with pytest.raises(FewShotError, match=told) as caught:
             FewShotClassifier.from_pretrained(folder)
         assert "\n" not in str(caught.value)
+
+
+def test_what_is_remembered_is_encoded_once(make, monkeypatch):
+    model = make("classification").adapt(rows_of("classification"))
+    encoder, encoded = model.pipeline.learner.encoder, []
+    run = encoder._spans
+    monkeypatch.setattr(
+        encoder, "_spans", lambda batch, windows, *rest: encoded.extend(windows) or run(batch, windows, *rest)
+    )
+    new = {"text": "please cancel the order", "label": rows_of("classification")[0]["label"]}
+    model.memory.add([new])
+    assert len(encoded) == 1
+    state = {name: value.clone() for name, value in model._model.adapted.state.items()}
+    with torch.no_grad():
+        next(encoder.model.parameters()).mul_(1.5)
+    model.memory.add([])
+    assert len(encoded) == 1 + len(model._examples) + len(model.labels), "other weights give other features"
+    assert not torch.equal(model._model.adapted.state["keys"], state["keys"])

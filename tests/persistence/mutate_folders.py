@@ -99,12 +99,14 @@ def originals(root: Path, encoders: Mapping[str, Path]) -> list[Original]:
 def mutate(folder: Path, random: random.Random) -> str:
     """Changes something in a folder; what was done, in words."""
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "README.md")
-    path = random.choice([*files, folder / "fewshot_nlp.json"])
+    path = random.choice([*files, *(p for p in files if p.name == "fewshot_nlp.json")])
     name = path.relative_to(folder)
     kind = random.choice(
         ("bytes", "cut", "zeros", "file", *(["value"] * 3 + ["key"] * 2 if path.suffix == ".json" else []))
     )
     data = path.read_bytes()
+    if not data:  # an earlier mutation left nothing
+        return f"{name}: nothing"
     if kind == "bytes":
         changed = bytearray(data)
         for _ in range(random.choice((1, 1, 4))):
