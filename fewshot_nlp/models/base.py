@@ -1,8 +1,7 @@
 """What the models of all tasks share: load, adapt, predict, evaluate, save, push."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Self, Unpack
 
@@ -15,7 +14,7 @@ from fewshot_nlp.models.memory import ModelMemory, has_memory
 from fewshot_nlp.models.pickling import Picklable
 from fewshot_nlp.persistence.disk import user_path
 from fewshot_nlp.persistence.model_card import model_card
-from fewshot_nlp.persistence.storage import save
+from fewshot_nlp.persistence.storage import Base, save
 from fewshot_nlp.pipeline import Pipeline, TaskModel
 from fewshot_nlp.predictions import PredictOptions
 from fewshot_nlp.rows import Label, as_label, joined, records, sorted_labels
@@ -110,7 +109,7 @@ class FewShotModel(Picklable, Interfaces):
             top_layers: put the adapter into the last k layers only.
             device: "cpu", "cuda", "cuda:1", ...; short for ``device_map``.
             encoder_options: as for `Encoder.from_pretrained`: revision, dtype, attn_implementation,
-                device_map, layers, pooling, max_length.
+                device_map, layers, pooling, max_length; and for a saved model ``base``, the folder of its encoder.
 
         Raises:
             FewShotError: an unknown learner or setting, or files that are missing, damaged or unsafe.
@@ -226,18 +225,6 @@ class FewShotModel(Picklable, Interfaces):
         """As `predict`."""
         return self.predict(inputs, **options)
 
-    def predict_iter(
-        self, inputs: Iterable[Any], chunk: int = 1024, **options: Unpack[PredictOptions]
-    ) -> Iterator[Any]:
-        """`predict` for a stream: reads ``chunk`` inputs at a time, and yields a prediction for each, in order.
-
-        Raises:
-            FewShotError: as `predict`, with the input's number in its chunk.
-        """
-        stream = iter(inputs)
-        while part := list(islice(stream, chunk)):
-            yield from self.predict(part, **options)
-
     def predictions(
         self, inputs: Iterable[Any], model: TaskModel | None = None, **options: Unpack[PredictOptions]
     ) -> list[Prediction]:
@@ -282,17 +269,19 @@ class FewShotModel(Picklable, Interfaces):
         predicted = model.predict([task.asked(e) for e in examples], progress=None)
         return task.metrics(*task.paired(examples, predicted), model.labels)
 
-    def save_pretrained(self, folder: str | Path, *, examples: bool = True) -> Path:
+    def save_pretrained(self, folder: str | Path, *, examples: bool = True, base: Base | None = None) -> Path:
         """Writes the model to a folder, which `from_pretrained` reads; with a model card.
 
         Args:
             folder: new, empty, or a model's.
             examples: with a learner that remembers, write the examples too, so that the loaded model can extend,
                 forget and explain. `push_to_hub` never does.
+            base: "copy" writes the encoder's weights into the folder, "reference" does not: `from_pretrained` is
+                then given their folder as ``base``. None copies what is not to be had from the Hub.
         """
-        return self._save(user_path(folder), user_path(folder).resolve().name, examples)
+        return self._save(user_path(folder), user_path(folder).resolve().name, examples, base)
 
-    def _save(self, folder: Path, name: str, examples: bool = False) -> Path:
+    def _save(self, folder: Path, name: str, examples: bool = False, base: Base | None = None) -> Path:
         kept = examples and self._model is not None and self._examples and has_memory(self.pipeline)
         return save(
             folder,
@@ -303,6 +292,7 @@ class FewShotModel(Picklable, Interfaces):
             {"README.md": model_card(self, name)},
             examples=self._examples if kept else None,
             named=self._named,
+            base=base,
         )
 
     def _read(self, rows: Any, column_mapping: Mapping[str, str] | None) -> list[Example]:

@@ -1,8 +1,9 @@
 """What other tools expect of a model: `to`, `encode`, a representation in notebooks."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from html import escape
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, Unpack, overload
 
@@ -15,6 +16,7 @@ from fewshot_nlp.evaluator import Report
 from fewshot_nlp.exports import export
 from fewshot_nlp.modules.state import fast_weights
 from fewshot_nlp.persistence.hub import Upload, push_folder, would_push
+from fewshot_nlp.predictions import PredictOptions
 from fewshot_nlp.progress import progress_bar
 from fewshot_nlp.sources import write_annotations
 from fewshot_nlp.tasks import TASKS
@@ -100,6 +102,8 @@ class Interfaces:
 
         def _adapted(self) -> TaskModel: ...
 
+        predict: Any
+
     def to(self, device: Any) -> Self:
         """Moves the model to a device, such as "cuda" or "cpu".
 
@@ -146,6 +150,18 @@ class Interfaces:
                 found[places] = learner.last_layer(learner.features(batch, weights)).float().cpu().numpy()
                 bar.update(len(places))
         return found
+
+    def predict_iter(
+        self, inputs: Iterable[Any], chunk: int = 1024, **options: Unpack[PredictOptions]
+    ) -> Iterator[Any]:
+        """`predict` for a stream: reads ``chunk`` inputs at a time, and yields a prediction for each, in order.
+
+        Raises:
+            FewShotError: as `predict`, with the input's number in its chunk.
+        """
+        stream = iter(inputs)
+        while part := list(islice(stream, chunk)):
+            yield from self.predict(part, **options)
 
     def export(self, folder: str | Path, format: str, **options: Any) -> Path:
         """Writes the adapted model in the format of another tool; docs/exports.md says which learners have which.

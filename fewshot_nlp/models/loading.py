@@ -52,6 +52,11 @@ def load_parts(
         if task and task != saved.pipeline.task.name:
             raise FewShotError(f"{name} is a model for {saved.pipeline.task.name}, not for {task}.")
         return saved
+    if "base" in encoder_options:
+        raise FewShotError(
+            f"base names the encoder of a saved model, but {name_of(name) if name else 'the default'} is an encoder "
+            "itself; leave base out."
+        )
     if kind is None:
         raise FewShotError(
             f"{'The bundled encoder' if name is None else name_of(name)} is an encoder, which any task can take; "

@@ -35,9 +35,9 @@ _FORM: dict[str, Any] = {
 """Keys and types of the encoder's JSON; its own settings stand beside them."""
 
 
-def encoder_to_json(encoder: Backbone) -> dict[str, Json]:
-    """The encoder as JSON, for `encoder_from_json`."""
-    name = encoder.public_name
+def encoder_to_json(encoder: Backbone, copied: bool) -> dict[str, Json]:
+    """The encoder as JSON, for `encoder_from_json`; without its name where it is ``copied``."""
+    name = None if copied else encoder.public_name
     return {
         "name": name,
         "revision": None if name is None else encoder.revision,
@@ -60,7 +60,7 @@ def encoder_from_json(
         backbone: its kind, a key of `BACKBONES`.
         config: what `encoder_to_json` gave.
         folder: the model folder.
-        options: `dtype`, `device_map`, `attn_implementation` of the user.
+        options: `dtype`, `device_map`, `attn_implementation` of the user, and `base`, a folder to load it from.
 
     Raises:
         FewShotError: a damaged or forged folder, or an encoder of other weights than the one that was saved.
@@ -125,10 +125,17 @@ def _load(kind: Any, config: Mapping[str, Any], folder: Path, options: Mapping[s
     view = settings.get("layers")
     if view is not None and config["depth"] is not None:  # all layers that were there, whichever are read
         settings["layers"] = [config["depth"]]
-    name = config["name"]
-    if name is None:
+    name, base = config["name"], options.get("base")
+    options = {key: value for key, value in options.items() if key != "base"}
+    if base is not None:
+        encoder: Backbone = kind.from_pretrained(base, **{**settings, **options})
+    elif name is None and not (folder / ENCODER).exists():
+        raise FewShotError(
+            f"{folder} was saved without its encoder; say where that is: from_pretrained(..., base=its folder)."
+        )
+    elif name is None:
         with foreign(folder / ENCODER), BoundedMemory(folder, 2 * bytes_of_tensors(folder)):
-            encoder: Backbone = kind.from_pretrained(folder / ENCODER, **{**settings, **options})
+            encoder = kind.from_pretrained(folder / ENCODER, **{**settings, **options})
     else:
         if not _HUB_NAME.fullmatch(name) or Path(name).exists():
             raise FewShotError(

@@ -1,13 +1,14 @@
 """Model folders: ``fewshot_nlp.json`` says what was adapted, ``model.safetensors`` holds the tensors.
 
 The encoder is named, not copied, where it is the bundled one or on the Hub; one that came from a folder, or
-whose weights were trained, is copied into ``encoder/``.
+whose weights were trained, is copied into ``encoder/``. A folder may also have neither: who loads it says where its
+encoder is, and the fingerprint says whether it is that one.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from safetensors.torch import save_file
@@ -49,6 +50,9 @@ from fewshot_nlp.rows import Label
 from fewshot_nlp.tasks import TASKS, Task
 from fewshot_nlp.version import VERSION
 
+Base = Literal["reference", "copy"]
+"""What becomes of the encoder's weights when a model is saved."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Saved:
@@ -86,6 +90,7 @@ def save(
     examples: Sequence[Example] | None = None,
     named: Sequence[Label] = (),
     half: bool = False,
+    base: Base | None = None,
 ) -> Path:
     """Writes a model folder, whole or not at all; in an earlier one of the same name its files are replaced.
 
@@ -99,16 +104,20 @@ def save(
         examples: the support set, for a learner that remembers it.
         named: labels that were given with the support set.
         half: adapter and learner as float16, at half the size; they are float32 again when loaded.
+        base: "copy" the encoder's weights, or leave them out ("reference"); None copies what the Hub does not have.
 
     Raises:
-        FewShotError: the folder is something else, or cannot be written; it stays as it was.
+        FewShotError: the folder is something else, or cannot be written (it stays as it was), or weights that were
+            trained are to be left out.
     """
     folder = user_path(folder)
     target = folder.resolve()
     if target.exists() and (not target.is_dir() or (any(target.iterdir()) and not is_model_folder(target))):
         raise FewShotError(f"{folder} exists and is no model folder; name a new one, nothing was written.")
+    encoder = pipeline.learner.encoder
+    copied = _copied(encoder, base)
     tensors = _tensors(pipeline, model, half)
-    config = _config(pipeline, model, tensors, descriptions, extra)
+    config = _config(pipeline, model, tensors, descriptions, extra, encoder_to_json(encoder, copied))
     config_text(config)  # what is no JSON is told before anything is written
     texts = dict(files or {})
     if examples is not None:
@@ -117,8 +126,8 @@ def save(
         for name, text in texts.items():
             (new / name).write_text(text, encoding="utf-8")
         save_file(tensors, new / TENSORS)
-        if pipeline.learner.encoder.public_name is None:
-            save_encoder(pipeline.learner.encoder, new / ENCODER)
+        if copied:
+            save_encoder(encoder, new / ENCODER)
         (new / CONFIG).write_text(config_text(sealed(config, new)), encoding="utf-8")
     return folder
 
@@ -138,8 +147,9 @@ def load(
         learner: another learner than the saved one, on the same encoder and adapter; for models that are not adapted.
         learner_config: settings of the learner that differ from the saved ones, or of the other learner.
         task_config: options of the task that differ.
-        encoder_options: `dtype`, `device_map`, `attn_implementation` for the encoder, and `layers`, the layers whose
-            output is read, frozen or trained ones; for models that are not adapted.
+        encoder_options: `dtype`, `device_map`, `attn_implementation` for the encoder, and `base`, its folder, where the
+            model neither names nor holds it; `layers`, the layers whose output is read, frozen or trained ones, for
+            models that are not adapted.
 
     Raises:
         FewShotError: a damaged or foreign folder, or an encoder that is not the one it was adapted on.
@@ -164,7 +174,7 @@ def _load(
     encoder_options: dict[str, Any],
 ) -> Saved:
     layers = encoder_options.pop("layers", None)
-    fixed = sorted(set(encoder_options) - {"dtype", "device_map", "attn_implementation"})
+    fixed = sorted(set(encoder_options) - {"base", "dtype", "device_map", "attn_implementation"})
     if fixed:
         raise FewShotError(f"{folder} is a model with its own settings of the encoder; leave {fixed[0]} out.")
     config = read_config(folder / CONFIG)
@@ -255,6 +265,17 @@ def _tensors(pipeline: Pipeline, model: TaskModel | None, half: bool) -> dict[st
     }
 
 
+def _copied(encoder: Backbone, base: Base | None) -> bool:
+    if base not in (None, *get_args(Base)):
+        raise FewShotError(f"base is {base!r}, but must be one of: {', '.join(get_args(Base))}; or left out.")
+    if base == "reference" and encoder.trained:
+        raise FewShotError(
+            f"The weights of {encoder.name} were trained, or are in memory only, so no folder has them; leave "
+            "base='reference' out, and they are copied."
+        )
+    return base == "copy" or (base is None and encoder.public_name is None)
+
+
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
@@ -265,6 +286,7 @@ def _config(
     tensors: Mapping[str, Tensor],
     descriptions: Mapping[Label, str] | None,
     extra: Mapping[str, Json] | None,
+    encoder: dict[str, Json],
 ) -> dict[str, Json]:
     return {
         "format": FORMAT,
@@ -273,7 +295,7 @@ def _config(
         "task_options": pipeline.task.to_dict(),
         "learner": pipeline.learner.name,
         "learner_config": pipeline.learner.config.to_dict(),
-        "encoder": encoder_to_json(pipeline.learner.encoder),
+        "encoder": encoder,
         "labels": None if model is None else list(model.labels),
         "descriptions": {str(label): words for label, words in (descriptions or {}).items()},
         "extra": dict(extra or {}),

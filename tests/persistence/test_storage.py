@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import make_tiny_encoder
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 
@@ -142,6 +143,42 @@ def test_encoder_from_a_folder_is_copied_and_the_bundled_one_is_named(
     named = make(encoder_folder).save_pretrained(tmp_path / "named")
     assert not (named / "encoder").exists()
     assert json.loads((named / "fewshot_nlp.json").read_text())["encoder"]["name"] == bundled.HUB_NAME
+
+
+def test_an_encoder_that_is_shared_is_neither_copied_nor_trusted(
+    encoder_folder: Path, tmp_path: Path
+) -> None:
+    model = make(encoder_folder)
+    folder = model.save_pretrained(tmp_path / "model", base="reference")
+    assert not (folder / "encoder").exists()
+    assert str(encoder_folder) not in (folder / "fewshot_nlp.json").read_text(), "no path of the writer's"
+    with pytest.raises(FewShotError, match=r"saved without its encoder; .*base=its folder"):
+        FewShotClassifier.from_pretrained(folder)
+    loaded = FewShotClassifier.from_pretrained(folder, base=encoder_folder)
+    np.testing.assert_array_equal(loaded.predict_proba(TEXTS), model.predict_proba(TEXTS))
+    other = make_tiny_encoder(tmp_path / "other", seed=5)
+    with pytest.raises(
+        FewShotError, match=r"adapted on an encoder with fingerprint .* its weights have changed"
+    ):
+        FewShotClassifier.from_pretrained(folder, base=other)
+    with pytest.raises(FewShotError, match="is an encoder itself; leave base out"):
+        FewShotClassifier.from_pretrained(encoder_folder, base=encoder_folder)
+    model.pipeline.learner.encoder.mark_trained()
+    with pytest.raises(FewShotError, match="no folder has them; leave base='reference' out"):
+        model.save_pretrained(tmp_path / "trained", base="reference")
+    with pytest.raises(FewShotError, match="must be one of: reference, copy"):
+        model.save_pretrained(tmp_path / "odd", base="link")  # type: ignore[arg-type]
+
+
+def test_a_named_encoder_is_copied_where_that_is_asked(
+    encoder_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoder_module, "bundled_folder", lambda: encoder_folder)
+    model = make(encoder_folder).adapt(ROWS)
+    copied = model.save_pretrained(tmp_path / "model", base="copy")
+    monkeypatch.undo()
+    loaded = FewShotClassifier.from_pretrained(copied)
+    np.testing.assert_array_equal(loaded.predict_proba(TEXTS), model.predict_proba(TEXTS))
 
 
 def test_base_weights_are_copied_without_the_adapter(encoder_folder: Path, tmp_path: Path) -> None:
@@ -307,7 +344,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "encoder missing": (lambda f: shutil.rmtree(f / "encoder"), r"has no encoder/config\.json"),
     "encoder missing and sealed": (
         lambda f: shutil.rmtree(f / "encoder") or seal(f),
-        "There is no folder .*encoder",
+        r"was saved without its encoder; say where that is: from_pretrained\(..., base=its folder\)",
     ),
     "encoder cut short": (
         cut("encoder/model.safetensors", 0.7),
