@@ -190,6 +190,12 @@ def _weights(auto: Any, source: str, config: Any, **options: Any) -> Any:
             f"The weights of {source} lack {len(missing)} tensors of {type(model).__name__}, such as {missing[0]}; it "
             "is no model of that family, or it was saved in part."
         )
+    offloaded = [name for name, parameter in model.named_parameters() if parameter.is_meta]
+    if offloaded:  # fast weights would be of no value
+        raise FewShotError(
+            f"device_map={options.get('device_map')!r} finds no place for {len(offloaded)} tensors of {source} on a "
+            "device, but adapting needs all there; take a smaller model, dtype=torch.bfloat16, or leave device_map out."
+        )
     return model
 
 

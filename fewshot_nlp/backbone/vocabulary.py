@@ -140,6 +140,8 @@ class VocabularyHead(Head):
             else None,  # transformers warns of one without beams
             early_stopping=False,  # not before no beam can become better than what has ended
             do_sample=False,
+            output_hidden_states=False,  # what is unset comes from the model's own file
+            output_attentions=False,
         )
         return {
             "input_ids": padded_tokens(sources, pad, device),

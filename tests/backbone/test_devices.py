@@ -6,6 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate import cpu_offload
+from accelerate.hooks import attach_align_device_hook_on_blocks
+from peft import LoraConfig
+from transformers import AutoModel
 
 from fewshot_nlp import FewShotClassifier, FewShotError, FewShotTranslator
 from fewshot_nlp.learners import LEARNERS
@@ -78,3 +82,41 @@ def test_bfloat16_weights_give_numpy_numbers(learner: str, tiny_encoder_folder: 
     found = model.adapt(ROWS).predict_proba(TEXTS)
     assert found.dtype in (np.float32, np.float64)
     np.testing.assert_allclose(found, exact.adapt(ROWS).predict_proba(TEXTS), atol=0.1)
+
+
+@pytest.mark.parametrize("learner", ["linear_probe", "fine_tune", "maml", "contrastive"])
+@pytest.mark.parametrize("spread", ["auto", "hooks"])
+def test_a_model_spread_over_devices_predicts_as_on_one(
+    spread: str, learner: str, tiny_encoder_folder: Path
+) -> None:
+    """Where there is one device, accelerate's hooks between devices are put in by hand: they move inputs to it."""
+
+    def load(**options: Any) -> FewShotClassifier:
+        if learner in ("fine_tune", "maml"):
+            options["adapter"] = LoraConfig(r=2, target_modules=["query"])
+        return FewShotClassifier.from_pretrained(tiny_encoder_folder, learner=learner, **options)
+
+    one, several = load(), load(**({"device_map": "auto"} if spread == "auto" else {}))
+    if spread == "hooks":
+        model = several.pipeline.learner.encoder.model
+        places = {"": "cpu", "embeddings": "cpu", "encoder.layer.0": "cpu", "encoder.layer.1": "cpu"}
+        attach_align_device_hook_on_blocks(
+            model, execution_device=places, offload=dict.fromkeys(places, False)
+        )
+        assert hasattr(model.encoder.layer[1], "_hf_hook")
+    expected = one.adapt(ROWS).predict_proba(TEXTS)
+    np.testing.assert_allclose(several.adapt(ROWS).predict_proba(TEXTS), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_weights_that_find_no_place_on_a_device_are_refused(
+    tiny_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = AutoModel.from_pretrained
+
+    def offloaded(*arguments: Any, **options: Any) -> Any:
+        model, found = load(*arguments, **options)
+        return cpu_offload(model, execution_device="cpu"), found
+
+    monkeypatch.setattr(AutoModel, "from_pretrained", offloaded)
+    with pytest.raises(FewShotError, match=r"finds no place for .* tensors .*dtype=torch.bfloat16"):
+        FewShotClassifier.from_pretrained(tiny_encoder_folder, device_map="auto")

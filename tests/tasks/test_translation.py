@@ -334,6 +334,15 @@ class TestDecoding:
             mt.predict(TEXTS[:1])
         assert seen == [2.0, 0.5]
 
+    def test_outputs_that_a_model_s_own_file_asks_for_are_not_made(
+        self, tiny_translator_folder: Path
+    ) -> None:
+        mt = FewShotTranslator.from_pretrained(tiny_translator_folder)
+        expected = mt.predict(TEXTS)
+        for name, value in (("output_hidden_states", "odd"), ("output_attentions", True)):
+            setattr(mt.pipeline.learner.encoder.model.generation_config, name, value)
+        assert mt.predict(TEXTS) == expected
+
     def test_without_beams_transformers_warns_of_no_length_penalty(
         self, tiny_translator_folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
