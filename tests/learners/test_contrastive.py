@@ -57,34 +57,6 @@ def test_what_tuning_spends_beside_setfit(labels, shot, encoded, pairs, setfit):
     assert 2 * 20 * n / 16 == setfit == 2.5 * n
 
 
-@pytest.mark.parametrize(
-    ("labels", "shot", "encoded", "pairs", "setfit"), [(2, 8, 320, 2400, 40), (4, 16, 640, 9920, 160)]
-)
-def test_what_tuning_spends_beside_setfit(labels, shot, encoded, pairs, setfit):
-    """The figures of the header; SetFit's are 2 R pairs a text, 16 a step (its sampler, counted)."""
-    n, config = labels * shot, ContrastiveConfig()
-    support = slots(range(n), np.arange(n) % labels, labels)
-    steps = draws(support, config.steps, config.batch_size, 0)
-    assert len(steps) == 20
-    assert sum(len(draw.slots) for draw in steps) == encoded
-    assert sum(draw.n_pairs for draw in steps) == pairs
-    assert 2 * 20 * n / 16 == setfit == 2.5 * n
-
-
-@pytest.mark.parametrize(
-    ("labels", "shot", "encoded", "pairs", "setfit"), [(2, 8, 320, 2400, 40), (4, 16, 640, 9920, 160)]
-)
-def test_what_tuning_spends_beside_setfit(labels, shot, encoded, pairs, setfit):
-    """The figures of the header; SetFit's are 2 R pairs a text, 16 a step (its sampler, counted)."""
-    n, config = labels * shot, ContrastiveConfig()
-    support = slots(range(n), np.arange(n) % labels, labels)
-    steps = draws(support, config.steps, config.batch_size, 0)
-    assert len(steps) == 20
-    assert sum(len(draw.slots) for draw in steps) == encoded
-    assert sum(draw.n_pairs for draw in steps) == pairs
-    assert 2 * 20 * n / 16 == setfit == 2.5 * n
-
-
 @pytest.mark.parametrize("loss", ["cosine", "supervised"])
 def test_one_step_is_adamw_on_the_loss_written_out(loss):
     learner, support = problem(loss=loss, steps=1, batch_size=6, lr=0.01, weight_decay=0.0)
