@@ -3,7 +3,7 @@
 # into which nothing is installed.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check site
+.PHONY: help demo test check bench site
 
 VENV ?= .venv
 PYTHON3 ?= python3
@@ -29,6 +29,9 @@ check: $(DEV_STAMP)  ## Lint, formatting, types, direction of imports.
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: $(DEV_STAMP)  ## Time what people wait for beside a stored commit's figures; needs FEWSHOT_NLP_DATA.
+	OMP_NUM_THREADS=1 $(BIN)/python evaluation/speed/bench.py
 
 site: $(DEV_STAMP)  ## Build the documentation into site/.
 	$(BIN)/python -m mkdocs build --strict
