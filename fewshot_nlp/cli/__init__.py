@@ -41,7 +41,7 @@ POSITIONAL: dict[Callable[..., None], dict[str, tuple[str | None, list[str] | No
         "action": ("?", ["list", "copy"], "What to do."),
         "name": ("?", None, "Which to copy."),
     },
-    own_rows.doctor: {"data": (None, None, "Labelled rows: JSONL, JSON, CSV, TSV or CoNLL.")},
+    own_rows.doctor: {"data": (None, None, "Labelled rows: JSON, CSV, CoNLL, of annotation tools.")},
 }
 """Words without a keyword: whether they may be left out ("?"), what is known, and their help."""
 

@@ -38,7 +38,7 @@ def adapt(
 
     Args:
         task: One of `fewshot-nlp tasks`.
-        data: Labelled rows: JSONL, JSON, CSV, TSV or CoNLL.
+        data: Labelled rows: JSON, CSV, Excel, CoNLL, of annotation tools; docs/own_data.md.
         out: Folder for the model; an earlier model there is replaced.
         encoder: Encoder or meta-trained model, a folder or Hub name; else what ships with the package.
         learner: One of `fewshot-nlp learners`, or "auto", the best of a few on these rows; else the task's default.
@@ -92,6 +92,7 @@ def predict(
     input: str,
     out: str = STANDARD,
     format: Literal["rows", "label-studio", "doccano", "prodigy", "spacy", "conll"] = "rows",
+    format_options: dict[str, str] = NOTHING,
     column_mapping: dict[str, str] = NOTHING,
     reject: bool = False,
     coverage: float | None = None,
@@ -100,9 +101,10 @@ def predict(
 
     Args:
         model: Folder that `adapt` wrote, or a Hub name.
-        input: Texts: .txt (one a line), JSONL, CSV, TSV, CoNLL; or - for standard input.
+        input: Texts: .txt (one a line), JSONL, CSV, CoNLL, tasks of an annotation tool; or - for standard input.
         out: File for the predictions: .jsonl, .csv, .tsv, .conll (tags of words); or - for JSONL on stdout.
         format: With another than rows the predictions alone, as an annotation tool reads them.
+        format_options: Names in your Label Studio interface, as in `--format_options.control topic`.
         column_mapping: Your columns' names to the task's, as in `--column_mapping.utterance text`.
         reject: Of texts: no label, and the reason, for those that fit none; after `adapt --reject true`.
         coverage: With reject: the share of fitting texts that keep their label, at least.
@@ -127,7 +129,7 @@ def predict(
     if format == "rows":
         write_output(out, output_rows(out, task, loaded.labels, rows, found))
     else:
-        write_annotated(out, task, rows, found, format)
+        write_annotated(out, task, rows, found, format, format_options)
     if out != STANDARD:
         say(f"{len(found)} predictions in {out}")
 

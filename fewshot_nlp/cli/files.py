@@ -62,7 +62,7 @@ def read_inputs(source: str, task: "Task", mapping: Mapping[str, str]) -> list[R
     from fewshot_nlp.sources.json_files import parse_lines
 
     if source != STANDARD and not (source.lower().endswith(".txt") and Path(source).is_file()):
-        return read_rows(source, task.name, mapping)
+        return read_rows(source, task.name, mapping, labelled=False)
     name = Path("standard input" if source == STANDARD else source)
     data = sys.stdin.buffer.read() if source == STANDARD else name.read_bytes()
     try:
@@ -71,7 +71,7 @@ def read_inputs(source: str, task: "Task", mapping: Mapping[str, str]) -> list[R
         line = data.count(b"\n", 0, error.start) + 1
         raise FewShotError(f"{name}, line {line}: not UTF-8; save it as UTF-8.") from error
     if source == STANDARD and text.lstrip().startswith("{"):
-        return read_rows(parse_lines(text, name), task.name, mapping)
+        return read_rows(parse_lines(text, name), task.name, mapping, labelled=False)
     if not text.strip():
         raise FewShotError(f"{name} is empty: it has no text.")
     return [{"text": line.removesuffix("\r")} for line in text.removesuffix("\n").split("\n")]
@@ -110,7 +110,12 @@ def output_rows(
 
 
 def write_annotated(
-    out: str, task: "Task", rows: Sequence[Row], predictions: Sequence[Row], format: str
+    out: str,
+    task: "Task",
+    rows: Sequence[Row],
+    predictions: Sequence[Row],
+    format: str,
+    options: Mapping[str, str],
 ) -> None:
     """Writes predictions as an annotation tool reads them, to a file or standard output, but those of empty texts."""
     from fewshot_nlp.sources.annotated import render_annotations, write_annotations
@@ -118,9 +123,9 @@ def write_annotated(
     pairs = zip(task.queries(rows), predictions, strict=True)
     found = [task.annotation(query, prediction) for query, prediction in pairs if query is not None]
     if out == STANDARD:
-        sys.stdout.write(render_annotations(found, format))
+        sys.stdout.write(render_annotations(found, format, options))
     else:
-        write_annotations(out, found, format)
+        write_annotations(out, found, format, options)
 
 
 def write_output(out: str, rows: Sequence[Row]) -> None:

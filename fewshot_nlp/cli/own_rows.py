@@ -21,7 +21,7 @@ def doctor(
     """Says what is wrong with labelled rows, and which of some texts to label next.
 
     Args:
-        data: Labelled rows: JSONL, JSON, CSV, TSV or CoNLL.
+        data: Labelled rows: JSON, CSV, Excel, CoNLL, of annotation tools; docs/own_data.md.
         task: One of `fewshot-nlp tasks`; only texts with one label are looked at by what they mean.
         unlabelled: Texts without labels: .txt (one a line), JSONL, CSV, TSV.
         encoder: Encoder, a folder or Hub name; else what ships with the package.

@@ -176,7 +176,7 @@ class Interfaces:
         """
         return export(self._adapted(), folder, format, **options)
 
-    def annotate(self, inputs: Iterable[Any], path: str | Path, format: str) -> Path:
+    def annotate(self, inputs: Iterable[Any], path: str | Path, format: str, **options: str) -> Path:
         """Writes predictions as an annotation tool reads them, to be corrected there and read again by `adapt`.
 
         Args:
@@ -184,13 +184,16 @@ class Interfaces:
             path: the file: .json of "label-studio" and "spacy" (or .spacy), .jsonl of "doccano" and "prodigy", .conll
                 of "conll".
             format: one of these.
+            options: of "label-studio", the names in its interface: ``control`` ("label"), ``object`` ("text"),
+                ``column`` ("text").
 
         Raises:
-            FewShotError: another format or ending, or a task that marks or labels no texts.
+            FewShotError: another format, option or ending, or a task that marks or labels no texts.
         """
         queries = [q for q in self.pipeline.task.queries(self._inputs(inputs, "annotate")) if q is not None]
         pairs = zip(queries, self._adapted().predict(queries, progress=None), strict=True)
-        return write_annotations(path, [self.pipeline.task.annotation(q, p) for q, p in pairs], format)
+        found = [self.pipeline.task.annotation(q, p) for q, p in pairs]
+        return write_annotations(path, found, format, options)
 
     @overload
     def push_to_hub(

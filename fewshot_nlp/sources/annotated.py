@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from fewshot_nlp.errors import FewShotError, did_you_mean
@@ -14,30 +16,37 @@ if TYPE_CHECKING:
     from fewshot_nlp.tasks.base import Annotation
 
 
-def _label_studio(found: Sequence["Annotation"]) -> str:
-    """Tasks with an annotation each, of an interface whose control is named "label" and whose object "text"."""
-    place = {"from_name": "label", "to_name": "text"}
+@dataclass(frozen=True)
+class LabelStudio:
+    """Names in a Label Studio project's labelling interface, which its template gives.
+
+    Args:
+        control: of ``<Labels>`` or ``<Choices>``.
+        object: of ``<Text>``.
+        column: of the data, ``$text`` in ``<Text>``.
+    """
+
+    control: str = "label"
+    object: str = "text"
+    column: str = "text"
+
+
+def _label_studio(found: Sequence["Annotation"], names: LabelStudio) -> str:
+    """Tasks with a prediction each, which an annotator accepts or corrects."""
+    place = {"from_name": names.control, "to_name": names.object}
 
     def results(a: "Annotation") -> list[dict[str, Any]]:
-        if not a.marks:
-            return (
-                [{**place, "type": "choices", "value": {"choices": list(map(str, a.labels))}}]
-                if a.labels
-                else []
-            )
-        return [
-            {
-                **place,
-                "type": "labels",
-                "value": {"start": s, "end": e, "text": a.text[s:e], "labels": [name]},
-            }
-            for s, e, name in a.spans
-        ]
+        values = [
+            {"start": s, "end": e, "text": a.text[s:e], "labels": [str(label)]} for s, e, label in a.spans
+        ] or ([{"choices": list(map(str, a.labels))}] if a.labels else [])
+        kind = "labels" if a.marks else "choices"
+        return [{"id": f"r{i}", **place, "type": kind, "value": value} for i, value in enumerate(values, 1)]
 
-    tasks = [
-        {"id": i, "data": {"text": a.text}, "annotations": [{"result": results(a)}]}
-        for i, a in enumerate(found, 1)
-    ]
+    def prediction(a: "Annotation") -> dict[str, Any]:
+        score = {} if a.score is None else {"score": a.score}
+        return {"model_version": "fewshot_nlp", **score, "result": results(a)}
+
+    tasks = [{"data": {names.column: a.text}, "predictions": [prediction(a)]} for a in found]
     return json.dumps(tasks, ensure_ascii=False, indent=1)
 
 
@@ -76,7 +85,7 @@ def _conll(found: Sequence["Annotation"]) -> str:
     return render_conll([{"tokens": a.words, "ner_tags": a.tags} for a in found if a.tags])
 
 
-TOOLS: Mapping[str, tuple[Callable[[Sequence["Annotation"]], str], str]] = {
+TOOLS: Mapping[str, tuple[Callable[..., str], str]] = {
     "label-studio": (_label_studio, ".json"),
     "doccano": (_doccano, ".jsonl"),
     "prodigy": (_prodigy, ".jsonl"),
@@ -86,27 +95,45 @@ TOOLS: Mapping[str, tuple[Callable[[Sequence["Annotation"]], str], str]] = {
 """What writes the file of a tool, and how its name must end to be read again."""
 
 
-def render_annotations(found: Sequence["Annotation"], format: str) -> str:
+def render_annotations(
+    found: Sequence["Annotation"], format: str, options: Mapping[str, Any] = MappingProxyType({})
+) -> str:
     """The text of a tool's file.
 
+    Args:
+        found: what to write.
+        format: a name in `TOOLS`.
+        options: of "label-studio": those of `LabelStudio`.
+
     Raises:
-        FewShotError: an unknown format, or one that cannot hold the annotations.
+        FewShotError: an unknown format or option, or a format that cannot hold the annotations.
     """
     if format not in TOOLS:
         raise FewShotError(
             f"format is {format!r}, but must be one of: {', '.join(TOOLS)}.{did_you_mean(format, TOOLS)}"
         )
-    return TOOLS[format][0](found)
+    known = [field.name for field in fields(LabelStudio)] if format == "label-studio" else []
+    for name in options:
+        if name not in known:
+            raise FewShotError(
+                f"{format} has no option {name!r}; it has: {', '.join(known) or 'none'}.{did_you_mean(name, known)}"
+            )
+    return TOOLS[format][0](found, *([LabelStudio(**options)] if known else []))
 
 
-def write_annotations(path: str | Path, found: Sequence["Annotation"], format: str) -> Path:
+def write_annotations(
+    path: str | Path,
+    found: Sequence["Annotation"],
+    format: str,
+    options: Mapping[str, Any] = MappingProxyType({}),
+) -> Path:
     """Writes a tool's file; with "spacy" and the ending ``.spacy`` as spaCy's DocBin, which needs spaCy.
 
     Raises:
         FewShotError: as `render_annotations`, or a name with another ending than the tool's.
     """
     path = user_path(path)
-    text = render_annotations(found, format)
+    text = render_annotations(found, format, options)
     if format == "spacy" and path.suffix == ".spacy":
         with atomic_write(path) as part:
             part.write_bytes(_docbin(found))

@@ -1,21 +1,22 @@
 """Rows as annotation tools and other libraries write them, told by their keys: each in the form of a task's rows.
 
-Label Studio (JSON and JSON-MIN), doccano (old and new), Prodigy, spaCy (pairs and the JSON of version 2), GLiNER, SQuAD
-with its paragraphs, and pairs of languages in columns. What a tool says was not accepted is left out and counted. Keys
-that are not known are passed over.
+Label Studio (JSON and JSON-MIN), doccano (old and new), Prodigy, spaCy (pairs and the JSON of version 2), GLiNER, BioC
+and SQuAD with its paragraphs. What a tool says was not accepted is left out and counted. Keys that are not known are
+passed over.
 """
 
-import re
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fewshot_nlp.errors import FewShotError, logger, quoted
 from fewshot_nlp.rows import as_list
+from fewshot_nlp.sources.bioc import bioc_rows, is_bioc
 
 Row = dict[str, Any]
-Read = Callable[[Any], Iterator[Row | None]]
-"""From one item of a file to its rows; None for one that was not accepted."""
+Read = Callable[[Any], Iterator[Row]]
+"""From one item of a file to its rows; of one that was not accepted a row with its text alone."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,14 @@ class Shape:
     bare: Callable[[Any], bool] = lambda item: False
 
 
-def converted(items: Sequence[Any], where: str) -> list[Any]:
+def converted(items: Sequence[Any], where: str, labelled: bool = True, kind: str = "") -> list[Any]:
     """Items of a known tool as rows; others as they are.
 
     Args:
         items: rows, or what a file held.
         where: the file, for messages.
+        labelled: leave out what was not accepted.
+        kind: of the file, for the log.
 
     Raises:
         FewShotError: an item of another shape than the others, or one that lacks what its tool writes, by number.
@@ -50,6 +53,8 @@ def converted(items: Sequence[Any], where: str) -> list[Any]:
     items = _with_lists(items)
     shape, like = next(((s, n) for s in SHAPES if (n := _first(s, items))), (None, 0))
     if shape is None:
+        if kind:
+            logger.info("%s: read as %s, %d rows.", where, kind, len(items))
         return list(items)
     rows: list[Row] = []
     left_out = 0
@@ -60,14 +65,16 @@ def converted(items: Sequence[Any], where: str) -> list[Any]:
             )
         try:
             for row in shape.read(item):
-                rows.append(row) if row is not None else None
-                left_out += row is None
+                accepted = not labelled or row.keys() != {"text"}
+                rows += [row] if accepted else []
+                left_out += not accepted
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise FewShotError(
                 f"{where}: item {number} is not as {shape.name} writes it ({type(error).__name__}: {error})."
             ) from None
     counted = f"; {left_out} left out that were not accepted" if left_out else ""
-    logger.info("%s: read as %s, %d rows%s.", where, shape.name, len(rows), counted)
+    level = logging.WARNING if left_out or shape is UNCHECKED else logging.INFO
+    logger.log(level, "%s: read as %s, %d rows%s.", where, shape.name, len(rows), counted)
     if not rows:
         raise FewShotError(f"{where}: none of the {len(items)} items of {shape.name} was accepted.")
     return rows
@@ -106,19 +113,26 @@ def _span(start: Any, end: Any, label: Any) -> Row:
     return {"start": start, "end": end, "label": label}
 
 
-def _label_studio(item: Any) -> Iterator[Row | None]:
+def _label_studio(item: Any) -> Iterator[Row]:
     """A task with its annotations; the last one that was not cancelled counts."""
-    done = [a for a in item["annotations"] if not a.get("was_cancelled")]
-    if not done:
-        yield None
-        return
-    values = [r["value"] for r in done[-1]["result"] if isinstance(r.get("value"), Mapping)]
+    done = [a for a in item.get("annotations", ()) if not a.get("was_cancelled")]
+    yield _marked(item["data"], done[-1]["result"]) if done else {"text": _text_of(item["data"])}
+
+
+def _label_studio_predicted(item: Any) -> Iterator[Row]:
+    """A task with predictions alone, as one is imported into Label Studio; the last one counts."""
+    yield _marked(item["data"], item["predictions"][-1]["result"])
+
+
+def _marked(data: Mapping[str, Any], result: Sequence[Any]) -> Row:
+    """The row of a task's columns and the parts of a result that have a value."""
+    values = [r["value"] for r in result if isinstance(r.get("value"), Mapping)]
     odd = next((key for value in values for key in value if key.endswith("labels") and key != "labels"), None)
     if odd is not None:
         raise ValueError(f"{odd} mark parts of a page, whose places in the text it does not tell")
     spans = [_span(v["start"], v["end"], label) for v in values for label in v.get("labels", [])]
     choices = [choice for value in values for choice in value.get("choices", [])]
-    yield {"text": _text_of(item["data"]), "spans": spans, "labels": choices}
+    return {"text": _text_of(data), "spans": spans, "labels": choices}
 
 
 _OF_THE_TOOL = {"annotator", "agreement", "created_at", "updated_at"}
@@ -173,13 +187,16 @@ def _is_unmarked(item: Any) -> bool:
 
 
 def _doccano(item: Any) -> Iterator[Row]:
-    """``label`` (old) or ``entities`` (new): lists of start, end and label, or objects with offsets."""
+    """``label`` (old) or ``entities`` (new): categories, lists of start, end and label, or objects with offsets."""
+    marks = _marks(item) or []
     yield {
         "text": item.get("text", item.get("data")),
         "spans": [
             _span(*s[:3]) if isinstance(s, list) else _span(s["start_offset"], s["end_offset"], s["label"])
-            for s in _marks(item) or []
+            for s in marks
+            if not isinstance(s, str)
         ],
+        "labels": [mark for mark in marks if isinstance(mark, str)],
     }
 
 
@@ -216,6 +233,8 @@ def _is_doccano(item: Any) -> bool:
     if not marks:
         return marks is not None and "entities" in item
     first = marks[0]
+    if isinstance(first, str):
+        return "label" in item
     return _has("start_offset", "end_offset", "label")(first) or (
         isinstance(first, list)
         and len(first) >= 3
@@ -224,10 +243,10 @@ def _is_doccano(item: Any) -> bool:
     )
 
 
-def _prodigy(item: Any) -> Iterator[Row | None]:
+def _prodigy(item: Any) -> Iterator[Row]:
     """A task with an answer: spans, and a label or the accepted options."""
     if item["answer"] != "accept":
-        yield None
+        yield {"text": item["text"]}
         return
     spans = [_span(s["start"], s["end"], s["label"]) for s in item.get("spans", [])]
     chosen = item.get("accept", [item["label"]] if "label" in item else [])
@@ -276,29 +295,6 @@ def _squad(item: Any) -> Iterator[Row]:
             yield row
 
 
-_LANGUAGE = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,4})*")
-
-
-def language_pairs(rows: list[Row]) -> list[Row]:
-    """Rows with two texts, a language a column ("de", "en-US"), or "source" and "target", as pairs; else unchanged."""
-    first = rows[0] if rows else {}
-    if "translation" in first:
-        return rows
-    codes = [
-        k for k, v in first.items() if isinstance(k, str) and isinstance(v, str) and _LANGUAGE.fullmatch(k)
-    ]
-    codes = [k for k in codes if k.lower() != "id"] if len(codes) > 2 else codes
-    pairs = [("source", "target"), ("src", "tgt")]
-    found = next((p for p in pairs if set(p) <= first.keys()), tuple(codes) if len(codes) == 2 else None)
-    if found is None:
-        return rows
-    for number, row in enumerate(rows, start=1):
-        if not set(found) <= row.keys():
-            raise FewShotError(f"Row {number} has not the columns {found[0]} and {found[1]}, as row 1 has.")
-    names = [code.lower() if len(code) < 4 else code for code in found] if found not in pairs else pairs[0]
-    return [{"translation": {n: row[k] for n, k in zip(names, found, strict=True)}} for row in rows]
-
-
 def _is_spacy_pair(item: Any) -> bool:
     pair = as_list(item)
     return (
@@ -310,14 +306,28 @@ def _is_spacy_pair(item: Any) -> bool:
     )
 
 
+def _is_predicted_task(item: Any) -> bool:
+    """Whether an item is a task of Label Studio with predictions, which no annotator has seen."""
+    return _is_task(item) and bool(item.get("predictions")) and "annotations" not in item
+
+
+def _is_task(item: Any) -> bool:
+    return _has("data")(item) and isinstance(item["data"], Mapping)
+
+
+UNCHECKED = Shape(
+    "Label Studio, predictions that nobody has checked", _is_predicted_task, _label_studio_predicted
+)
 SHAPES: Sequence[Shape] = (
-    Shape("Label Studio", _has("data", "annotations"), _label_studio),
+    UNCHECKED,
+    Shape("Label Studio", _is_task, _label_studio),
     Shape("Prodigy", _has("text", "answer"), _prodigy),
     Shape("SQuAD", _has_parts("qas"), _squad, bare=_no_parts),
     Shape("spaCy 2", _has_parts("sentences"), _spacy_json, bare=_no_parts),
     Shape("GLiNER", _has("tokenized_text", "ner"), _gliner),
     Shape("spaCy", _is_spacy_pair, _spacy_pair),
     Shape("predicted entities", _is_predicted, _predicted, bare=lambda item: _has("entities")(item)),
+    Shape("BioC", is_bioc, bioc_rows),
     Shape("doccano", _is_doccano, _doccano, bare=lambda item: _marks(item) == []),
     Shape("Label Studio (JSON-MIN)", _has_min, _label_studio_min, bare=_is_unmarked),
 )

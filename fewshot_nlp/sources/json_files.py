@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.sources.bioc import is_bioc
 
 Row = dict[str, Any]
 
@@ -31,6 +32,8 @@ def parse_list(text: str, path: Path) -> list[Any]:
         value = [dict(zip(value["columns"], row, strict=False)) for row in value.get("data", [])]
     if isinstance(value, dict) and isinstance(value.get("data"), list) and value["data"]:
         value = value["data"]
+    if isinstance(value, dict):  # BioC's "documents", under other names elsewhere
+        value = next((v for v in value.values() if isinstance(v, list) and v and is_bioc(v[0])), value)
     if isinstance(value, list) and value and isinstance(value[0], list):
         return value  # pairs of a text and its annotations
     if not isinstance(value, list):

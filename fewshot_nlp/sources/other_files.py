@@ -4,10 +4,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 from fewshot_nlp.errors import FewShotError, listed, logger
 from fewshot_nlp.rows import records
+from fewshot_nlp.sources.bioc import parse_xml
 
 Row = dict[str, Any]
 FASTTEXT = re.compile(r"(?:__label__\S+[ \t]+)+(?=\S)")
@@ -138,12 +138,7 @@ def _layer(text: str) -> int:
 
 def parse_tmx(text: str, path: Path) -> list[Row]:
     """Pairs of a translation memory; a unit with other than two languages is refused."""
-    if "<!ENTITY" in text:
-        raise FewShotError(f"{path}: declares XML entities, which are not read; remove them.")
-    try:
-        root = ElementTree.fromstring(re.sub(r"^\s*<\?xml[^>]*>", "", text).encode())
-    except ElementTree.ParseError as error:
-        raise FewShotError(f"{path}: no well-formed XML ({error}).") from error
+    root = parse_xml(text, path)
     rows = []
     for number, unit in enumerate(root.iter("tu"), start=1):
         pair = {
@@ -160,27 +155,30 @@ def parse_tmx(text: str, path: Path) -> list[Row]:
     return rows
 
 
-def read_folder(path: Path) -> list[Row] | None:
-    """A folder that `datasets` wrote, brat's texts with their annotations, or a folder of texts a class; else None."""
+def read_folder(path: Path) -> tuple[list[Row], str] | None:
+    """A folder that `datasets` wrote, brat's texts with their annotations, or a folder of texts a class; else None.
+
+    Returns:
+        The rows, and what wrote them, in words.
+    """
     if (path / "dataset_info.json").is_file() or (path / "dataset_dict.json").is_file():
         import datasets
 
         from fewshot_nlp.sources.features import named_rows
 
         found = datasets.load_from_disk(str(path))
-        return named_rows(found["train"] if isinstance(found, datasets.DatasetDict) else found)
+        return named_rows(found["train"] if isinstance(found, datasets.DatasetDict) else found), "datasets"
     if any(path.glob("*.ann")):
         bare = [file.name for file in sorted(path.glob("*.txt")) if not file.with_suffix(".ann").is_file()]
         if bare:
             logger.warning("%s: left out, as they have no annotations: %s.", path, listed(bare))
-        return [_brat(file) for file in sorted(path.glob("*.ann"))]
+        return [_brat(file) for file in sorted(path.glob("*.ann"))], "brat"
     below = sorted({file.parent.name for file in path.glob("*/*.ann")})
     if below:
         raise FewShotError(f"{path} has brat's annotations in the folders {listed(below)}; name one of them.")
     texts = sorted(path.glob("*/*.txt"))
-    if not texts:
-        return None
-    return [{"text": _text(file), "label": file.parent.name} for file in texts]
+    rows = [{"text": _text(file), "label": file.parent.name} for file in texts]
+    return (rows, "a folder a class") if rows else None
 
 
 def _text(path: Path) -> str:

@@ -1,13 +1,9 @@
 """Rows from what users have: lists, tables, `datasets.Dataset`, files of many kinds, folders; and back to files."""
 
-import gzip
 import json
 import os
-import re
 import sys
-import zlib
 from collections.abc import Callable, Iterable, Mapping
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,64 +11,18 @@ from typing import Any
 from fewshot_nlp.errors import FewShotError, did_you_mean, listed, logger, quoted
 from fewshot_nlp.persistence.disk import atomic_write, user_path
 from fewshot_nlp.rows import as_list, likely_column, records
-from fewshot_nlp.sources.annotations import converted, language_pairs
-from fewshot_nlp.sources.cards import card_names, task_of
-from fewshot_nlp.sources.conll import parse_conll, render_conll
+from fewshot_nlp.sources.annotations import converted
+from fewshot_nlp.sources.cards import task_of
+from fewshot_nlp.sources.conll import render_conll
 from fewshot_nlp.sources.features import named_rows
-from fewshot_nlp.sources.json_files import parse_lines, parse_list, render_lines
-from fewshot_nlp.sources.other_files import (
-    FASTTEXT,
-    WEBANNO,
-    is_document,
-    of_document,
-    parse_fasttext,
-    parse_tmx,
-    parse_webanno,
-    read_docbin,
-    read_excel,
-    read_folder,
-    read_parquet,
-)
-from fewshot_nlp.sources.tables import JSON_MARK, parse_table, render_table
+from fewshot_nlp.sources.files import parallel_lines, read_file
+from fewshot_nlp.sources.json_files import render_lines
+from fewshot_nlp.sources.other_files import is_document, of_document
+from fewshot_nlp.sources.tables import JSON_MARK, language_pairs, render_table
 
 Row = dict[str, Any]
 
 
-def _parse_text(text: str, path: Path) -> list[Row]:
-    """A .txt file: fastText lines, or CoNLL."""
-    return (parse_fasttext if FASTTEXT.match(text.lstrip()) else parse_conll)(text, path)
-
-
-def _parse_tsv(text: str, path: Path) -> list[Row]:
-    """A .tsv file: WebAnno's, CoNLL (its first line ends in a tag), or a table."""
-    if text.startswith(WEBANNO):
-        return parse_webanno(text, path)
-    tagged = re.match(r"(-DOCSTART-.*\s+)?\S+\t(.*\t)?(O|[BIESLU]-\S+)\r?\n", text)
-    return parse_table(text, path, "\t") if tagged is None else parse_conll(text, path)
-
-
-PARSERS: Mapping[str, Callable[[str, Path], list[Row]]] = {
-    ".jsonl": parse_lines,
-    ".jsonl.gz": parse_lines,
-    ".ndjson": parse_lines,
-    ".json": parse_list,
-    ".csv": parse_table,
-    ".tsv": _parse_tsv,
-    ".conll": parse_conll,
-    ".conllu": parse_conll,
-    ".iob": parse_conll,
-    ".bio": parse_conll,
-    ".txt": _parse_text,
-    ".tmx": parse_tmx,
-}
-"""What reads the text of a file, by the end of its name."""
-BINARY: Mapping[str, Callable[[Path], list[Row]]] = {
-    ".parquet": read_parquet,
-    ".xlsx": read_excel,
-    ".xls": read_excel,
-    ".spacy": read_docbin,
-}
-"""What reads a file that is no text."""
 RENDERERS: Mapping[str, Callable[[list[Mapping[str, Any]]], str]] = {
     ".jsonl": render_lines,
     ".csv": partial(render_table, delimiter=","),
@@ -83,7 +33,11 @@ RENDERERS: Mapping[str, Callable[[list[Mapping[str, Any]]], str]] = {
 
 
 def read_rows(
-    source: Any, task_name: str | None = None, column_mapping: Mapping[str, str] | None = None
+    source: Any,
+    task_name: str | None = None,
+    column_mapping: Mapping[str, str] | None = None,
+    *,
+    labelled: bool = True,
 ) -> list[Row]:
     """Rows of any source as a list of dictionaries, with the task's names for the columns.
 
@@ -98,6 +52,7 @@ def read_rows(
             of spaCy; the path of a file or folder; or a tuple of two paths, ``("a.de", "a.en")``, of parallel lines.
         task_name: the task that the rows are for; then its input columns must be there.
         column_mapping: your column's name to the task's name for it.
+        labelled: of annotation tools leave out what nobody has accepted; else its inputs are rows too.
 
     Raises:
         FewShotError: naming the file, the line and what is wrong there.
@@ -106,9 +61,10 @@ def read_rows(
         >>> read_rows([{"utterance": "Hi", "label": "greet"}], "classification", {"utterance": "text"})
         [{'text': 'Hi', 'label': 'greet'}]
     """
+    kind = ""
     if isinstance(source, str | os.PathLike):
         path = user_path(source)
-        items, where = _read_file(path, str(source)), str(path)
+        (items, kind), where = read_file(path, str(source)), str(path)
         if not items:
             raise FewShotError(f"{path} is empty: it has no rows.")
     elif (
@@ -116,10 +72,11 @@ def read_rows(
         and len(source) == 2
         and all(isinstance(p, str | os.PathLike) for p in source)
     ):
-        items, where = _parallel(*map(user_path, source)), f"{source[0]} and {source[1]}"
+        items, where = parallel_lines(*map(user_path, source)), f"{source[0]} and {source[1]}"
+        kind = "parallel lines"
     else:
         items, where = _items_of(source), "The rows"
-    rows = _dictionaries(converted(items, where), task_name)
+    rows = _dictionaries(converted(items, where, labelled, kind), task_name)
     rows = _renamed(rows, column_mapping, where) if column_mapping else rows
     rows = language_pairs(rows) if task_name == "translation" else rows
     if rows and task_name is not None:
@@ -160,88 +117,6 @@ def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
         ) from error
     with atomic_write(path) as part:
         part.write_bytes(data)
-
-
-def _read_file(path: Path, given: str) -> list[Row]:
-    if path.is_dir():
-        found = read_folder(path)
-        if found is not None:
-            return found
-        inside = sorted(p.name for p in path.iterdir() if _kind(p))
-        raise FewShotError(
-            f"{path} is a folder; name one file in it: {', '.join(inside[:8]) or 'it has none to read'}."
-        )
-    if not path.is_file():
-        hint = ""
-        if given in card_names():
-            hint = f" It is the name of a data set card: pass load_rows({given!r}, 'train')."
-        elif path.parent.is_dir():
-            near = get_close_matches(path.name, [p.name for p in path.parent.iterdir()], n=1)
-            hint = f" Did you mean {str(path.with_name(near[0]))!r}?" if near else ""
-        raise FewShotError(f"There is no file {given!r} (looked for {path.absolute()}).{hint}")
-    if path.suffix.lower() in BINARY:
-        return BINARY[path.suffix.lower()](path)
-    kind = _kind(path)
-    if kind is None:
-        raise FewShotError(
-            f"{path} ends in {path.suffix or 'nothing'!r}; files are read that end in: "
-            f"{', '.join([*PARSERS, *BINARY])}. "
-            "For others pass a datasets.Dataset or a list of dictionaries."
-        )
-    try:
-        data = path.read_bytes()
-        data = gzip.decompress(data) if kind.endswith(".gz") else data
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise FewShotError(f"{path} is not a whole gzip file ({error}); copy it again.") from error
-    return PARSERS[kind](_decoded(data, path), path)
-
-
-def _decoded(data: bytes, path: Path) -> str:
-    """UTF-8, UTF-16 where its mark says so, or the likeliest encoding, which is logged."""
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return data.decode("utf-16", "replace")
-    said = re.match(rb"""\s*<\?xml[^>]*encoding=["']([\w-]+)""", data)
-    try:
-        return data.decode("utf-8-sig" if said is None else said.group(1).decode())
-    except LookupError:
-        raise FewShotError(f"{path} names an unknown encoding; save it as UTF-8.") from None
-    except UnicodeDecodeError as error:
-        from charset_normalizer import from_bytes
-
-        guess = from_bytes(data).best()
-        line = data.count(b"\n", 0, error.start) + 1
-        if guess is None:
-            raise FewShotError(
-                f"{path}, line {line}: not UTF-8 (byte 0x{data[error.start]:02x}); save the file as UTF-8."
-            ) from error
-        logger.warning(
-            "%s, line %d: not UTF-8 (byte 0x%02x); read as %s, which is a guess.",
-            path,
-            line,
-            data[error.start],
-            guess.encoding,
-        )
-        return str(guess)
-
-
-def _parallel(first: Path, second: Path) -> list[Row]:
-    """Two files of parallel lines, whose endings name the languages."""
-    sides = []
-    for path in (first, second):
-        if not path.is_file():
-            raise FewShotError(f"There is no file {str(path)!r} of parallel lines.")
-        sides.append(_decoded(path.read_bytes(), path).replace("\r\n", "\n").rstrip("\n").split("\n"))
-    if len(sides[0]) != len(sides[1]):
-        raise FewShotError(
-            f"{first} has {len(sides[0])} lines, but {second} has {len(sides[1])}; each needs its pair."
-        )
-    names = [path.suffix[1:] or path.name for path in (first, second)]
-    return [{"translation": dict(zip(names, pair, strict=True))} for pair in zip(*sides, strict=True)]
-
-
-def _kind(path: Path) -> str | None:
-    name = path.name.lower()
-    return next((end for end in PARSERS if name.endswith(end)), None)
 
 
 def _items_of(source: Any) -> list[Any]:

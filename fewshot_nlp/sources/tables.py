@@ -116,3 +116,26 @@ def render_table(rows: Sequence[Mapping[str, Any]], delimiter: str) -> str:
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str) and not any("\ud800" <= char <= "\udfff" for char in value)
+
+
+_LANGUAGE = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,4})*")
+
+
+def language_pairs(rows: list[Row]) -> list[Row]:
+    """Rows with two texts, a language a column ("de", "en-US"), or "source" and "target", as pairs; else unchanged."""
+    first = rows[0] if rows else {}
+    if "translation" in first:
+        return rows
+    codes = [
+        k for k, v in first.items() if isinstance(k, str) and isinstance(v, str) and _LANGUAGE.fullmatch(k)
+    ]
+    codes = [k for k in codes if k.lower() != "id"] if len(codes) > 2 else codes
+    pairs = [("source", "target"), ("src", "tgt")]
+    found = next((p for p in pairs if set(p) <= first.keys()), tuple(codes) if len(codes) == 2 else None)
+    if found is None:
+        return rows
+    for number, row in enumerate(rows, start=1):
+        if not set(found) <= row.keys():
+            raise FewShotError(f"Row {number} has not the columns {found[0]} and {found[1]}, as row 1 has.")
+    names = [code.lower() if len(code) < 4 else code for code in found] if found not in pairs else pairs[0]
+    return [{"translation": {n: row[k] for n, k in zip(names, found, strict=True)}} for row in rows]

@@ -38,6 +38,7 @@ class Annotation(NamedTuple):
         words: the text's words, where they have tags.
         tags: BIO tags of the words.
         marks: whether the task is to mark spans, of which there may be none.
+        score: how sure it is, in [0, 1]; None where that is not known.
     """
 
     text: str
@@ -46,6 +47,7 @@ class Annotation(NamedTuple):
     words: Sequence[str] = ()
     tags: Sequence[str] | None = None
     marks: bool = False
+    score: float | None = None
 
 
 Prediction = dict[str, Any]

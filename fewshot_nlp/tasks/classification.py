@@ -200,7 +200,8 @@ class Classification(Task, name="classification"):
         """The text with its labels."""
         target = prediction["target"]
         given = target if self.multi_label else [] if target is None else [target]  # rejected ones have none
-        return Annotation(query.inputs["text"], labels=given)
+        score = None if self.multi_label else float(prediction["probabilities"].max())
+        return Annotation(query.inputs["text"], labels=given, score=score)
 
     def output(self, prediction: Prediction, labels: Sequence[Label], row: Row) -> dict[str, Any]:
         """The label and its probability, or the labels and theirs; and why there is none, where that was asked for."""

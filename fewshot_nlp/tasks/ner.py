@@ -333,7 +333,8 @@ class NER(Task, name="ner"):
         words = query.inputs["tokens"]
         text = place_words(words, query.inputs.get("text"))[0]
         spans = [(e["start"], e["end"], e["entity_group"]) for e in prediction["entities"]]
-        return Annotation(text, spans, words=words, tags=prediction["target"], marks=True)
+        least = min((float(e["score"]) for e in prediction["entities"]), default=None)
+        return Annotation(text, spans, words=words, tags=prediction["target"], marks=True, score=least)
 
     def highlights(self, example: Example) -> tuple[str, list[tuple[int, int, str]], str]:
         """The text with its entities."""

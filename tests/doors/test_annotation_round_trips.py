@@ -51,8 +51,7 @@ def test_entities(tool: str, ner: FewShotNER, tmp_path: Path) -> None:
 @pytest.mark.parametrize("tool", [tool for tool in TOOLS if tool != "conll"])
 def test_labels(tool: str, classifier: FewShotClassifier, tmp_path: Path) -> None:
     path = classifier.annotate(TEXTS, tmp_path / f"found{TOOLS[tool][1]}", tool)
-    mapping = {"label": "labels"} if tool == "doccano" else None
-    rows = read_rows(path, "classification", mapping)
+    rows = read_rows(path, "classification")
     expected = [(t, label) for t, label in zip(TEXTS, classifier.predict(TEXTS), strict=True) if t]
     assert [(e.inputs["text"], e.target) for e in classifier.pipeline.task.examples(rows)] == expected
 
