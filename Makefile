@@ -19,7 +19,7 @@ help:  ## Show this list.
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(RUN_STAMP)  ## Adapt to medical, legal and finance texts from five examples each; writes demo_output/index.html.
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/python -m fewshot_nlp demo --out demo_output
+	OMP_NUM_THREADS=1 $(BIN)/python -m fewshot_nlp demo --out demo_output
 
 test: $(DEV_STAMP)  ## Run all tests.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal

@@ -123,6 +123,8 @@ def demo(*, out: Path = Path("demo_output"), seed: int = 0) -> None:
         out: Folder for the page.
         seed: The first of the seeds; others draw other examples.
     """
+    from joblib import cpu_count
+
     from fewshot_nlp.demo import run_demo
 
-    run_demo(out, seed)
+    run_demo(out, seed, n_jobs=cpu_count())

@@ -7,6 +7,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from joblib import Parallel, delayed
+
+from fewshot_nlp.comparison.pool import pool
 from fewshot_nlp.demo.classification import CLASSIFICATION
 from fewshot_nlp.demo.measure import DomainResult, run_domain
 from fewshot_nlp.demo.ner import NER
@@ -31,6 +34,7 @@ def run_demo(
     sections: Sequence[Section] = SECTIONS,
     domains: Sequence[str] = DOMAINS,
     encoder: str | None = None,
+    n_jobs: int = 1,
 ) -> Path:
     """Adapts, predicts and measures, prints the results, and writes them to ``out/index.html``.
 
@@ -41,6 +45,7 @@ def run_demo(
         sections: tasks to show.
         domains: domains to show.
         encoder: folder or Hub name; None for the bundled one.
+        n_jobs: processes; each works on one task in one domain.
 
     Returns:
         The page.
@@ -55,13 +60,18 @@ def run_demo(
     begin = time.perf_counter()
     results: dict[Section, list[DomainResult]] = {}
     terminal.title()
-    for section in sections:
-        terminal.section(section)
-        for domain in domains:
-            with terminal.waiting(f"{section.title}, {domain}"):
-                result = run_domain(section, domain, seeds, encoder)
-            terminal.domain(result)
-            results.setdefault(section, []).append(result)
+    jobs = [
+        delayed(run_domain)(section, domain, seeds, encoder) for section in sections for domain in domains
+    ]
+    with pool("loky", n_jobs):
+        found_in_turn = iter(Parallel(return_as="generator")(jobs))
+        for section in sections:
+            terminal.section(section)
+            for domain in domains:
+                with terminal.waiting(f"{section.title}, {domain}"):
+                    result = next(found_in_turn)
+                terminal.domain(result)
+                results.setdefault(section, []).append(result)
     for section, found in results.items():
         terminal.scores(section, found)
     seconds = time.perf_counter() - begin

@@ -59,5 +59,6 @@ CLASSIFICATION = Section(
     layers=(-1,),
     note="The other methods read the last layer of the same frozen encoder; only the one that is not tuned, which "
     "is the default without its tuning, knows the label names.",
+    before="not tuned",
     most_seeds=2,  # each is tuned
 )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from fewshot_nlp.backbone import BACKBONES
-from fewshot_nlp.demo.section import Section, Shown
+from fewshot_nlp.demo.section import ADAPTED, NO_EXAMPLE, Section, Shown
 from fewshot_nlp.episode import Episode, TaskDataset, canonical_json
 from fewshot_nlp.evaluator import evaluate_episodes, mean_and_interval
 from fewshot_nlp.models.base import FewShotModel
@@ -15,8 +15,6 @@ from fewshot_nlp.pipeline import TaskModel
 from fewshot_nlp.sampling import SAMPLERS
 from fewshot_nlp.sources import load_card, load_rows
 from fewshot_nlp.tasks import TASKS
-
-DEFAULT, NO_EXAMPLE = "default", "no example"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +33,11 @@ class DomainResult:
         domain: its name.
         labels: label names; of a task without labels what its predictions are called.
         n_support: rows in the support set of the first seed.
-        seconds: time to adapt the default to it, the encoder being loaded.
-        learner: name of the default learner.
+        seconds: time to adapt to it, the encoder being loaded.
+        learner: name of the adapted learner.
         shown: new inputs with predictions.
         metric: name of the metric.
-        scores: method to its held-out scores, the default first.
+        scores: method to its held-out scores, "adapted" first.
         seeds: of the support sets.
         n_rows: least and greatest number of held-out rows over the seeds.
         n_all: rows of the data set.
@@ -59,11 +57,11 @@ class DomainResult:
 
 
 def run_domain(section: Section, domain: str, seeds: Sequence[int], encoder: str | None) -> DomainResult:
-    """Adapts the default to the first seed's support set, predicts, and scores all methods on all seeds."""
+    """Adapts to the first seed's support set, predicts, and scores all methods on all seeds."""
     name = section.card.format(domain=domain)
     task_class = TASKS.get(section.model.task_name)
     encoder = encoder if task_class.backbone == "encoder" else None
-    model = section.model.from_pretrained(encoder)
+    model = section.model.from_pretrained(encoder, learner=section.learner)
     task = model.pipeline.task
     card = load_card(name)
     data = task.dataset(load_rows(name), name, card.domain, card.group_column)
@@ -74,7 +72,7 @@ def run_domain(section: Section, domain: str, seeds: Sequence[int], encoder: str
     model.adapt([section.row(example) for example in draws[0].support])
     seconds = time.perf_counter() - begin
     shown = section.show(model, list(section.inputs[domain]))
-    scores = {DEFAULT: default_score(section, model, draws, seeds[0])}
+    scores = {ADAPTED: adapted_score(section, model, draws, seeds[0])}
 
     layers = {} if section.layers is None else {"layers": section.layers}
     plain = BACKBONES[task.backbone].from_pretrained(encoder, **layers)
@@ -125,8 +123,8 @@ def held_out(section: Section, data: TaskDataset, seed: int) -> Episode:
     )
 
 
-def default_score(section: Section, model: FewShotModel, draws: Sequence[Episode], seed: int) -> Score:
-    """Scores of the default; the model is adapted to the first draw already, and adapting may be a training."""
+def adapted_score(section: Section, model: FewShotModel, draws: Sequence[Episode], seed: int) -> Score:
+    """Scores of the adapted model; it is adapted to the first draw already, and adapting may be a training."""
     metric, rows = model.pipeline.task.primary_metric, [section.row(example) for example in draws[0].query]
     with model.pipeline.learner.encoder.cached():
         first = model.evaluate(rows)[metric]

@@ -60,6 +60,7 @@ NER = Section(
         ),
     },
     layers=(0.5,),
+    before="same learner, untrained encoder",
     note="The other methods read the middle layer of the same frozen encoder, and know no label names; all "
     "but prototypes decode BIO tags as the default does.",
 )

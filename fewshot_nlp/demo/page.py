@@ -5,9 +5,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 import fewshot_nlp
-from fewshot_nlp.demo.measure import DEFAULT, DomainResult
-from fewshot_nlp.demo.section import Section
-from fewshot_nlp.demo.terminal import footnote, held_out_rows
+from fewshot_nlp.demo.measure import DomainResult
+from fewshot_nlp.demo.section import ADAPTED, Section
+from fewshot_nlp.demo.terminal import footnote, gain, held_out_rows
 from fewshot_nlp.persistence.page import write_page as render_page
 
 N_COLOURS = 7
@@ -19,7 +19,8 @@ def write_page(out: Path, results: Mapping[Section, Sequence[DomainResult]], sec
         out / "index.html",
         "fewshot_nlp.demo",
         results=list(results.items()),
-        default=DEFAULT,
+        adapted=ADAPTED,
+        gain=gain,
         n_colours=N_COLOURS,
         footnote=footnote,
         held_out_rows=held_out_rows,

@@ -9,6 +9,8 @@ from fewshot_nlp.models.base import FewShotModel
 
 DOMAINS = ("medical", "legal", "finance")
 K_SHOT = 5
+ADAPTED, NO_EXAMPLE = "adapted", "no example"
+"""Rows of a table of scores that are no `Baseline`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +72,9 @@ class Section:
         inputs: domain to new inputs, for which nobody wrote down an answer.
         show: predictions for some inputs.
         baselines: name to a method on the frozen encoder that the default is compared with.
+        learner: what is adapted; None for the task's default.
         layers: the encoder's layers that the baselines read, as in `Encoder.from_pretrained`; None for the last.
+        before: the row of the table that says what there is without adapting or training.
         note: what the baselines are, in words.
         most_seeds: at most so many support sets for each score; None for all.
         best: the greatest value of the metric.
@@ -85,7 +89,9 @@ class Section:
     inputs: Mapping[str, Sequence[Any]]
     show: Callable[[Any, Sequence[Any]], list[Shown]]
     baselines: Mapping[str, Baseline]
+    learner: str | None = None
     layers: tuple[float, ...] | None = None
+    before: str = NO_EXAMPLE
     note: str
     most_seeds: int | None = None
     best: float = 1.0

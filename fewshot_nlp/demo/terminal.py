@@ -10,8 +10,8 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from fewshot_nlp.demo.measure import DEFAULT, DomainResult
-from fewshot_nlp.demo.section import Section, Shown
+from fewshot_nlp.demo.measure import DomainResult
+from fewshot_nlp.demo.section import ADAPTED, Section, Shown
 
 STYLES = ("bold cyan", "bold magenta", "bold green", "bold yellow", "bold blue", "bold red", "bold white")
 WIDTH = 104
@@ -61,11 +61,18 @@ class Terminal:
         for result in results:
             table.add_column(result.domain, justify="right")
         for method in first.scores:
-            name = f"{method} ({first.learner})" if method == DEFAULT else method
-            cells = [f"{r.scores[method].mean:.3f} ± {r.scores[method].half:.3f}" for r in results]
-            table.add_row(name, *cells, style="bold" if method == DEFAULT else "")
+            name = f"{method} ({first.learner})" if method == ADAPTED else method
+            cells = [
+                Text(
+                    f"{r.scores[method].mean:.3f} ± {r.scores[method].half:.3f}",
+                    "bold" if best(r, method) else "",
+                )
+                for r in results
+            ]
+            table.add_row(name, *cells)
         table.add_row("held-out rows", *map(held_out_rows, results), style="dim")
         self._console.print(table)
+        self._console.print(Text(gain(section, results)))
         self._console.print(Text(footnote(section, first), "dim"))
 
     def end(self, page: Path, seconds: float) -> None:
@@ -77,6 +84,23 @@ def held_out_rows(result: DomainResult) -> str:
     """Number of scored rows, a range where the seeds differ."""
     low, high = result.n_rows
     return str(low) if low == high else f"{low} to {high}"
+
+
+def best(result: DomainResult, method: str) -> bool:
+    """Whether no other method has a higher mean."""
+    return result.scores[method].mean == max(score.mean for score in result.scores.values())
+
+
+def gain(section: Section, results: Sequence[DomainResult]) -> str:
+    """What adapting gained over the domains; nothing where another encoder has no scores without it."""
+    if section.before not in results[0].scores:
+        return ""
+    each = [r.scores[ADAPTED].mean - r.scores[section.before].mean for r in results]
+    mean = sum(each) / len(each)
+    return (
+        f"Adapting {'gained' if mean > 0 else 'lost' if mean < 0 else 'changed'} {abs(mean):.3f} {results[0].metric} "
+        f'beside "{section.before}" in the mean of the domains, {min(each):+.3f} in the worst.'
+    )
 
 
 def footnote(section: Section, result: DomainResult) -> str:

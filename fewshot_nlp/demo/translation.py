@@ -45,9 +45,9 @@ TRANSLATION = Section(
     inputs=INPUTS,
     show=_show,
     baselines={},
-    note="chrF2 of sacrebleu, over the held-out rows of a support set together, from 0 to 100. The small model that "
-    "ships with the package, trained on the support pairs as far as held-out ones say that it helps. It knows short "
-    "everyday sentences; for serious work name a larger model.",
-    most_seeds=2,  # each trains anew
+    learner="nearest_neighbour",
+    note="chrF2 of sacrebleu, over the held-out rows of a support set together, from 0 to 100. A memory of the pairs "
+    "stands beside the small model that ships with the package, and says which words the house uses. The model knows "
+    "short everyday sentences; for serious work name a larger one.",
     best=100.0,
 )
