@@ -1,6 +1,7 @@
 """The evaluator: intervals, pooling, manifests, journals that are continued."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from transformers import RobertaConfig
 from fewshot_nlp import FewShotError, FewShotNER, evaluate_episodes
 from fewshot_nlp.backbone import Encoder
 from fewshot_nlp.episode import Episode, Example, TaskDataset, read_episodes, write_episodes
-from fewshot_nlp.evaluator import bootstrap_interval, mean_and_interval
+from fewshot_nlp.evaluator import interval, mean_and_interval
 from fewshot_nlp.persistence.storage import new_pipeline
 from fewshot_nlp.sampling import NWayKShot, episodes
 
@@ -52,13 +53,38 @@ def test_interval_is_students_t():
     assert mean_and_interval([0.3]) == (0.3, None)
 
 
-def test_bootstrap_is_the_middle_of_resampled_means_by_its_seed():
-    values = np.random.default_rng(0).uniform(size=40)
-    drawn = np.random.default_rng(1).integers(40, size=(2000, 40))
-    expected = np.percentile(values[drawn].mean(axis=1), [2.5, 97.5])
-    assert bootstrap_interval(values, seed=1) == pytest.approx(tuple(expected), abs=1e-12)
-    assert bootstrap_interval(values, seed=3) != bootstrap_interval(values, seed=1)
-    assert bootstrap_interval([0.25], seed=1) == (0.25, 0.25)
+POOLS = json.loads(Path(__file__).parents[1].joinpath("evaluation/results/interval_pools.json").read_text())
+
+
+def held(drawn, mean, **options):
+    low, high = interval(drawn, **options)
+    return ((low <= mean) & (mean <= high)).mean()
+
+
+@pytest.mark.parametrize("n", [5, 12, 20, 100])
+@pytest.mark.parametrize("name", POOLS)
+def test_the_interval_of_shares_covers_the_mean(name, n):
+    """Scores of real episodes: accuracies near 1, entity F1, chrF; drawn with replacement, the truth is their mean."""
+    pool = np.array(POOLS[name])
+    drawn = np.random.default_rng(n).choice(pool, (8000, n))
+    assert 0.93 <= held(drawn, pool.mean(), shares=True) <= 0.975
+
+
+@pytest.mark.parametrize("mean", [0.75, 0.9, 0.95])
+def test_it_covers_skewed_shares_of_another_kind(mean):
+    """Right decisions of 20, with a chance by a beta distribution: five episodes are often near 1 together."""
+    rng = np.random.default_rng(0)
+    scores = rng.binomial(20, rng.beta(10 * mean, 10 * (1 - mean), (8000, 12))) / 20
+    assert held(scores, mean) < held(scores, mean, shares=True)
+    assert 0.93 < held(scores, mean, shares=True) < 0.97
+
+
+def test_equal_learners_differ_in_one_of_twenty_comparisons():
+    """Two learners with the same chance in every episode: their paired difference's interval lacks 0 as often."""
+    rng = np.random.default_rng(0)
+    chance = rng.choice(np.array(POOLS["accuracy"]), (8000, 12))
+    one, two = (rng.binomial(25, chance) / 25 for _ in range(2))
+    assert 0.03 < 1 - held(one - two, 0) < 0.055
 
 
 def test_report_holds_what_the_episodes_give(pipeline, tmp_path):

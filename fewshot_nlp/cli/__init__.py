@@ -24,6 +24,8 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     adapting.push,
     episodic.evaluate,
     own_rows.doctor,
+    own_rows.errors,
+    own_rows.robustness,
     episodic.episodes,
     running.train,
     running.init,
@@ -41,7 +43,10 @@ POSITIONAL: dict[Callable[..., None], dict[str, tuple[str | None, list[str] | No
         "action": ("?", ["list", "copy"], "What to do."),
         "name": ("?", None, "Which to copy."),
     },
-    own_rows.doctor: {"data": (None, None, "Labelled rows: JSON, CSV, CoNLL, of annotation tools.")},
+    **{
+        command: {"data": (None, None, "Labelled rows: JSON, CSV, CoNLL, of annotation tools.")}
+        for command in (own_rows.doctor, own_rows.errors, own_rows.robustness)
+    },
 }
 """Words without a keyword: whether they may be left out ("?"), what is known, and their help."""
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fewshot_nlp.cli.console import answer, answer_json, say, stdout_is_ours
 from fewshot_nlp.cli.files import NOTHING, read_labels
-from fewshot_nlp.cli.own_rows import compare
+from fewshot_nlp.cli.own_rows import compare, run_benchmark
 from fewshot_nlp.errors import FewShotError
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def evaluate(
     card: str | None = None,
     episodes_file: Path | None = None,
     data: str | None = None,
+    benchmark: str | None = None,
     task: str | None = None,
     model: str | None = None,
     encoder: str | None = None,
@@ -75,7 +76,7 @@ def evaluate(
     n_query: int = 10,
     episodes: int | None = None,
     repeats: int = 5,
-    budget: float | None = 100,
+    budget: float | str | None = "usual",
     group_column: str | None = None,
     page: Path | None = None,
     jobs: int = 1,
@@ -92,6 +93,8 @@ def evaluate(
         card: Data set to draw episodes from, one of `fewshot-nlp cards`.
         episodes_file: File of episodes, instead of a card; its manifest is checked.
         data: Labelled rows: learners are compared on them, with --task; or the model is scored as it is, with --model.
+        benchmark: Learners and baselines on frozen support sets of medical, legal and finance targets:
+            cross_domain_classification, cross_domain_ner, cross_domain_qa, cross_domain_translation, or a YAML file.
         task: With data: one of `fewshot-nlp tasks`.
         model: Saved model, a folder or Hub name; with episodes, its learner is adapted to each.
         encoder: Encoder, a folder or Hub name; else what ships with the package.
@@ -106,11 +109,12 @@ def evaluate(
         n_query: Query set, in the unit of k_shot.
         episodes: How many; else 20 of a card, all of a file.
         repeats: With data: support sets of each size.
-        budget: With data: seconds; sizes, folds and repeats are reduced to fit, and the report says so. null for all.
+        budget: With data: seconds, 100 where not given; sizes, folds and repeats are reduced to fit, and the report
+            says so. null for all. Of a benchmark: 10m, 1h or full.
         group_column: With data: column whose equal values stay together, such as a document's id.
-        page: With data: write the comparison here, as one HTML file.
-        jobs: With data: processes.
-        backend: With data: processes of this machine, or a cluster of Dask or Ray.
+        page: With data or benchmark: write the comparison here, as one HTML file.
+        jobs: With data or benchmark: processes.
+        backend: With data or benchmark: processes of this machine, or a cluster of Dask or Ray.
         seed: Other seeds give other episodes.
         labels: Labels to draw from, [a, b], or a YAML or JSON file of them; else all.
         sampler_config: Further settings of the sampler, as in `--sampler_config.query rows`.
@@ -118,22 +122,28 @@ def evaluate(
         json: Print one JSON object and nothing else.
 
     Example:
+      fewshot-nlp evaluate --benchmark cross_domain_ner --budget 10m --out ner.jsonl --page ner.html
       fewshot-nlp evaluate --data rows.jsonl --task ner --learner default prototypical --k_shot 1 5
       fewshot-nlp evaluate --data held_out.jsonl --model model
     """
-    given = {"--card": card, "--episodes_file": episodes_file, "--data": data}
+    given = {"--card": card, "--episodes_file": episodes_file, "--data": data, "--benchmark": benchmark}
     named = [option for option, value in given.items() if value is not None]
     if len(named) != 1:
         raise FewShotError(
-            f"Give one of --card, --episodes_file and --data; given: {', '.join(named) or 'none'}."
+            f"Give one of --card, --episodes_file, --data and --benchmark; given: {', '.join(named) or 'none'}."
         )
     own = {"learner": learner, "learner_config": learner_config, "task_config": task_config}
     if model is not None and (encoder or any(own.values())):
         raise FewShotError("--model has its own encoder, learner and settings; leave these options out.")
+    if benchmark is not None:
+        if model or encoder or k_shot or any(own.values()):
+            raise FewShotError("--benchmark has its own learners and sizes; leave these options out.")
+        run_benchmark(benchmark, budget, {"path": out, "n_jobs": jobs, "backend": backend}, page, json)
+        return
     if data is not None and model is None:
         rest: dict[str, Any] = {
             "repeats": repeats,
-            "budget": budget,
+            "budget": 100.0 if budget == "usual" else budget,
             "n_jobs": jobs,
             "backend": backend,
             "seed": seed,
@@ -240,7 +250,7 @@ def _print_report(report: "Report", protocol: dict[str, Any], seconds: float, js
                 "metric": report.metric,
                 "mean": report.mean[report.metric],
                 "ci95": report.ci95[report.metric],
-                "bootstrap95": report.bootstrap95[report.metric],
+                "interval95": report.interval95[report.metric],
                 "n_episodes": report.n_episodes,
                 "seed": report.seed,
                 "manifest_sha": report.manifest_sha,

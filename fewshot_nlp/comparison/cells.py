@@ -10,7 +10,7 @@ from json import loads
 from typing import Any
 
 from fewshot_nlp.backbone import Backbone
-from fewshot_nlp.comparison.plan import Plan
+from fewshot_nlp.comparison.plan import Drawn
 from fewshot_nlp.episode import Episode, Json, canonical_json, sha256
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.evaluator import digest, identity
@@ -124,16 +124,18 @@ def _predicted(candidate: Candidate, episode: Episode) -> Record:
     predictions = model.predict([task.asked(e) for e in episode.query])
     done = time.perf_counter()
     gold, predicted = task.paired(episode.query, predictions)
+    sure = [task.confidence(p) for p in predictions]
     return {
         "gold": gold,
         "predicted": predicted,
+        **({} if None in sure else {"confidence": [round(float(c or 0), 4) for c in sure]}),
         "adapt": round(adapted - begin, 4),
         "predict": round(done - adapted, 4),
         "bytes": model.adapted.bytes,
     }
 
 
-def scored(plan: Plan, task: Task, name: str, k: int, repeat: int, rows: Mapping[int, Row]) -> Record:
+def scored(plan: Drawn, task: Task, name: str, k: int, repeat: int, rows: Mapping[int, Row]) -> Record:
     """The score of a repeat, and ``without`` each block of rows.
 
     Args:

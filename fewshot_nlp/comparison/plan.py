@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
+from typing import Protocol
 
 import numpy as np
 from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
@@ -23,6 +24,29 @@ N_BLOCKS = 20
 HELD_OUT = 30
 """Rows that are scored at most where one fold alone is."""
 REPAIRS = 100
+
+
+class Drawn(Protocol):
+    """Support sets, and the rows that are scored with each."""
+
+    @property
+    def shots(self) -> tuple[int, ...]:
+        """Sizes of support sets, rising."""
+
+    @property
+    def tested(self) -> tuple[int, ...]:
+        """Rows that are scored in every repeat."""
+
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        """All labels."""
+
+    @property
+    def blocks(self) -> tuple[tuple[int, ...], ...]:
+        """Places in `tested` by block of the jackknife."""
+
+    def parts(self, k: int, repeat: int) -> list[tuple[list[int], Episode]]:
+        """What a repeat scores, with the support set for it."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +86,7 @@ class Plan:
     @cached_property
     def blocks(self) -> tuple[tuple[int, ...], ...]:
         """Places in `tested` by block of the jackknife; a group stands in one block."""
-        groups = sorted({self._units[row] for row in self.tested})
-        order = np.random.default_rng([self.seed, 1]).permutation(len(groups))
-        block = {groups[i]: place % min(N_BLOCKS, len(groups)) for place, i in enumerate(order.tolist())}
-        found: dict[int, list[int]] = {}
-        for place, row in enumerate(self.tested):
-            found.setdefault(block[self._units[row]], []).append(place)
-        return tuple(map(tuple, found.values())) if len(found) > 1 else ()
+        return blocks_of([self._units[row] for row in self.tested], self.seed)
 
     def folds(self, k: int, repeat: int) -> list[tuple[list[int], list[int]]]:
         """For each fold of a repeat, the rows to learn from and the rows to score.
@@ -160,6 +178,17 @@ class Plan:
         one = replace(two, held_out=True, tested=tuple(sorted(scored.tolist())))
         fewer = [c for n in range(len(small), 0, -1) for c in reversed([*combinations(small, n)])]
         return [two, *(replace(one, shots=shots, n_folds=(2,) * len(shots)) for shots in fewer)]
+
+
+def blocks_of(units: Sequence[str], seed: int) -> tuple[tuple[int, ...], ...]:
+    """Places of the groups that rows are of, in at most `N_BLOCKS` blocks at random; none where there is one group."""
+    groups = sorted(set(units))
+    order = np.random.default_rng([seed, 1]).permutation(len(groups))
+    block = {groups[i]: place % min(N_BLOCKS, len(groups)) for place, i in enumerate(order.tolist())}
+    found: dict[int, list[int]] = {}
+    for place, unit in enumerate(units):
+        found.setdefault(block[unit], []).append(place)
+    return tuple(map(tuple, found.values())) if len(found) > 1 else ()
 
 
 def make_plan(dataset: TaskDataset, k_shot: Sequence[int], max_scored: int, seed: int) -> Plan:

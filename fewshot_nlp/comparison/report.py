@@ -1,22 +1,26 @@
 """What a comparison found: a sentence, a table, and a page."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-import fewshot_nlp
 from fewshot_nlp.comparison.cells import Candidate
+from fewshot_nlp.comparison.figures import confusion, drawn, learning_curve, reliability
+from fewshot_nlp.comparison.page import Section, write_page
 from fewshot_nlp.comparison.statistics import Estimate, estimate, holm
 from fewshot_nlp.episode import Json
-from fewshot_nlp.errors import FewShotError, logger
-from fewshot_nlp.persistence.page import write_page as render_page
+from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.metrics.calibration import decision_calibration
 from fewshot_nlp.tasks import TASKS
 
+EXAMPLES = (
+    "Examples are of each label; of entities mentions, to twice as many; rows where a task has no labels."
+)
 WORTH = 0.01
 """A gain below this is none, as a share of the metric's largest value."""
 
@@ -30,12 +34,14 @@ class Comparison:
         notes: what was left out of the request, and why.
         candidates: what was compared; the learners first, then the baselines.
         records: one for each learner, size and repeat.
+        base: name of the baseline; None for the usual one.
     """
 
     facts: Mapping[str, Json]
     notes: tuple[str, ...]
     candidates: tuple[Candidate, ...] = field(repr=False)
     records: tuple[dict[str, Json], ...] = field(repr=False)
+    base: str | None = None
 
     @cached_property
     def shots(self) -> tuple[int, ...]:
@@ -59,12 +65,18 @@ class Comparison:
     def refused(self, name: str) -> str | None:
         """Why a learner has no score at all; None where it has one."""
         mine = [r for r in self.records if r["learner"] == name]
+        if not mine:
+            return "there was no time for it"
         return None if any("score" in r for r in mine) else mine[0]["refused"]
 
     def score(self, name: str, k: int) -> Estimate | None:
         """Mean of a learner at a size; None where it was refused."""
         found = list(self._cells(name, k).values())
         return estimate([r["score"] for r in found], [r["without"] for r in found]) if found else None
+
+    def scores(self, name: str, k: int) -> list[float]:
+        """Score of each support set."""
+        return [r["score"] for r in self._cells(name, k).values()]
 
     def difference(self, name: str, k: int, base: str, base_k: int | None = None) -> Estimate | None:
         """Mean difference of two learners (or sizes) over the repeats that both have."""
@@ -79,16 +91,17 @@ class Comparison:
     @property
     def baseline(self) -> Candidate:
         """Logistic regression on the frozen encoder, or the model before any example."""
-        return next(c for c in self.candidates if c.name in ("logistic regression", "no example"))
+        usual = ("logistic regression", "no example") if self.base is None else (self.base,)
+        return next(c for c in self.candidates if c.name in usual)
 
     @cached_property
     def best(self) -> Candidate:
         """The highest mean at the largest size."""
-        k = self.shots[-1]
+        k = self.shots[-1] if self.shots else 0
         scored = [(s.mean, -i, c) for i, c in enumerate(self.candidates) if (s := self.score(c.name, k))]
         if not scored:
             raise FewShotError(
-                f"No learner could be scored. The first said: {self.records[0].get('refused')}"
+                f"No learner could be scored. The first: {self.refused(self.candidates[0].name)}"
             )
         return max(scored)[2]
 
@@ -155,9 +168,9 @@ class Comparison:
         helps = "more would help" if gain.mean > gain.half else "whether more would help is not sure"
         return [f"From {fewer} to {k} it gained {gain.mean:+.3f} ± {gain.half:.3f}: {helps}."]
 
-    def cost(self, name: str) -> dict[str, float]:
-        """Median seconds to adapt at the largest size, milliseconds a text, bytes of a task."""
-        found = list(self._cells(name, self.shots[-1]).values())
+    def cost(self, name: str, k: int | None = None) -> dict[str, float]:
+        """Median seconds to adapt, milliseconds a text, bytes of a task, at a size or the largest."""
+        found = list(self._cells(name, self.shots[-1] if k is None else k).values())
         seconds = [s for r in found for s in r["seconds"]] or [0.0]
         return {
             "seconds": float(np.median(seconds)),
@@ -165,21 +178,39 @@ class Comparison:
             "bytes": max([r["bytes"] for r in found] or [0]),
         }
 
+    def decisions(self, name: str, k: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Confidence of each prediction, and whether it was right; empty where a task has no confidences."""
+        found = [r for r in self._cells(name, k).values() if "confidence" in r]
+        sure = [c for r in found for c in r["confidence"]]
+        return np.array(sure, float), np.array([g == p for r in found for g, p in _pairs(r)], bool)
+
+    def calibration(self, name: str, k: int) -> dict[str, float]:
+        """Measures of `decision_calibration`, each the mean over the support sets; empty without confidences."""
+        found = [
+            decision_calibration(np.array(r["confidence"]), np.array([g == p for g, p in _pairs(r)]))
+            for r in self._cells(name, k).values()
+            if "confidence" in r
+        ]
+        return {key: float(np.mean([scores[key] for scores in found])) for key in (found or [{}])[0]}
+
     def table(self) -> list[list[str]]:
         """The learning curve, a row a learner; with a head."""
         sizes = [str(k) for k in self.shots]
-        rows = [["learner", *sizes, "adapt, s", "ms a text", "kB a task"]]
+        told = any(self.calibration(c.name, self.shots[-1]) for c in self.candidates)
+        rows = [["learner", *sizes, *["calibration error"] * told, "adapt, s", "ms a text", "kB a task"]]
         for c in self.candidates:
             why = self.refused(c.name)
             if why is not None:
-                rows.append([c.name, f"refused: {why}", *[""] * (len(sizes) + 2)])
+                rows.append([c.name, f"refused: {why}", *[""] * (len(rows[0]) - 2)])
                 continue
             cost = self.cost(c.name)
+            error = self.calibration(c.name, self.shots[-1]).get("ece_15_bins")
             cells = [str(self.score(c.name, k) or "refused") for k in self.shots]
             rows.append(
                 [
                     c.name,
                     *cells,
+                    *["" if error is None else f"{error:.3f}"] * told,
                     f"{cost['seconds']:.2f}",
                     f"{cost['milliseconds']:.1f}",
                     f"{cost['bytes'] / 1000:.0f}",
@@ -227,6 +258,9 @@ class Comparison:
             "notes": list(self.notes),
             "scores": scores,
             "costs": {c.name: self.cost(c.name) for c in self.candidates},
+            "calibration": {
+                c.name: found for c in self.candidates if (found := self.calibration(c.name, self.shots[-1]))
+            },
             "refused": {c.name: why for c in self.candidates if (why := self.refused(c.name))},
         }
 
@@ -235,36 +269,24 @@ class Comparison:
 
         With matplotlib it has the learning curve (``pip install "fewshot_nlp[plots]"``).
         """
-        values = {"report": self, "curve": self._curve(), "version": fewshot_nlp.__version__}
-        return render_page(path, "fewshot_nlp.comparison", **values)
+        return write_page(path, self.headline, [self.section()])
 
-    def _curve(self) -> str:
-        """The learning curve as SVG; empty without matplotlib."""
-        try:
-            from matplotlib.backends.backend_svg import FigureCanvasSVG
-            from matplotlib.figure import Figure
-        except ImportError:
-            logger.warning('No learning curve without matplotlib: pip install "fewshot_nlp[plots]".')
-            return ""
-        figure = Figure(figsize=(7, 4), layout="constrained")
-        axes = figure.add_subplot()
-        for c in self.candidates:
-            found = [(k, s) for k in self.shots if (s := self.score(c.name, k)) is not None]
-            if found:
-                bars = [s.half or 0.0 for _, s in found]
-                line = "--" if c in (self.baseline,) or c.kind != "learner" else "-"
-                axes.errorbar(
-                    [k for k, _ in found],
-                    [s.mean for _, s in found],
-                    yerr=bars,
-                    fmt=f"o{line}",
-                    capsize=3,
-                    label=c.name,
-                )
-        axes.set(xlabel="examples", ylabel=str(self.facts["metric"]), xscale="log", xticks=self.shots)
-        axes.set_xticks(self.shots, [str(k) for k in self.shots])
-        axes.minorticks_off()
-        axes.legend(frameon=False)
-        out = StringIO()
-        FigureCanvasSVG(figure).print_svg(out)
-        return out.getvalue()[out.getvalue().index("<svg") :]
+    def section(self, title: str = "") -> Section:
+        """Curve, table, protocol and notes for a page."""
+        notes = (self.protocol, *self.notes, EXAMPLES)
+        k, best, base = self.shots[-1], self.best.name, self.baseline.name
+        sure = {name: self.decisions(name, k) for name in dict.fromkeys((best, base))}
+        pairs = [pair for r in self._cells(best, k).values() for pair in _pairs(r)]
+        figures = [
+            *drawn(learning_curve, self),
+            *drawn(reliability, {name: found for name, found in sure.items() if len(found[0])}, size=(5, 4)),
+            *drawn(
+                confusion, [(g, p) for g, p in pairs if not isinstance(g, list | dict)], best, size=(6, 5)
+            ),
+        ]
+        return Section(title, self.table(), best, figures, notes)
+
+
+def _pairs(record: Mapping[str, Json]) -> Iterator[tuple[Json, Json]]:
+    """Gold and predicted targets of a record."""
+    return zip(record.get("gold", []), record.get("predicted", []), strict=True)

@@ -56,11 +56,13 @@ class Results:
             self._file.replace([self.header, *whole])
         self.parts: dict[str, Record] = {r["key"]: r for r in whole}
 
-    def begin(self, plan: Plan) -> None:
-        """Writes the first line, with the plan that the time allows."""
+    def begin(self, plan: Plan | None = None) -> None:
+        """Writes the first line, with the plan that the time allows where that was to be found."""
         if self._file is not None and not self.header:
-            self.header = {"run": self._run, "shots": list(plan.shots), "held_out": plan.held_out}
-            self.header |= {"scored": len(plan.tested), "notes": list(plan.notes)}
+            self.header = {"run": self._run}
+            if plan is not None:
+                self.header |= {"shots": list(plan.shots), "held_out": plan.held_out}
+                self.header |= {"scored": len(plan.tested), "notes": list(plan.notes)}
             self._file.replace([self.header, *self.parts.values()])
 
     def planned(self, plan: Plan) -> Plan | None:

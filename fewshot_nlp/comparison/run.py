@@ -1,25 +1,24 @@
 """Runs the parts of a comparison, on one process or many, and goes on with what an earlier run left."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from joblib import Parallel, delayed
 from pydantic import Field
 
 from fewshot_nlp.backbone.bundled import HUB_NAME
-from fewshot_nlp.comparison.cells import Candidate, Record, part_key, run_part, scored
+from fewshot_nlp.comparison.cells import Candidate, Record, part_key
+from fewshot_nlp.comparison.grid import Grid
 from fewshot_nlp.comparison.own_rows import own_rows
 from fewshot_nlp.comparison.plan import Plan, make_plan
 from fewshot_nlp.comparison.pool import Where, pool
 from fewshot_nlp.comparison.report import Comparison
 from fewshot_nlp.comparison.results import Results
 from fewshot_nlp.comparison.schedule import LEAST_REPEATS, Cost, fitting, rows_in_time
-from fewshot_nlp.episode import Episode, Json
+from fewshot_nlp.episode import Json
 from fewshot_nlp.errors import FewShotError
-from fewshot_nlp.progress import progress_bar
 from fewshot_nlp.settings import Seed, check
 from fewshot_nlp.sources import read_rows
 from fewshot_nlp.tasks import TASKS, Task
@@ -113,7 +112,7 @@ def evaluate(
     results = Results(path, asked | {"task": task, "max_scored": max_scored, "seed": seed})
     plan = make_plan(dataset, sizes, max_scored, seed)
     with pool(backend, n_jobs) as number:
-        run = _Run(candidates, reader, results, number, backend, begin, budget, progress)
+        run = _Run(candidates, reader, Grid(results, number, backend, progress), begin, budget)
         plan, records, notes = run.all(replace(plan, notes=(*repeated, *plan.notes)), repeats)
     facts = {
         "task": task,
@@ -162,27 +161,20 @@ def _baselines(has_labels: bool, own: Mapping[str, Any], target: Json) -> list[C
     return found
 
 
-Job = tuple[Candidate, Episode, str]
-"""A candidate, what it is adapted to and scored on, and the part's key."""
-
-
 @dataclass(frozen=True)
 class _Run:
     """The parts of a comparison, made in time."""
 
     candidates: Sequence[Candidate]
     task: Task
-    results: Results
-    n_jobs: int
-    backend: Where
+    grid: Grid
     begin: float
     budget: float | None
-    progress: bool
 
     def all(self, plan: Plan, repeats: int) -> tuple[Plan, list[Record], list[str]]:
         """The plan that was carried out, the score of each of its cells, and notes on the time."""
-        plan = self.results.planned(plan) or self._in_time(plan)
-        self.results.begin(plan)
+        plan = self.grid.results.planned(plan) or self._in_time(plan)
+        self.grid.results.begin(plan)
         records: list[Record] = []
         start = time.perf_counter()
         for first, last in [(0, LEAST_REPEATS), *((r, r + 1) for r in range(LEAST_REPEATS, repeats))]:
@@ -201,13 +193,15 @@ class _Run:
         small = next((p for p in plan.cheaper() if p.held_out), plan)
         _, first = small.parts(small.shots[0], 0)[0]
         few = replace(first, query=first.query[:3])
-        tries = [r for c in self.candidates for r in self._computed([(c, few, "")])]  # slow, since they load
+        tries = [
+            r for c in self.candidates for r in self.grid.computed([(c, few, "")])
+        ]  # slow, since they load
         most = rows_in_time(sum(r.get("predict", 0.0) for r in tries) / len(few.query), self.budget)
         small = next((p for p in plan.cheaper(most) if p.held_out), plan)
         costs = {c.name: cost for c in self.candidates if (cost := self._timed(c, small, self.budget))}
         now = time.perf_counter()
         left, reused = self.budget - (now - self.begin), (now - begin) * small.held_out
-        return fitting(plan, self.candidates, costs, self.n_jobs, left, self.budget, reused, most)
+        return fitting(plan, self.candidates, costs, self.grid.n_jobs, left, self.budget, reused, most)
 
     def _timed(self, candidate: Candidate, plan: Plan, budget: float) -> Cost | None:
         """Seconds of a candidate at the smallest size, and at larger ones that take no large share of the budget."""
@@ -216,7 +210,7 @@ class _Run:
         while sizes:
             k = sizes.pop(0)
             _, episode = plan.parts(k, 0)[0]
-            [record] = self._made([(candidate, episode, part_key(candidate, episode))])
+            [record] = self.grid.made([(candidate, episode, part_key(candidate, episode))])
             if "refused" in record or not candidate.uses_support:
                 return None
             seconds[k] = record["adapt"]
@@ -228,56 +222,11 @@ class _Run:
                 sizes = sizes[-1:]
         return cost
 
-    def _made(self, jobs: Iterable[Job]) -> Iterator[Record]:
-        """Finished parts, kept as they come; those of before are not made again."""
-        todo = {key: (c, e, key) for c, e, key in jobs}
-        yield from (self.results.parts[key] for key in todo if key in self.results.parts)
-        new = [job for key, job in todo.items() if key not in self.results.parts]
-        with progress_bar(total=len(new), shown=None if self.progress else False, unit=" parts") as bar:
-            for record in self._computed(new):
-                self.results.add(record)
-                bar.update()
-                yield record
-
-    def _computed(self, jobs: Sequence[Job]) -> Iterator[Record]:
-        many = len(jobs) if self.backend != "ray" else 4 * self.n_jobs  # Ray gives a batch's results together
-        alone = self.backend == "loky" and len(jobs) < 2  # in this process, which has loaded the learners
-        kind = "list" if self.backend == "ray" else "generator_unordered"
-        for start in range(0, len(jobs), max(1, many)):
-            made = Parallel(n_jobs=1 if alone else None, return_as=kind)
-            yield from made(delayed(run_part)(*job) for job in jobs[start : start + many])
-
     def _cells(self, plan: Plan, repeats: range) -> list[Record]:
         """Scores of all candidates and sizes in some repeats."""
         grid = [(c, k) for c in self.candidates for k in (plan.shots if c.uses_support else (0,))]
-        parts, jobs = {}, []
-        for r in repeats:
-            for c, k in grid:
-                found = plan.parts(
-                    k or plan.shots[0], r if k else 0
-                )  # without an example all repeats are the same
-                keyed = [(rows, episode, part_key(c, episode)) for rows, episode in found]
-                parts[c.name, k, r] = keyed
-                jobs += [(c, episode, key) for _, episode, key in keyed]
-        for _ in self._made(jobs):
+        parts = {(c.name, k, r): self.grid.jobs(plan, c, k, r) for r in repeats for c, k in grid}
+        for _ in self.grid.made(job for found in parts.values() for _, job in found):
             pass
-        return [self._cell(plan, name, k, r, found) for (name, k, r), found in parts.items()]
-
-    def _cell(
-        self, plan: Plan, name: str, k: int, repeat: int, found: Sequence[tuple[list[int], Episode, str]]
-    ) -> Record:
-        records = [self.results.parts[key] for _, _, key in found]
-        why = next((r["refused"] for r in records if "refused" in r), None)
-        if why is not None:
-            return {"learner": name, "k_shot": k, "repeat": repeat, "refused": why}
-        rows = {
-            row: pair
-            for (tested, _, _), r in zip(found, records, strict=True)
-            for row, pair in zip(tested, zip(r["gold"], r["predicted"], strict=True), strict=True)
-        }
-        cost = {
-            "seconds": [r["adapt"] for r in records],
-            "milliseconds": 1000 * sum(r["predict"] for r in records) / len(rows),
-            "bytes": max(r["bytes"] for r in records),
-        }
-        return scored(plan, self.task, name, k, repeat, rows) | cost
+        cells = (self.grid.cell(plan, self.task, *cell, found) for cell, found in parts.items())
+        return [cell for cell in cells if cell is not None]

@@ -56,6 +56,16 @@ def estimate(values: ArrayLike, without: ArrayLike) -> Estimate:
     return Estimate(mean, half, p_value, n)
 
 
+def mean_of(found: Sequence[Estimate | None]) -> Estimate | None:
+    """Mean of independent estimates, its half the root of the squares' sum; None where one is missing."""
+    there = [e for e in found if e is not None]
+    if len(there) < len(found) or not there:
+        return None
+    halves = [e.half for e in there if e.half is not None]
+    half = float(np.sqrt(np.square(halves).sum())) / len(there) if len(halves) == len(there) else None
+    return Estimate(float(np.mean([e.mean for e in there])), half, None, min(e.n for e in there))
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """P-values corrected for their number (Holm 1979), in their order.
 

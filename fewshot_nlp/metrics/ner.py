@@ -44,6 +44,31 @@ def entity_scores(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[st
     }
 
 
+Span = tuple[str, int, int]
+"""Type, first word, and the word after the last."""
+
+
+def entity_mistakes(gold: Sequence[Span], predicted: Sequence[Span]) -> list[tuple[str, str]]:
+    """Kind of mistake and type of every gold entity that is not right, and of every predicted one that meets none.
+
+    Each predicted entity, from the left, meets the gold one with which it shares most words and which none has met
+    yet. "boundary": the type is right; "type": the borders are; "both": neither; "missed": it was met by none;
+    "invented": it meets none. As nervaluate counts: its incorrect of ``strict`` is the first three together.
+    """
+    right = set(gold) & set(predicted)
+    left = [span for span in gold if span not in right]
+    found: list[tuple[str, str]] = []
+    for kind, first, last in (span for span in predicted if span not in right):
+        shared = [min(last, e[2]) - max(first, e[1]) for e in left]
+        if not shared or max(shared) <= 0:
+            found.append(("invented", kind))
+            continue
+        met = left.pop(shared.index(max(shared)))
+        same = (kind == met[0], (first, last) == met[1:])
+        found.append(({(True, False): "boundary", (False, True): "type"}.get(same, "both"), met[0]))
+    return found + [("missed", kind) for kind, _, _ in left]
+
+
 def plain_types(sentences: Sequence[Sequence[str]], names: dict[str, str]) -> list[list[str]]:
     """BIO tags with every type under a name that seqeval leaves as it is.
 

@@ -227,6 +227,14 @@ class Task(Settings, ABC):
         """The part of a prediction that `FewShotModel.predict` returns."""
         return prediction["target"]
 
+    def confidence(self, prediction: Prediction) -> float | None:
+        """The probability, in [0, 1], that a prediction of one label gives it; None for other predictions."""
+        return None
+
+    def mistakes(self, gold: Json, predicted: Json) -> list[tuple[str, str]]:
+        """What is wrong with a predicted target: kinds of mistakes, each with what it is about; empty if nothing."""
+        return [] if gold == predicted else [("wrong", "")]
+
     def annotation(self, query: Query, prediction: Prediction) -> Annotation:
         """A prediction as an annotation of its text, for annotation tools.
 

@@ -203,6 +203,17 @@ class Classification(Task, name="classification"):
         score = None if self.multi_label else float(prediction["probabilities"].max())
         return Annotation(query.inputs["text"], labels=given, score=score)
 
+    def confidence(self, prediction: Prediction) -> float | None:
+        """The label's probability; None with ``multi_label``."""
+        return None if self.multi_label else float(max(prediction["probabilities"]))
+
+    def mistakes(self, gold: Json, predicted: Json) -> list[tuple[str, str]]:
+        """The label that was taken for another; with ``multi_label`` those that were missed or invented."""
+        if not self.multi_label:
+            return [] if gold == predicted else [("confused", f"{gold} -> {predicted}")]
+        kinds = (("missed", set(gold) - set(predicted)), ("invented", set(predicted) - set(gold)))
+        return [(kind, str(label)) for kind, labels in kinds for label in sorted_labels(labels)]
+
     def output(self, prediction: Prediction, labels: Sequence[Label], row: Row) -> dict[str, Any]:
         """The label and its probability, or the labels and theirs; and why there is none, where that was asked for."""
         named = dict(zip(labels, map(float, prediction["probabilities"]), strict=True))

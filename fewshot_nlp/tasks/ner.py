@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fewshot_nlp.episode import Example, Json, Query
 from fewshot_nlp.errors import FewShotError, quoted
-from fewshot_nlp.metrics.ner import entity_scores
+from fewshot_nlp.metrics.ner import entity_mistakes, entity_scores
 from fewshot_nlp.rows import Label, as_list, as_text, as_words, shown
 from fewshot_nlp.settings import Several
 from fewshot_nlp.slots import Hints, Scores, SlotBatch
@@ -341,6 +341,10 @@ class NER(Task, name="ner"):
         text, offsets = place_words(example.inputs["tokens"], example.inputs.get("text"))
         spans = tag_spans(example.target)
         return text, [(offsets[first][0], offsets[last - 1][1], label) for label, first, last in spans], ""
+
+    def mistakes(self, gold: Json, predicted: Json) -> list[tuple[str, str]]:
+        """Of each entity that is not right; see `entity_mistakes`."""
+        return entity_mistakes(tag_spans(gold), tag_spans(predicted))
 
     def output(self, prediction: Prediction, labels: Sequence[Label], row: Row) -> dict[str, Any]:
         """The entities; and the tags, for inputs given as words."""

@@ -214,6 +214,16 @@ class QuestionAnswering(Task, name="question_answering"):
         marks = [(start, start + len(text), "") for text, start in answers]
         return example.inputs["context"], marks, example.inputs["question"]
 
+    def mistakes(self, gold: Json, predicted: Json) -> list[tuple[str, str]]:
+        """An answer missed, invented, cut otherwise (some words right) or from elsewhere."""
+        answer = next(iter(predicted["text"]), "")
+        scores = span_scores([gold], [predicted])
+        if scores["squad_exact_match"] == 1:
+            return []
+        if not gold["text"] or not answer:
+            return [("missed", gold["text"][0]) if gold["text"] else ("invented", answer)]
+        return [("boundary" if scores["squad_f1"] > 0 else "elsewhere", f"{gold['text'][0]} -> {answer}")]
+
     def output(self, prediction: Prediction, labels: Sequence[Label], row: Row) -> dict[str, Any]:
         """As `shown`."""
         return dict(self.shown(prediction))

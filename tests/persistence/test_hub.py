@@ -393,7 +393,7 @@ def report(**changes: Any) -> Report:
         "metric": "accuracy",
         "mean": {"accuracy": 0.8125, "macro_f1": 0.7, "f1[card]": 0.9},
         "ci95": {"accuracy": 0.031, "macro_f1": None, "f1[card]": 0.02},
-        "bootstrap95": {},
+        "interval95": {},
         "pooled": {},
         "per_episode": [{"episode_id": "e1", "accuracy": 0.8125}],
         "n_episodes": 37,

@@ -1,0 +1,300 @@
+"""Benchmarks across domains: learners and baselines on frozen support sets of several target sets.
+
+A benchmark is a YAML file (`Benchmark`) with a manifest beside it, which `freeze` writes.
+"""
+
+import re
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import field
+from math import inf
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from fewshot_nlp.arguments import read_yaml
+from fewshot_nlp.comparison.benchmark_report import BenchmarkReport
+from fewshot_nlp.comparison.cells import Candidate, Record
+from fewshot_nlp.comparison.frozen import FrozenPlan, frozen_target, read_manifest, thawed, write_manifest
+from fewshot_nlp.comparison.grid import Grid, Part
+from fewshot_nlp.comparison.pool import Where, pool
+from fewshot_nlp.comparison.report import Comparison
+from fewshot_nlp.comparison.results import Results
+from fewshot_nlp.episode import TaskDataset
+from fewshot_nlp.errors import FewShotError, did_you_mean
+from fewshot_nlp.settings import Count, Seed, Settings, Several
+from fewshot_nlp.sources import load_card, load_rows
+from fewshot_nlp.tasks import TASKS
+
+SECONDS = {"s": 1, "m": 60, "h": 3600}
+
+
+class Budget(Settings):
+    """What a budget makes.
+
+    Args:
+        k_shot: sizes of support sets: mentions of each label, or rows where a task has no labels.
+        repeats: support sets of each size.
+        scored: test rows of each target.
+    """
+
+    k_shot: Annotated[Several[Count], Field(min_length=1)]
+    repeats: Annotated[int, Field(ge=3)]
+    scored: Annotated[int, Field(ge=2)]
+
+
+class Benchmark(Settings):
+    """Targets, sizes and learners.
+
+    Args:
+        task: name of the task.
+        sources: data sets that models were trained on, with their splits; no target's row of their texts is scored.
+        targets: data sets by domain; support sets are of their train split.
+        split: of the scored rows.
+        learners: options of `FewShotModel.from_pretrained` by name in the report; ``kind`` as for `Candidate`.
+        baseline: the name that the others are compared with.
+        budgets: by name ("10m", "1h": a time; "full": none), the smallest first.
+        ngram: words in an n-gram that no scored row may share with a source.
+        seed: of all draws.
+    """
+
+    task: str
+    sources: Mapping[str, Several[str]] = field(default_factory=dict)
+    targets: Annotated[Mapping[str, Several[str]], Field(min_length=1)]
+    split: str = "test"
+    learners: Annotated[Mapping[str, Mapping[str, Any] | None], Field(min_length=1)]
+    baseline: str
+    budgets: Annotated[Mapping[str, Budget], Field(min_length=1)]
+    ngram: Annotated[int, Field(ge=3)] = 8
+    seed: Seed = 0
+
+    @property
+    def names(self) -> list[str]:
+        """The targets, in their order."""
+        return [name for names in self.targets.values() for name in names]
+
+    def data(self, name: str, split: str) -> TaskDataset:
+        """Rows of a split in the task's form.
+
+        Raises:
+            FewShotError: they are not on this machine; says where they were sought.
+        """
+        card = load_card(name)
+        task = TASKS.get(self.task).of_languages(card.language)
+        return task.dataset(load_rows(name, split), name, card.domain, card.group_column)
+
+    def candidates(self) -> list[Candidate]:
+        """What is compared."""
+        found = []
+        for name, given in self.learners.items():
+            options = {"task": self.task, "name": None, "learner": None, "learner_config": {}} | dict(
+                given or {}
+            )
+            kind = options.pop("kind", "learner")
+            found.append(Candidate(name, options, kind))
+        return found
+
+
+def benchmarks_folder() -> Path:
+    """The folder with the benchmarks' YAML files: inside the installed package, else in the repository."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "_benchmarks"
+    return inside if inside.is_dir() else package.parent / "evaluation" / "benchmarks"
+
+
+def benchmark_names() -> list[str]:
+    """Names of the benchmarks that come with the package."""
+    return sorted(path.stem for path in benchmarks_folder().glob("*.yaml"))
+
+
+def benchmark_file(name: str) -> Path:
+    """The YAML file of a benchmark, by its name or path.
+
+    Raises:
+        FewShotError: there is none.
+    """
+    if name.endswith((".yaml", ".yml")):
+        return Path(name)
+    known = benchmark_names()
+    if name not in known:
+        there = f"There are: {', '.join(known)}." if known else f"There are none in {benchmarks_folder()}."
+        raise FewShotError(f"There is no benchmark {name!r}.{did_you_mean(name, known)} {there}")
+    return benchmarks_folder() / f"{name}.yaml"
+
+
+def manifest_of(path: Path) -> Path:
+    """Where the manifest of a benchmark's YAML file is."""
+    return path.with_name(f"{path.stem}.manifest.json")
+
+
+def read_benchmark(path: Path) -> Benchmark:
+    """The benchmark in a YAML file.
+
+    Raises:
+        FewShotError: naming the file and what is wrong in it.
+    """
+    try:
+        found = Benchmark.from_dict(read_yaml(path))
+    except FewShotError as error:
+        raise FewShotError(f"{path}: {error}") from None
+    if found.baseline not in found.learners:
+        raise FewShotError(f"{path}: baseline is {found.baseline!r}, which is none of the learners.")
+    return found
+
+
+def freeze(name: str) -> str:
+    """Draws the rows of a benchmark and writes its manifest; returns its SHA-256."""
+    path = benchmark_file(name)
+    made = read_benchmark(path)
+    sources = {
+        f"{source} ({split})": made.data(source, split)
+        for source, splits in made.sources.items()
+        for split in splits
+    }
+    most = made.budgets.values()
+    sizes: dict[str, Any] = {
+        "k_shot": sorted({k for budget in most for k in budget.k_shot}),
+        "repeats": max(budget.repeats for budget in most),
+        "scored": max(budget.scored for budget in most),
+    }
+    targets = {}
+    for target in made.names:
+        train, test = made.data(target, "train"), made.data(target, made.split)
+        targets[target] = frozen_target(train, test, sources, **sizes, ngram=made.ngram, seed=made.seed)
+    facts = {n: {"rows": len(data), "sha256": data.fingerprint} for n, data in sources.items()}
+    content = {
+        "benchmark": path.stem,
+        "seed": made.seed,
+        "ngram": made.ngram,
+        "sources": facts,
+        "targets": targets,
+    }
+    return write_manifest(manifest_of(path), content)
+
+
+def chosen_budget(made: Benchmark, budget: float | str | None) -> tuple[str, Budget, float]:
+    """Name, sizes and seconds of a budget; a number of seconds has the sizes of the first.
+
+    Raises:
+        FewShotError: the benchmark has no such budget.
+    """
+    first = next(iter(made.budgets))
+    name = budget if isinstance(budget, str) else first
+    if name not in made.budgets:
+        raise FewShotError(
+            f"There is no budget {name!r}. There are: {', '.join(made.budgets)}, or a number of seconds."
+        )
+    if isinstance(budget, float | int):
+        return name, made.budgets[name], float(budget)
+    found = re.fullmatch(r"(\d+)([smh])", name)
+    return name, made.budgets[name], inf if found is None else float(found[1]) * SECONDS[found[2]]
+
+
+def run_benchmark(
+    name: str,
+    *,
+    budget: float | str | None = None,
+    path: str | Path | None = None,
+    n_jobs: int = 1,
+    backend: Where = "loky",
+    progress: bool = False,
+) -> BenchmarkReport:
+    """Runs a benchmark, as far as the budget goes; the same command with the same file goes on.
+
+    Every learner has the same support sets and scored rows. Repeats come one after the other, each over all learners,
+    sizes and targets, so that whenever time is over the parts that are there can be compared.
+
+    Args:
+        name: of a benchmark, or its YAML file.
+        budget: one of the benchmark's; None for its first. A number is seconds with the sizes of the first.
+        path: JSON lines, one for each part; a run that is started again reads what is there.
+        n_jobs: processes.
+        backend: as for `evaluate`.
+        progress: show a bar if it takes over two seconds.
+
+    Raises:
+        FewShotError: an unknown benchmark or budget, data that are not here, or a manifest that does not fit them.
+    """
+    begin = time.perf_counter()
+    file = benchmark_file(name)
+    made = read_benchmark(file)
+    manifest, digest = read_manifest(manifest_of(file))
+    named, sizes, seconds = chosen_budget(made, budget)
+    lacking = next((target for target in made.names if target not in manifest["targets"]), None)
+    if lacking is not None:
+        raise FewShotError(
+            f"The manifest of {name!r} lacks the target {lacking!r}; freeze the benchmark again."
+        )
+    plans = {
+        target: thawed(
+            target,
+            manifest["targets"][target],
+            made.data(target, "train"),
+            made.data(target, made.split),
+            sizes.k_shot,
+            sizes.repeats,
+            sizes.scored,
+            made.seed,
+        )
+        for target in made.names
+    }
+    results = Results(path, {"benchmark": file.stem, "manifest": digest, "budget": named})
+    results.begin()
+    candidates = made.candidates()
+    with pool(backend, n_jobs) as number:
+        grid = Grid(results, number, backend, progress)
+        cells = dict(_cells(grid, plans, candidates, sizes.repeats))
+        for _ in grid.made((job for found in cells.values() for _, job in found), begin + seconds):
+            pass
+    return _report(
+        made, file.stem, named, digest, plans, candidates, grid, cells, time.perf_counter() - begin
+    )
+
+
+Cell = tuple[str, str, int, int]
+"""Target, name of the candidate, size, repeat."""
+
+
+def _cells(
+    grid: Grid, plans: Mapping[str, FrozenPlan], candidates: list[Candidate], repeats: int
+) -> Iterator[tuple[Cell, list[Part]]]:
+    for repeat in range(repeats):
+        for candidate in candidates:
+            for target, plan in plans.items():
+                for k in plan.shots if candidate.uses_support else (0,):
+                    yield (target, candidate.name, k, repeat), grid.jobs(plan, candidate, k, repeat)
+
+
+def _report(
+    made: Benchmark,
+    name: str,
+    budget: str,
+    digest: str,
+    plans: Mapping[str, FrozenPlan],
+    candidates: list[Candidate],
+    grid: Grid,
+    cells: Mapping[Cell, list[Part]],
+    seconds: float,
+) -> BenchmarkReport:
+    kind = TASKS.get(made.task)
+    task = candidates[0].pipeline().task
+    records: dict[str, list[Record]] = {target: [] for target in plans}
+    for (target, learner, k, repeat), found in cells.items():
+        record = grid.cell(plans[target], task, learner, k, repeat, found)
+        if record is not None:
+            records[target].append(record)
+    comparisons = {}
+    for target, plan in plans.items():
+        facts = {
+            "task": made.task,
+            "metric": kind.primary_metric,
+            "n_rows": len(plan.test),
+            "seed": made.seed,
+        }
+        facts |= {"n_scored": len(plan.tested), "n_folds": 0, "seconds": round(seconds, 1)}
+        comparisons[target] = Comparison(facts, (), tuple(candidates), tuple(records[target]), made.baseline)
+    domains = {target: domain for domain, names in made.targets.items() for target in names}
+    done = sum(map(len, records.values()))
+    facts = {"benchmark": name, "budget": budget, "manifest": digest, "cells": len(cells), "made": done}
+    return BenchmarkReport(facts | {"seconds": round(seconds, 1)}, domains, comparisons)
