@@ -16,7 +16,14 @@ from pydantic import Field
 from fewshot_nlp.arguments import read_yaml
 from fewshot_nlp.comparison.benchmark_report import BenchmarkReport
 from fewshot_nlp.comparison.cells import Candidate, Record
-from fewshot_nlp.comparison.frozen import FrozenPlan, frozen_target, read_manifest, thawed, write_manifest
+from fewshot_nlp.comparison.frozen import (
+    FrozenPlan,
+    Seen,
+    frozen_target,
+    read_manifest,
+    thawed,
+    write_manifest,
+)
 from fewshot_nlp.comparison.grid import Grid, Part
 from fewshot_nlp.comparison.pool import Where, pool
 from fewshot_nlp.comparison.report import Comparison
@@ -158,10 +165,10 @@ def freeze(name: str) -> str:
         "repeats": max(budget.repeats for budget in most),
         "scored": max(budget.scored for budget in most),
     }
-    targets = {}
+    targets, seen = {}, Seen(sources, made.ngram)
     for target in made.names:
         train, test = made.data(target, "train"), made.data(target, made.split)
-        targets[target] = frozen_target(train, test, sources, **sizes, ngram=made.ngram, seed=made.seed)
+        targets[target] = frozen_target(train, test, seen, **sizes, seed=made.seed)
     facts = {n: {"rows": len(data), "sha256": data.fingerprint} for n, data in sources.items()}
     content = {
         "benchmark": path.stem,

@@ -112,7 +112,19 @@ class BenchmarkReport:
 
     def table(self, k: int) -> list[list[str]]:
         """A row a learner at a size, with a head."""
-        head = ["learner", "mean", *self.targets, "better", "worse", "worst support", "adapt, s"]
+        told = any(found.calibration(name, k) for found in self.targets.values() for name in self.names)
+        error = ["calibration error"] * told
+        head = [
+            "learner",
+            "mean",
+            *self.targets,
+            "better",
+            "worse",
+            "worst support",
+            *error,
+            "adapt, s",
+            "kB a task",
+        ]
         rows, verdicts = [head], self.verdicts(k)
         for name in self.names:
             scores = [found.score(name, k) for found in self.targets.values()]
@@ -127,10 +139,20 @@ class BenchmarkReport:
                 )
                 continue
             better, worse, _ = verdicts[name]
-            lowest, seconds = self.worst(name, k), [f.cost(name, k)["seconds"] for f in self.targets.values()]
+            lowest, costs = self.worst(name, k), [f.cost(name, k) for f in self.targets.values()]
+            errors = [
+                e
+                for f in self.targets.values()
+                if (e := f.calibration(name, k).get("ece_15_bins")) is not None
+            ]
+            error = [f"{np.mean(errors):.3f}" if errors else ""] * told
+            size = [
+                f"{np.mean([c[what] for c in costs]) / per:.2f}"
+                for what, per in (("seconds", 1), ("bytes", 1000))
+            ]
             cells = [str(self.mean(name, k) or ""), *(str(s or "") for s in scores)]
             low = "" if lowest is None else f"{lowest:.3f}"
-            rows.append([name, *cells, str(better), str(worse), low, f"{np.mean(seconds):.2f}"])
+            rows.append([name, *cells, str(better), str(worse), low, *error, *size])
         return rows
 
     @property

@@ -10,6 +10,7 @@ from json import loads
 from typing import Any
 
 from fewshot_nlp.backbone import Backbone
+from fewshot_nlp.backbone.adapters import adapter_from_json
 from fewshot_nlp.comparison.plan import Drawn
 from fewshot_nlp.episode import Episode, Json, canonical_json, sha256
 from fewshot_nlp.errors import FewShotError
@@ -61,7 +62,10 @@ class Candidate:
 
 @lru_cache(maxsize=32)
 def _loaded(options: str) -> Pipeline:
-    pipeline = FewShotModel.from_pretrained(**loads(options)).pipeline
+    given = loads(options)
+    if isinstance(given.get("adapter"), dict):
+        given["adapter"] = adapter_from_json(given["adapter"])
+    pipeline = FewShotModel.from_pretrained(**given).pipeline
     encoder = pipeline.learner.encoder
     parts = {**encoder.adapter, **getattr(encoder.head, "state_dict", dict)()}
     key = canonical_json([encoder.fingerprint, str(encoder.model.dtype), digest(parts)])

@@ -82,15 +82,38 @@ def _unit(data: TaskDataset, row: int) -> str:
     return data.groups[row] if data.groups else str(row)
 
 
+class Seen:
+    """Texts of sources, and the n-grams of their words.
+
+    Args:
+        sources: rows that models were trained on, by name.
+        ngram: words in an n-gram.
+    """
+
+    def __init__(self, sources: Mapping[str, TaskDataset], ngram: int) -> None:
+        self._n, self._grams = ngram, NGrams(ngram)
+        self._keys = {name: {input_key(e.inputs) for e in data.examples} for name, data in sources.items()}
+        self._hashes = {name: hashes_of(data.examples, self._grams) for name, data in sources.items()}
+
+    def rows(self, data: TaskDataset) -> dict[str, set[int]]:
+        """Rows that a source has seen, by the reason."""
+        found = {}
+        own = [input_key(e.inputs) for e in data.examples]
+        shared = overlapping_rows(data, self._grams, self._hashes)
+        for name, keys in self._keys.items():
+            found[f"text in {name}"] = {row for row, key in enumerate(own) if key in keys}
+            found[f"{self._n}-gram in {name}"] = set(np.flatnonzero(shared[name]).tolist())
+        return found
+
+
 def frozen_target(
     train: TaskDataset,
     test: TaskDataset,
-    sources: Mapping[str, TaskDataset],
+    seen: Seen,
     *,
     k_shot: Sequence[int],
     repeats: int,
     scored: int,
-    ngram: int,
     seed: int,
 ) -> dict[str, Json]:
     """What the manifest says of a target.
@@ -100,17 +123,15 @@ def frozen_target(
     Args:
         train: its train rows.
         test: its test rows.
-        sources: rows that models were trained on, by name.
+        seen: texts that no scored row may have.
         k_shot: sizes of support sets.
         repeats: support sets of each size.
         scored: test rows at most.
-        ngram: words in an n-gram that no scored row may share with a source.
         seed: of all draws.
 
     Raises:
         FewShotError: no test row is left.
     """
-    grams = NGrams(ngram)
     ours, known = set(_plain(train)), set(train.label_names)
     reasons = {
         "label not in train": {
@@ -118,12 +139,8 @@ def frozen_target(
         },
         "group in train": {row for row, group in enumerate(test.groups) if group in set(train.groups)},
         "text in train": {row for row, text in enumerate(_plain(test)) if text in ours},
+        **seen.rows(test),
     }
-    for name, data in sources.items():
-        keys = {input_key(e.inputs) for e in data.examples}
-        same = {row for row, e in enumerate(test.examples) if input_key(e.inputs) in keys}
-        found = overlapping_rows(test, grams, {name: hashes_of(data.examples, grams)})[name]
-        reasons |= {f"text in {name}": same, f"{ngram}-gram in {name}": set(np.flatnonzero(found).tolist())}
     gone = set[int]().union(*reasons.values())
     left = [row for row in range(len(test)) if row not in gone]
     if not left:

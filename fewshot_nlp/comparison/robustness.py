@@ -249,10 +249,9 @@ class _Runner:
                 notes.append(f"{value}: {len(rows)} scored rows, too few to tell.")
         if len(groups) > 1:
             gaps["groups"] = _gap(groups, paired=False)
-        told = [{name: _mean(found) for name, found in part.items()} for part in (names, groups)]
-        return Robustness(
-            self.candidate.name, self.task.primary_metric, _mean(base), noises, *told, gaps, tuple(notes)
-        )
+        by_name, by_group = ({name: _mean(found) for name, found in part.items()} for part in (names, groups))
+        learner, metric = self.candidate.name, self.task.primary_metric
+        return Robustness(learner, metric, _mean(base), noises, by_name, by_group, gaps, tuple(notes))
 
 
 def _mean(found: Sequence[Record], less: Sequence[Record] | None = None) -> Estimate:
