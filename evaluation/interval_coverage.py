@@ -160,14 +160,14 @@ def table(pools: dict[str, list[float]]) -> str:
     for name, values in pools.items():
         pool = np.array(values)
         for kind, of in CANDIDATES.items():
-            many = 200 if kind in ("percentile", "BCa") else 20_000
+            many = 100 if kind in ("percentile", "BCa") else 20_000
             cells = [f"{coverage(pool, of, n, many):.3f}" for n in SIZES]
             lines.append(f"| {name} | {kind} | " + " | ".join(cells) + " |")
     lines += ["", "| pool | test of equal learners | " + " | ".join(f"n = {n}" for n in SIZES) + " |"]
     lines.append("|---" * (len(SIZES) + 2) + "|")
     for name, values in pools.items():
         pool = np.clip(np.array(values), 0, 1)
-        for test, many in (("t", 20_000), ("Wilcoxon", 1000)):
+        for test, many in (("t", 20_000), ("Wilcoxon", 500)):
             cells = [f"{error_rate(pool, n, many, test):.3f}" for n in SIZES]
             lines.append(f"| {name} | {test} | " + " | ".join(cells) + " |")
         cells = [f"{family_rate(pool, n, 2000):.3f}" for n in SIZES]

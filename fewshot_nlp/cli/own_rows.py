@@ -57,7 +57,7 @@ def errors(
     """Says what a learner gets wrong on labelled rows: causes, which texts and labels, and the worst support sets.
 
     Args:
-        data: Labelled rows: JSONL, JSON, CSV, TSV or CoNLL.
+        data: Labelled rows: JSON, CSV, CoNLL, of annotation tools.
         task: One of `fewshot-nlp tasks`.
         learner: One of `fewshot-nlp learners`; else the task's default.
         learner_config: Settings of the learner.
@@ -103,7 +103,7 @@ def robustness(
     """Says how scores change with casing, misspellings, reading errors, informal words and people's names.
 
     Args:
-        data: Labelled rows: JSONL, JSON, CSV, TSV or CoNLL.
+        data: Labelled rows: JSON, CSV, CoNLL, of annotation tools.
         task: One of `fewshot-nlp tasks`.
         learner: One of `fewshot-nlp learners`; else the task's default.
         encoder: Encoder, a folder or Hub name; else what ships with the package.

@@ -17,6 +17,7 @@ from fewshot_nlp.comparison.benchmark import (
     read_benchmark,
     run_benchmark,
 )
+from fewshot_nlp.comparison.cells import Candidate
 from fewshot_nlp.comparison.frozen import read_manifest
 from fewshot_nlp.sources import cards
 from fewshot_nlp.tasks import TASKS
@@ -264,3 +265,11 @@ def test_what_ships_can_be_read_and_is_sealed(name):
     assert len(made.learners) >= 6
     for candidate in made.candidates():
         assert candidate.kind in ("learner", "majority", "unadapted")
+
+
+def test_an_adapter_of_a_benchmark_is_put_into_the_top_layers(tiny_encoder_folder):
+    adapter = {"peft_type": "LORA", "r": 3, "lora_alpha": 6, "target_modules": "all-linear"}
+    options = {"task": "ner", "name": str(tiny_encoder_folder), "learner": "fine_tune"}
+    found = Candidate("LoRA", options | {"adapter": adapter, "top_layers": 1}).pipeline().learner.encoder
+    assert {min(weight.shape) for weight in found.adapter.values()} == {3}
+    assert all(".layer.1." in name for name in found.adapter)
