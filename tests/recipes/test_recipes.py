@@ -86,6 +86,7 @@ def two_steps(command: str, folder: Path, processes: int = 1) -> list[str]:
     overrides = {
         "outer.steps": "2", "outer.warmup": "0", "outer.meta_batch": str(processes),
         "validation.n_episodes": "2", "validation.every": "2", "run.output_dir": str(folder),
+        "data.sampler.n_query": "1",
     }  # fmt: skip
     if not os.environ.get(DATA_VARIABLE):  # then on the package's own corpora
         own = [{"name": f"{domain}_{task}"} for domain in ("medical", "legal")]
