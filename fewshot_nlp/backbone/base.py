@@ -223,6 +223,11 @@ class Backbone(ABC):
         """Context in which the output of the frozen lower layers is cached by text, if the backbone supports it."""
         yield None
 
+    @contextmanager
+    def sharing_lower_layers(self, max_bytes: int = 256 * 2**20) -> Iterator[None]:
+        """Context in which two passes over a batch run its frozen lower layers once, if the backbone supports it."""
+        yield
+
     def _second_order(self) -> None:
         """To be called before a pass with a second derivative: logs once that attention is not fused.
 

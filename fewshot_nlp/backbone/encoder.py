@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import get_ident
 from types import MappingProxyType
 from typing import Any
 
@@ -16,7 +17,7 @@ from fewshot_nlp.backbone.base import Backbone
 from fewshot_nlp.backbone.batching import chunks
 from fewshot_nlp.backbone.bundled import HUB_NAME, bundled_folder, resolve
 from fewshot_nlp.backbone.cache import FeatureCache, spans_by_cache, weight_versions
-from fewshot_nlp.backbone.frozen_layers import LayerStack, LowerLayers, frozen_depth
+from fewshot_nlp.backbone.frozen_layers import LayerStack, LowerLayers, SharedLayers, frozen_depth
 from fewshot_nlp.backbone.label_names import LabelNameHead
 from fewshot_nlp.backbone.loading import json_files, layer_numbers, load_model
 from fewshot_nlp.backbone.packing import (
@@ -83,6 +84,8 @@ class Encoder(Backbone):
         self._lasting: tuple[Any, FeatureCache] | None = None
         self._n_caching = 0  # blocks that share the cache, perhaps of several threads
         self.lower: LowerLayers | None = None
+        self._shared: dict[int, SharedLayers] = {}  # by thread
+        self._divided: tuple[LayerStack, str | None] | None = None
         self.pads = True
         self.packed = False
         self.packed = try_packing(model, self._trial)
@@ -213,9 +216,8 @@ class Encoder(Backbone):
             The cache; None for a model whose layers cannot be run separately, which is logged.
         """
         cache, before = FeatureCache(max_bytes), self.lower
-        lower = LowerLayers(LayerStack(self.model), self._pass, self.packed, cache)
-        with self.alone():  # layers are left out meanwhile
-            obstacle = lower.obstacle(trial_windows(self.tokenizer, self.model.config.vocab_size))
+        stack, obstacle = self._divide()
+        lower = LowerLayers(stack, self._pass, self.packed, cache)
         if obstacle is not None:
             logger.info("%s keeps no activations: %s.", self.model.config.model_type, obstacle)
         self.lower = None if obstacle else lower
@@ -223,6 +225,31 @@ class Encoder(Backbone):
             yield None if obstacle else cache
         finally:
             self.lower = before
+
+    @contextmanager
+    def sharing_lower_layers(self, max_bytes: int = 256 * 2**20) -> Iterator[None]:
+        """Context in which two passes of this thread over the same batch run the frozen lower layers once.
+
+        Args:
+            max_bytes: bound on the memory; what is over it is computed twice.
+        """
+        stack, obstacle = self._divide()
+        if obstacle is None:
+            self._shared[get_ident()] = SharedLayers(stack, self._pass, max_bytes)
+        try:
+            yield
+        finally:
+            self._shared.pop(get_ident(), None)
+
+    def _divide(self) -> tuple[LayerStack, str | None]:
+        """The stack of layers, and why its lower part cannot be run by itself; tried once."""
+        with self.alone():  # layers are left out meanwhile
+            if self._divided is None:
+                stack = LayerStack(self.model)
+                lower = LowerLayers(stack, self._pass, self.packed, FeatureCache(0))
+                windows = trial_windows(self.tokenizer, self.model.config.vocab_size)
+                self._divided = stack, lower.obstacle(windows)
+            return self._divided
 
     def features(
         self,
@@ -326,11 +353,12 @@ class Encoder(Backbone):
     ) -> Float[Tensor, "n_tokens dimension"]:
         """Hidden states of all tokens of some windows, concatenated, in one forward pass."""
         with self.alone():
-            depth = 0 if self.lower is None or self.model.training else self._frozen_depth(fast_weights)
-            if self.lower is None or not depth:
+            lower = self.lower or self._shared.get(get_ident())
+            depth = 0 if lower is None or self.model.training else self._frozen_depth(fast_weights)
+            if lower is None or not depth:
                 return self._pass(ids, types, fast_weights, double_backward)
-            below = self.lower(ids, types, depth, self.device)
-            with self.lower.stack.above(depth, below):
+            below = lower(ids, types, depth, self.device)
+            with lower.stack.above(depth, below):
                 return self._pass(ids, types, fast_weights, double_backward)
 
     def _frozen_depth(self, fast_weights: Mapping[str, Tensor] | None) -> int:

@@ -160,6 +160,32 @@ class LowerLayers:
         )
 
 
+class SharedLayers:
+    """Output of a model's lower layers for chunks of windows that are read twice, with and without fast weights.
+
+    Args:
+        stack: the model's layers.
+        run: its forward pass.
+        max_bytes: bound on the chunks that wait for their second reading; others are computed again.
+    """
+
+    def __init__(self, stack: LayerStack, run: Pass, max_bytes: int) -> None:
+        self.stack, self._run, self._max_bytes = stack, run, max_bytes
+        self._waiting: dict[bytes, Tensor] = {}
+
+    def __call__(self, ids: Windows, types: Windows | None, depth: int, device: torch.device) -> Tensor:
+        """The output of the first ``depth`` layers; at the second call that of the first."""
+        rows = [[depth, len(w), *w, *t] for w, t in zip(ids, types or [()] * len(ids), strict=True)]
+        key = np.concatenate(rows).astype(np.int32).tobytes()
+        if key in self._waiting:
+            return self._waiting.pop(key)
+        with self.stack.below(depth) as seen:
+            self._run(ids, types)
+        if sum(value.nbytes for value in self._waiting.values()) + seen[0].nbytes <= self._max_bytes:
+            self._waiting[key] = seen[0]
+        return seen[0]
+
+
 def frozen_depth(model: nn.Module, moving: Iterable[str], n_layers: int) -> int:
     """Number of lowest layers without a trainable parameter.
 

@@ -167,6 +167,11 @@ class Contrastive(Learner[ContrastiveConfig], name="contrastive"):
             reached = query.loss(self.query_scores(state, query))
         return towards(reached, self._start(), state)
 
+    def query_scores(self, state: State, batch: SlotBatch) -> Scores:
+        """As every learner's; features before and after tuning come from the same lower layers."""
+        with self.encoder.sharing_lower_layers():
+            return super().query_scores(state, batch)
+
     def score(self, state: State, features: Features, batch: SlotBatch) -> Scores:
         """The mixture of both heads; features before tuning are computed here."""
         after: Tensor = self.head.score(_part(TUNED, state), features, batch)

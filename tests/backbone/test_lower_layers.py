@@ -108,3 +108,23 @@ def test_recomputed_passes_have_the_same_second_order_gradient(tokenizer):  # no
     encoder.gradient_checkpointing = True
     torch.testing.assert_close(meta_gradient(), expected, rtol=1e-4, atol=1e-4)
     assert len(passes) > 2
+
+
+def test_two_passes_over_a_batch_share_the_lower_layers(tokenizer):  # noqa: F811
+    encoder = adapted("bert", tokenizer)
+    batch = texts_batch(encoder, TEXTS)
+    fast = {name: w.detach() + 0.1 for name, w in encoder.adapter.items()}
+    with torch.no_grad():
+        expected = encoder.features(batch, fast), encoder.features(batch)
+        with encoder.sharing_lower_layers():
+            pass  # the trial
+        runs = []
+        encoder.model.encoder.layer[0].attention.register_forward_hook(lambda *_: runs.append(1))
+        for max_bytes, times in ((2**20, 1), (0, 2)):
+            runs.clear()
+            with encoder.sharing_lower_layers(max_bytes):
+                found = encoder.features(batch, fast), encoder.features(batch)
+            assert len(runs) == times
+            assert all(map(torch.equal, found, expected))
+        assert torch.equal(encoder.features(batch), expected[1])
+    assert len(runs) == 3, "outside nothing is shared"
