@@ -199,7 +199,7 @@ class BenchmarkReport:
 
     def to_json(self) -> dict[str, Any]:
         """Headline, facts, and each target's scores and costs."""
-        found = {target: mine.to_json() for target, mine in self.targets.items() if mine.shots}
+        found = {target: mine.to_json() for target, mine in self.targets.items() if mine.has_scores}
         return {"headline": self.headline, **self.facts, "domains": dict(self.domains), "targets": found}
 
     def write_page(self, path: str | Path) -> Path:
@@ -224,6 +224,6 @@ class BenchmarkReport:
         sections += [
             found.section(f"{target} ({self.domains[target]})")
             for target, found in self.targets.items()
-            if found.shots
+            if found.has_scores
         ]
         return write_page(path, self.headline, sections)

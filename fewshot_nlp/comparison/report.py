@@ -49,6 +49,11 @@ class Comparison:
         return tuple(sorted({r["k_shot"] for r in self.records if r["k_shot"]}))
 
     @property
+    def has_scores(self) -> bool:
+        """Whether any learner has a score at some size."""
+        return bool(self.shots) and any("score" in r for r in self.records)
+
+    @property
     def n_repeats(self) -> int:
         """Repeats that were made."""
         return len({r["repeat"] for r in self.records})

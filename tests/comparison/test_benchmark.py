@@ -9,6 +9,7 @@ from toys import ROWS
 
 from fewshot_nlp import FewShotError
 from fewshot_nlp.cli import main
+from fewshot_nlp.comparison import grid
 from fewshot_nlp.comparison.benchmark import (
     benchmark_file,
     benchmark_names,
@@ -143,6 +144,13 @@ class TestRuns:
         assert found.facts["made"] == 0
         assert "run the same command again" in found.headline
         assert run_benchmark(str(world), path=path).facts["made"] == 48
+
+    def test_learners_that_all_refuse_leave_a_page_of_reasons(self, world, tmp_path, monkeypatch):
+        refused = {"refused": "it has no mind to"}
+        monkeypatch.setattr(grid, "run_part", lambda c, e, key: {"key": key, "learner": c.name, **refused})
+        found = run_benchmark(str(world))
+        assert "refused: it has no mind to" in found.write_page(tmp_path / "page.html").read_text()
+        assert found.to_json()["targets"] == {}
 
     def test_a_file_of_another_budget_is_refused(self, world, tmp_path):
         path = tmp_path / "parts.jsonl"
