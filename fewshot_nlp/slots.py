@@ -39,6 +39,31 @@ Targets = Int[Tensor, " n_slots"] | Scores
 """Class indices where classes exclude each other, else a 0/1 matrix; class shares in [0, 1] after mixup."""
 
 
+def hashed_tokens(
+    windows: Sequence[Sequence[int]], spans: Int[np.ndarray, "n_spans 4"], n_slots: int
+) -> Int[np.ndarray, " n_slots"]:
+    """Hash of the token ids of each slot, int64: a polynomial in `KEY_BASE`, modulo 2 to the 64.
+
+    Args:
+        windows: token ids of each window.
+        spans: rows (slot, window, first token, token after the last).
+        n_slots: number of slots.
+    """
+    ids = np.fromiter((t + 1 for w in windows for t in w), np.uint64)
+    lengths = np.array([len(w) for w in windows], np.int64)
+    power = np.concatenate([[1], np.full(len(ids), KEY_BASE)]).astype(np.uint64).cumprod(dtype=np.uint64)
+    inverse = np.full(len(ids) + 1, pow(KEY_BASE, -1, 2**64), np.uint64)
+    inverse[0] = 1
+    sums = np.append(np.uint64(0), (ids * power[:-1]).cumsum(dtype=np.uint64))
+    begin = (np.cumsum(lengths) - lengths)[spans[:, 1]]
+    first, last = begin + spans[:, 2], begin + spans[:, 3]
+    slots, start = spans[:, 0], np.full(n_slots, len(ids))
+    np.minimum.at(start, slots, first)
+    keys = np.zeros(n_slots, np.uint64)
+    np.add.at(keys, slots, (sums[last] - sums[first]) * inverse.cumprod(dtype=np.uint64)[start[slots]])
+    return keys.view(np.int64)
+
+
 @dataclass(frozen=True, kw_only=True)
 class MetaContext:
     """What meta-training passes to a meta-loss; the defaults hold outside of meta-training.
@@ -186,23 +211,8 @@ class SlotBatch:
 
     @property
     def token_keys(self) -> Int[np.ndarray, " n_slots"]:
-        """Hash of the token ids of each slot; different tokens rarely share one.
-
-        A polynomial of the ids in `KEY_BASE`, modulo 2 to the 64.
-        """
-        ids = np.fromiter((t + 1 for w in self.windows for t in w), np.uint64)
-        lengths = np.array([len(w) for w in self.windows], np.int64)
-        power = np.concatenate([[1], np.full(len(ids), KEY_BASE)]).astype(np.uint64).cumprod(dtype=np.uint64)
-        inverse = np.full(len(ids) + 1, pow(KEY_BASE, -1, 2**64), np.uint64)
-        inverse[0] = 1
-        sums = np.append(np.uint64(0), (ids * power[:-1]).cumsum(dtype=np.uint64))
-        begin = (np.cumsum(lengths) - lengths)[self.spans[:, 1]]
-        first, last = begin + self.spans[:, 2], begin + self.spans[:, 3]
-        slots, start = self.spans[:, 0], np.full(self.n_slots, len(ids))
-        np.minimum.at(start, slots, first)
-        keys = np.zeros(self.n_slots, np.uint64)
-        np.add.at(keys, slots, (sums[last] - sums[first]) * inverse.cumprod(dtype=np.uint64)[start[slots]])
-        return keys.view(np.int64)
+        """Hash of the token ids of each slot; different tokens rarely share one."""
+        return hashed_tokens(self.windows, self.spans, self.n_slots)
 
     def select(self, keep: Bool[Tensor, " n_slots"]) -> "SlotBatch":
         """The batch of some slots; windows without a kept slot are dropped.

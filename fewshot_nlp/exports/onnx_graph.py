@@ -25,6 +25,7 @@ from fewshot_nlp.backbone import Encoder
 from fewshot_nlp.backbone.head import PREFIX, split
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.exports.merging import merged
+from fewshot_nlp.exports.one_file import one_file
 from fewshot_nlp.exports.onnx_model import CONFIG, GRAPH, OnnxModel, feeds, sessions
 from fewshot_nlp.modules.state import fast_weights
 from fewshot_nlp.persistence.disk import first_line
@@ -32,6 +33,8 @@ from fewshot_nlp.pipeline import TaskModel
 from fewshot_nlp.slots import Hints, SlotBatch
 
 OPSET = 17
+READER = "predict.py"
+"""Predicts by onnxruntime, tokenizers and numpy alone: `onnx_reader` with what it uses, in one file."""
 TRACED = "the task's default learner, stacked_probe, linear_probe, prototypical, ridge, bayesian, fine_tune or maml"
 """Learners whose scores can be traced; docs/exports.md lists all."""
 SAME = 1e-3
@@ -39,7 +42,7 @@ SAME = 1e-3
 
 
 def write_onnx(model: TaskModel, folder: Path, *, int8: bool = False) -> None:
-    """Writes ``model.onnx``, the tokenizer, and ``fewshot_onnx.json`` for `OnnxModel`.
+    """Writes ``model.onnx``, the tokenizer, ``fewshot_onnx.json`` for `OnnxModel`, and a reader that stands alone.
 
     Args:
         model: an adapted model.
@@ -88,6 +91,7 @@ def write_onnx(model: TaskModel, folder: Path, *, int8: bool = False) -> None:
         _quantise(folder / GRAPH)
     encoder.tokenizer.tokenizer.save_pretrained(folder)
     (folder / CONFIG).write_text(json.dumps(_config(model, encoder, names)), encoding="utf-8")
+    (folder / READER).write_text(one_file("fewshot_nlp.exports.onnx_reader"), encoding="utf-8")
     _check(model, other, OnnxModel(folder), loose=int8)
 
 
@@ -237,6 +241,10 @@ def _config(model: TaskModel, encoder: Encoder, names: list[str]) -> dict[str, A
         "inputs": names,
         "pooling": encoder.pooling,
         "max_length": encoder.tokenizer.max_length,
+        "stride": encoder.tokenizer.stride,
+        "pad": encoder.tokenizer.tokenizer.pad_token_id or 0,
+        "unknown": encoder.tokenizer.nothing[0],
+        "types": encoder.tokenizer.has_types,
         "decoding": {n: [v.tolist(), str(v.dtype)] for n, v in model.decoding_parameters.items()},
         "labelled": None if keys is None else keys.tolist(),
     }

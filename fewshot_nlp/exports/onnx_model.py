@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.exports.graph_inputs import graph_inputs
 from fewshot_nlp.persistence.disk import user_path
 from fewshot_nlp.slots import Scores, SlotBatch
 from fewshot_nlp.tasks import TASKS
@@ -33,12 +34,15 @@ class OnnxModel:
     Args:
         folder: what was written.
         providers: of onnxruntime, in order of preference.
+        threads: of an operator; 0 for as many as there are cores.
 
     Raises:
         FewShotError: the folder is none, or onnxruntime is missing.
     """
 
-    def __init__(self, folder: str | Path, providers: Iterable[str] = ("CPUExecutionProvider",)) -> None:
+    def __init__(
+        self, folder: str | Path, providers: Iterable[str] = ("CPUExecutionProvider",), threads: int = 0
+    ) -> None:
         from transformers import AutoTokenizer
 
         place = user_path(folder)
@@ -47,6 +51,7 @@ class OnnxModel:
         self.config: dict[str, Any] = json.loads((place / CONFIG).read_text(encoding="utf-8"))
         options = sessions().SessionOptions()
         options.log_severity_level = 4  # what fails is raised
+        options.intra_op_num_threads = threads
         self.session = sessions().InferenceSession(str(place / GRAPH), options, providers=list(providers))
         self.tokenizer = WindowTokenizer(AutoTokenizer.from_pretrained(place), self.config["max_length"])
         self.task = TASKS.get(self.config["task"]).from_dict(self.config["task_config"], "task_config")
@@ -69,7 +74,8 @@ class OnnxModel:
         """All that the task tells of each input, as `FewShotModel.predictions`."""
         queries = self.task.queries(inputs)
         found = [self.task.abstained(self.labels) if q is None else {} for q in queries]
-        filled = [i for i, query in enumerate(queries) if query is not None]
+        sizes = {i: len(str(query.inputs)) for i, query in enumerate(queries) if query is not None}
+        filled = sorted(sizes, key=sizes.__getitem__)  # a batch is padded to its longest
         for start in range(0, len(filled), batch_size):
             places = filled[start : start + batch_size]
             some = [q for i in places if (q := queries[i]) is not None]
@@ -91,44 +97,15 @@ class OnnxModel:
 
 
 def feeds(batch: SlotBatch, pooling: str, labelled: np.ndarray | None, pad: int) -> dict[str, np.ndarray]:
-    """Inputs of a graph for a batch.
-
-    Args:
-        batch: queries.
-        pooling: the encoder's, for whole texts.
-        labelled: slots whose tokens the support set labels.
-        pad: the token that fills windows.
-    """
-    longest = max(map(len, batch.windows))
-
-    def padded(rows: Any, fill: int) -> np.ndarray:
-        return np.array([[*row, *[fill] * (longest - len(row))] for row in rows], np.int64)
-
-    mode = pooling if batch.pooling == "text" else batch.pooling
-    slots, windows, first, last = batch.spans.T
-    size = batch.spans[:, 3] - batch.spans[:, 2]
-    last = first + 1 if mode == "first" else last
-    count = last - first
-    place = np.arange(int(count.sum())) - np.repeat(np.cumsum(count) - count, count)
-    of = np.repeat(np.arange(len(count)), count)
-    share = {
-        "mean": np.ones(len(of)),
-        "first": size[of],
-        "sqrt_mean": np.sqrt(size[of]),
-        "weighted_mean": 2 * (place + 1) / (size[of] + 1),
-    }[mode]
-    given = {
-        "input_ids": padded(batch.windows, pad),
-        "attention_mask": padded([[1] * len(w) for w in batch.windows], 0),
-        **({} if batch.types is None else {"token_type_ids": padded(batch.types, 0)}),
-        "token": windows[of] * longest + first[of] + place,
-        "slot": slots[of],
-        "weight": share.astype(np.float32),
-        "part": (size[of] / count[of]).astype(np.float32),
-        "example": batch.groups.numpy().astype(np.int64),
-    }
-    if batch.hints.word_shape is not None:
-        given["word_shape"] = batch.hints.word_shape.numpy().astype(np.float32)
-    if labelled is not None:
-        given["labelled"] = labelled
-    return given
+    """Inputs of a graph for a batch; ``pooling`` is the encoder's, for whole texts."""
+    shape = batch.hints.word_shape
+    return graph_inputs(
+        batch.windows,
+        batch.types,
+        batch.spans,
+        batch.groups.numpy(),
+        pooling if batch.pooling == "text" else batch.pooling,
+        pad,
+        None if shape is None else shape.numpy(),
+        labelled,
+    )

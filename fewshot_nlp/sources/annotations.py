@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fewshot_nlp.errors import FewShotError, logger, quoted
+from fewshot_nlp.errors import FewShotError, listed, logger, quoted
 from fewshot_nlp.rows import as_list
 from fewshot_nlp.sources.bioc import bioc_rows, is_bioc
 
@@ -28,12 +28,14 @@ class Shape:
         fits: whether an item has this shape; told by the keys alone.
         read: its rows.
         bare: whether an item may stand among those that fit: one in which nothing is annotated.
+        known: keys of an item, parted by blanks; others are passed over, and told. Empty where any may stand.
     """
 
     name: str
     fits: Callable[[Any], bool]
     read: Read
     bare: Callable[[Any], bool] = lambda item: False
+    known: str = ""
 
 
 def converted(items: Sequence[Any], where: str, labelled: bool = True, kind: str = "") -> list[Any]:
@@ -73,6 +75,8 @@ def converted(items: Sequence[Any], where: str, labelled: bool = True, kind: str
                 f"{where}: item {number} is not as {shape.name} writes it ({type(error).__name__}: {error})."
             ) from None
     counted = f"; {left_out} left out that were not accepted" if left_out else ""
+    new = sorted({key for item in items for key in item} - set(shape.known.split())) if shape.known else []
+    counted += f"; keys that are not known are passed over: {listed(new)}" if new else ""
     level = logging.WARNING if left_out or shape is UNCHECKED else logging.INFO
     logger.log(level, "%s: read as %s, %d rows%s.", where, shape.name, len(rows), counted)
     if not rows:
@@ -311,6 +315,14 @@ def _is_predicted_task(item: Any) -> bool:
     return _is_task(item) and bool(item.get("predictions")) and "annotations" not in item
 
 
+_TASK = (
+    "id data annotations predictions drafts meta file_upload created_at updated_at allow_skip inner_id project "
+    "updated_by total_annotations cancelled_annotations total_predictions comment_count unresolved_comment_count "
+    "last_comment_updated_at comment_authors"
+)
+"""Keys of a task of Label Studio 1."""
+
+
 def _is_task(item: Any) -> bool:
     return _has("data")(item) and isinstance(item["data"], Mapping)
 
@@ -320,7 +332,7 @@ UNCHECKED = Shape(
 )
 SHAPES: Sequence[Shape] = (
     UNCHECKED,
-    Shape("Label Studio", _is_task, _label_studio),
+    Shape("Label Studio", _is_task, _label_studio, known=_TASK),
     Shape("Prodigy", _has("text", "answer"), _prodigy),
     Shape("SQuAD", _has_parts("qas"), _squad, bare=_no_parts),
     Shape("spaCy 2", _has_parts("sentences"), _spacy_json, bare=_no_parts),

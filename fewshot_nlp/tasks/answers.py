@@ -1,10 +1,16 @@
 """Answer spans: the likeliest valid ones, the no-answer threshold, and marking one in its context."""
 
+from typing import Any
+
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
+
+from fewshot_nlp.tokenization.windows import Windows, unit_spans
 
 BELOW = 1.0
 """Nats between the threshold and the nearest margin, where all questions are on one side of it."""
+SPARE = 4
+"""Spans looked at for each answer that is shown: some differ by white space alone."""
 Span = tuple[int, int, float]
 """First slot, last slot, probability."""
 
@@ -40,6 +46,102 @@ def answer_spans(
         if np.isfinite(flat[i])
     ]
     return spans, float(np.exp(null - log_total))
+
+
+def best_answer(
+    context: str,
+    scores: Float[np.ndarray, "n_slots 2"],
+    offsets: Int[np.ndarray, "n_slots 2"],
+    max_tokens: int,
+    threshold: float,
+    n_best: int,
+) -> dict[str, Any]:
+    """The best valid span of a context, or no answer; and the next best spans.
+
+    Args:
+        context: the text.
+        scores: start and end scores of its slots; slot 0 is "no answer".
+        offsets: characters of the slots.
+        max_tokens: of an answer.
+        threshold: largest margin (log-probability of no answer minus the best answer's) with an answer.
+        n_best: answers that are told.
+    """
+    found, null = answer_spans(scores, max_tokens, SPARE * n_best)
+    distinct: dict[tuple[int, int], dict[str, Any]] = {}
+    for first, last, probability in found:
+        answer = _answer(context, int(offsets[first, 0]), int(offsets[last, 1]), probability)
+        if answer["answer"]:
+            distinct.setdefault((answer["start"], answer["end"]), answer)
+    kept = list(distinct.values())[:n_best]
+    margin = float(np.log(null) - np.log(kept[0]["score"])) if kept else np.inf
+    return answer_of(kept, null, margin, not kept or margin > threshold or threshold == -np.inf)
+
+
+def _answer(context: str, start: int, end: int, probability: float) -> dict[str, Any]:
+    """An answer without leading and trailing white space."""
+    text = context[start:end]
+    start += len(text) - len(text.lstrip())
+    text = text.strip()
+    return {"answer": text, "score": probability, "start": start, "end": start + len(text)}
+
+
+def answer_of(n_best: list[dict[str, Any]], null: float, margin: float, nothing: bool) -> dict[str, Any]:
+    """A prediction of answers: the best one, or none, and what it was chosen by."""
+    best = {"answer": "", "score": null, "start": 0, "end": 0} if nothing else n_best[0]
+    given = [] if nothing else [best]
+    target = {"text": [b["answer"] for b in given], "answer_start": [b["start"] for b in given]}
+    return {"target": target, **best, "no_answer_score": null, "null_margin": margin, "n_best": n_best}
+
+
+def context_slots(
+    windows: Windows, n_items: int
+) -> tuple[Int[np.ndarray, "n_spans 4"], Int[np.ndarray, "n_slots 2"], Int[np.ndarray, " n_items"]]:
+    """For each item one slot for "no answer" (the first token of a window), then one for each context token.
+
+    Args:
+        windows: of questions, each with its context.
+        n_items: number of questions.
+
+    Returns:
+        Rows (slot, window, first token, token after the last), sorted by window and place; the characters of each
+        slot; and the number of slots of each item.
+    """
+    units, n_tokens, offsets = _context_tokens(windows, n_items)
+    n_slots = n_tokens + 1
+    first_slot = np.cumsum(n_slots) - n_slots
+    lengths = np.array([len(row) for row in windows.ids], int)
+    token_slots = np.repeat(first_slot[windows.owner], lengths) + 1 + units
+    index = np.arange(len(lengths))
+    null = np.stack([first_slot[windows.owner], index, index * 0, index * 0 + 1], axis=1)
+    spans = np.concatenate([null, unit_spans(windows, units, token_slots)])
+    characters = np.zeros((int(n_slots.sum()), 2), np.int64)
+    characters[token_slots[units >= 0]] = offsets[units >= 0]
+    return spans[np.lexsort((spans[:, 2], spans[:, 1]))].astype(np.int64), characters, n_slots
+
+
+def _context_tokens(
+    windows: Windows, n_items: int
+) -> tuple[Int[np.ndarray, " n_tokens"], Int[np.ndarray, " n_items"], Int[np.ndarray, "n_tokens 2"]]:
+    """Index of each token in its context (-1 outside), number of tokens of each context, characters of each token.
+
+    The tokenizer splits a context into windows of equal size with overlap; a token's index follows from the
+    start of its window.
+    """
+    units: list[np.ndarray] = []
+    offsets = np.zeros((0, 2), int)
+    n_tokens = np.zeros(n_items, int)
+    seen: dict[int, int] = {}
+    for encoding, owner in zip(windows.encodings, windows.owner.tolist(), strict=True):
+        inside = np.array([s == 1 for s in encoding.sequence_ids], bool)
+        count = int(inside.sum())
+        begin = seen.get(owner, 0)
+        numbers = np.where(inside, np.cumsum(inside) - 1 + begin, -1)
+        units.append(numbers)
+        n_tokens[owner] = max(n_tokens[owner], begin + count)
+        seen[owner] = begin + count - windows.stride
+    if windows.encodings:
+        offsets = np.array([o for e in windows.encodings for o in e.offsets], int)
+    return np.concatenate([np.zeros(0, int), *units]), n_tokens, offsets
 
 
 def choose_threshold(margins: Float[np.ndarray, " n"], gains: Float[np.ndarray, " n"]) -> float:

@@ -7,7 +7,6 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
 from pydantic import model_validator
 from torch import Tensor
 
@@ -19,6 +18,7 @@ from fewshot_nlp.settings import Several
 from fewshot_nlp.slots import Hints, Scores, SlotBatch
 from fewshot_nlp.tasks.base import Annotation, Prediction, Row, Task, need_column
 from fewshot_nlp.tasks.defaults import Defaults, Usage
+from fewshot_nlp.tasks.entities import decoded_tags
 from fewshot_nlp.tasks.label_words import check_descriptions
 from fewshot_nlp.tasks.spans import checked_spans, spans_of
 from fewshot_nlp.tasks.tags import (
@@ -28,7 +28,7 @@ from fewshot_nlp.tasks.tags import (
     tag_spans,
     word_shapes,
 )
-from fewshot_nlp.tasks.transitions import abstract, hidden_markov, legal_bio, viterbi
+from fewshot_nlp.tasks.transitions import abstract, hidden_markov, legal_bio
 from fewshot_nlp.tokenization.segmentation import CUT, cut_at, split_words
 from fewshot_nlp.tokenization.windows import WindowTokenizer
 from fewshot_nlp.tokenization.words import place_words, word_slots
@@ -275,51 +275,10 @@ class NER(Task, name="ner"):
     ) -> list[Prediction]:
         """BIO tags of every item, and its entities with probabilities and character offsets."""
         log = batch.log_probabilities(scores).cpu().numpy()
-        lengths = np.bincount(batch.groups.numpy(), minlength=len(batch.items))
-        if decoding_parameters:
-            best = viterbi(log, lengths, {name: value.numpy() for name, value in decoding_parameters.items()})
-        else:
-            best = log.argmax(axis=1)
-        ends = np.cumsum(lengths)
-        return [
-            self._prediction(item, log[end - n : end], best[end - n : end], batch.classes)
-            for item, n, end in zip(batch.items, lengths, ends, strict=True)
-        ]
-
-    def _prediction(
-        self,
-        item: Query,
-        log: Float[np.ndarray, "n c"],
-        best: Int[np.ndarray, " n"],
-        classes: Sequence[Label],
-    ) -> Prediction:
-        tags = ["O"] * len(best)
-        for i in np.flatnonzero(best):
-            name = str(classes[best[i]])
-            if self.scheme == "io":
-                name = ("I-" if i and best[i - 1] == best[i] else "B-") + name
-            tags[i] = name
-        entities = []
-        spans = tag_spans(tags) if best.any() else []
-        if spans:
-            text, offsets = place_words(item.inputs["tokens"], item.inputs.get("text"))
-            for label, first, last in spans:
-                begin = 1 + (best[first] - 1) // self._per_type * self._per_type
-                columns = list(range(begin, begin + self._per_type))
-                start, end = offsets[first][0], offsets[last - 1][1]
-                if not text[start:end].strip():  # words of nothing are no entity
-                    tags[first:last] = ["O"] * (last - first)
-                    continue
-                entities.append(
-                    {
-                        "entity_group": label,
-                        "score": float(np.exp(log[first:last, columns]).sum(axis=1).mean()),
-                        "word": text[start:end],
-                        "start": start,
-                        "end": end,
-                    }
-                )
-        return {"target": tags, "entities": entities}
+        rule = {name: value.numpy() for name, value in (decoding_parameters or {}).items()}
+        given = [(item.inputs["tokens"], item.inputs.get("text")) for item in batch.items]
+        found = decoded_tags(given, log, batch.groups.numpy(), batch.classes, self._per_type, rule)
+        return [{"target": tags, "entities": entities} for tags, entities in found]
 
     def shown(self, prediction: Prediction) -> Any:
         """The entities, in order: type, score in (0, 1], words, and character offsets.

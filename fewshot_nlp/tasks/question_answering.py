@@ -14,16 +14,12 @@ from fewshot_nlp.errors import FewShotError, quoted
 from fewshot_nlp.metrics.question_answering import span_scores
 from fewshot_nlp.rows import ItemError, Label, as_list, as_offset, as_text, shown
 from fewshot_nlp.slots import Hints, Scores, SlotBatch
-from fewshot_nlp.tasks.answers import answer_spans, choose_threshold
+from fewshot_nlp.tasks.answers import answer_of, best_answer, choose_threshold, context_slots
 from fewshot_nlp.tasks.base import Prediction, Row, Task, need_column
 from fewshot_nlp.tasks.defaults import Usage
-from fewshot_nlp.tokenization.windows import Windows, WindowTokenizer, unit_spans
+from fewshot_nlp.tokenization.windows import WindowTokenizer
 
 CLASSES = ("start", "end")
-
-
-SPARE = 4
-"""Spans looked at for each answer that is shown: some differ by white space alone."""
 
 
 class QuestionAnswering(Task, name="question_answering"):
@@ -99,7 +95,7 @@ class QuestionAnswering(Task, name="question_answering"):
 
     def abstained(self, labels: Sequence[Label]) -> Prediction:
         """No answer, with probability 1."""
-        return _prediction([], 1.0, np.inf, True)
+        return answer_of([], 1.0, np.inf, True)
 
     def labels_of(self, example: Example) -> dict[Label, int]:
         """Empty: answers are not a closed set of labels."""
@@ -120,21 +116,13 @@ class QuestionAnswering(Task, name="question_answering"):
     ) -> SlotBatch:
         """For each item one slot for "no answer" (the first token of a window), then one for each context token."""
         windows = tokenizer.texts([i.inputs["question"] for i in items], [i.inputs["context"] for i in items])
-        units, n_tokens, offsets = _context_tokens(windows, len(items))
-        n_slots = n_tokens + 1
+        spans, characters, n_slots = context_slots(windows, len(items))
         first_slot = np.cumsum(n_slots) - n_slots
-        lengths = np.array([len(row) for row in windows.ids], int)
-        token_slots = np.repeat(first_slot[windows.owner], lengths) + 1 + units
-        index = np.arange(len(lengths))
-        null = np.stack([first_slot[windows.owner], index, index * 0, index * 0 + 1], axis=1)
-        spans = np.concatenate([null, unit_spans(windows, units, token_slots)])
-        characters = np.zeros((int(n_slots.sum()), 2), np.int64)
-        characters[token_slots[units >= 0]] = offsets[units >= 0]
         return SlotBatch(
             items=tuple(items),
             windows=windows.ids,
             types=windows.types,
-            spans=spans[np.lexsort((spans[:, 2], spans[:, 1]))].astype(np.int64),
+            spans=spans,
             groups=torch.from_numpy(np.repeat(np.arange(len(items)), n_slots)),
             classes=CLASSES,
             pooling="mean",
@@ -188,21 +176,17 @@ class QuestionAnswering(Task, name="question_answering"):
         threshold = float(decoding_parameters.get("null_threshold", fixed))
         values = scores.detach().cpu().double().numpy()
         ends = np.cumsum(np.bincount(batch.groups.numpy(), minlength=len(batch.items)))
-        predictions = []
-        for item, low, high in zip(batch.items, [0, *ends[:-1]], ends, strict=True):
-            context = item.inputs["context"]
-            found, null = answer_spans(values[low:high], longest, SPARE * self.n_best)
-            distinct: dict[tuple[int, int], dict[str, Any]] = {}
-            for first, last, probability in found:
-                start, end = batch.hints.offsets[low + first, 0], batch.hints.offsets[low + last, 1]
-                answer = _answer(context, int(start), int(end), probability)
-                if answer["answer"]:
-                    distinct.setdefault((answer["start"], answer["end"]), answer)
-            n_best = list(distinct.values())[: self.n_best]
-            margin = float(np.log(null) - np.log(n_best[0]["score"])) if n_best else np.inf
-            nothing = not n_best or margin > threshold or threshold == -np.inf
-            predictions.append(_prediction(n_best, null, margin, nothing))
-        return predictions
+        return [
+            best_answer(
+                item.inputs["context"],
+                values[low:high],
+                batch.hints.offsets[low:high],
+                longest,
+                threshold,
+                self.n_best,
+            )
+            for item, low, high in zip(batch.items, [0, *ends[:-1]], ends, strict=True)
+        ]
 
     def shown(self, prediction: Prediction) -> Any:
         """The answer, its probability, and its characters in the context."""
@@ -250,31 +234,6 @@ def _checked(context: str, text: Any, start: Any) -> tuple[int, str]:
             f"the answer is {quoted(text)}, but at answer_start {start} the context has {quoted(there)}{hint}."
         )
     return start, text
-
-
-def _context_tokens(
-    windows: Windows, n_items: int
-) -> tuple[Int[np.ndarray, " n_tokens"], Int[np.ndarray, " n_items"], Int[np.ndarray, "n_tokens 2"]]:
-    """Index of each token in its context (-1 outside), number of tokens of each context, characters of each token.
-
-    The tokenizer splits a context into windows of equal size with overlap; a token's index follows from the
-    start of its window.
-    """
-    units: list[np.ndarray] = []
-    offsets = np.zeros((0, 2), int)
-    n_tokens = np.zeros(n_items, int)
-    seen: dict[int, int] = {}
-    for encoding, owner in zip(windows.encodings, windows.owner.tolist(), strict=True):
-        inside = np.array([s == 1 for s in encoding.sequence_ids], bool)
-        count = int(inside.sum())
-        begin = seen.get(owner, 0)
-        numbers = np.where(inside, np.cumsum(inside) - 1 + begin, -1)
-        units.append(numbers)
-        n_tokens[owner] = max(n_tokens[owner], begin + count)
-        seen[owner] = begin + count - windows.stride
-    if windows.encodings:
-        offsets = np.array([o for e in windows.encodings for o in e.offsets], int)
-    return np.concatenate([np.zeros(0, int), *units]), n_tokens, offsets
 
 
 def _targets(
@@ -326,18 +285,3 @@ def _longest_answer(support: SlotBatch) -> int:
         for tokens in _tokens_of(item.target, support.hints.offsets[groups == i])
     ]
     return max(found, default=0)
-
-
-def _answer(context: str, start: int, end: int, probability: float) -> dict[str, Any]:
-    """An answer without leading and trailing white space."""
-    text = context[start:end]
-    start += len(text) - len(text.lstrip())
-    text = text.strip()
-    return {"answer": text, "score": probability, "start": start, "end": start + len(text)}
-
-
-def _prediction(n_best: list[dict[str, Any]], null: float, margin: float, nothing: bool) -> Prediction:
-    best = {"answer": "", "score": null, "start": 0, "end": 0} if nothing else n_best[0]
-    given = [] if nothing else [best]
-    target = {"text": [b["answer"] for b in given], "answer_start": [b["start"] for b in given]}
-    return {"target": target, **best, "no_answer_score": null, "null_margin": margin, "n_best": n_best}

@@ -54,8 +54,8 @@ class WindowTokenizer:
                 f"max_length {max_length} must be at least 8, and stride {self.stride} between 0 and half of it."
             )
         unknown = tokenizer.unk_token_id if tokenizer.unk_token_id is not None else tokenizer.pad_token_id
-        self._nothing = [unknown or 0]  # for a text that the tokenizer leaves nothing of
-        self._has_types = "token_type_ids" in tokenizer.model_input_names
+        self.nothing = [unknown or 0]  # for a text that the tokenizer leaves nothing of
+        self.has_types = "token_type_ids" in tokenizer.model_input_names
         self._lock = shared_lock()
 
     def texts(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Windows:
@@ -95,11 +95,11 @@ class WindowTokenizer:
 
     def _windows(self, first: list[str], second: list[str] | None) -> Windows:
         if not first:
-            return Windows([], [] if self._has_types else None, np.zeros(0, int), [], self.stride)
+            return Windows([], [] if self.has_types else None, np.zeros(0, int), [], self.stride)
         with self._lock:
             encoded = self._encode(first, second, self.max_length)
-        ids = [row or self._nothing for row in encoded["input_ids"]]
-        types = encoded["token_type_ids"] if self._has_types and second is not None else None
+        ids = [row or self.nothing for row in encoded["input_ids"]]
+        types = encoded["token_type_ids"] if self.has_types and second is not None else None
         return Windows(
             ids, types, np.asarray(encoded["overflow_to_sample_mapping"]), encoded.encodings, self.stride
         )

@@ -1,5 +1,6 @@
 """The pages for readers: their Python runs, prints what they show, and the site builds without a warning."""
 
+import json
 import re
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from notebook_cells import printed, stored
 
 from fewshot_nlp.backbone.bundled import bundled_folder
 
@@ -43,6 +45,19 @@ def test_blocks_of_a_page_run_in_turn_and_print_what_is_shown(
         exec(compile(code, f"{page}.md, block {number}", "exec"), names)
         printed = capsys.readouterr().out
         assert shown is None or printed == shown
+
+
+@pytest.mark.skipif(bundled_folder() is None, reason="the offline extra is not installed")
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "docs" / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem
+)
+def test_a_notebook_prints_what_it_shows(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    assert printed(notebook) == stored(notebook)
+    assert path.name in (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    nbformat = pytest.importorskip("nbformat")
+    nbformat.validate(nbformat.read(path, as_version=4))
 
 
 def test_every_page_is_in_the_navigation_and_the_site_builds(tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 """Exported models give what the model gives, read by the libraries that the formats belong to."""
 
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +106,51 @@ class TestOnnx:
         ):
             assert {**found, "score": 0} == {**wanted, "score": 0}
             assert found["score"] == pytest.approx(wanted["score"], abs=1e-4)
+
+    def test_the_exported_reader_needs_neither_torch_nor_this_package(
+        self, classifier: FewShotClassifier, tiny_encoder_folder: Path, tmp_path: Path
+    ) -> None:
+        """Labels, entities and answers in a process in which neither can be imported: head, decoding rule, windows."""
+        ner = FewShotNER.from_pretrained(tiny_encoder_folder).adapt(ENTITIES)
+        several = FewShotClassifier.from_pretrained(
+            tiny_encoder_folder, learner="linear_probe", task_config={"multi_label": True}
+        ).adapt([{"text": text, "labels": [label]} for text, label in ROWS])
+        long = "give aspirin now. " * 30  # more than one sentence and window
+        asked: dict[str, tuple[Any, list[Any]]] = {
+            "labels": (classifier, TEXTS),
+            "several": (several, TEXTS),
+            "entities": (ner, [*SENTENCES, long, ["give", "aspirin"]]),
+            "answers": (qa_of(tiny_encoder_folder), QUESTIONS),
+        }
+        for name, (model, _) in asked.items():
+            model.export(tmp_path / name, "onnx")
+        script = (
+            "import importlib.util, json, sys\n"
+            "for name in ('torch', 'transformers', 'fewshot_nlp', 'jaxtyping'):\n"
+            "    sys.modules[name] = None\n"
+            "found = {}\n"
+            "for name, inputs in json.load(sys.stdin).items():\n"
+            "    spec = importlib.util.spec_from_file_location(name, f'{name}/predict.py')\n"
+            "    reader = importlib.util.module_from_spec(spec)\n"
+            "    sys.modules[name] = reader\n"
+            "    spec.loader.exec_module(reader)\n"
+            "    found[name] = reader.Reader(name)(inputs, batch_size=2)\n"
+            "print(json.dumps(found))\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", script], input=json.dumps({n: i for n, (_, i) in asked.items()}),
+            cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        told = json.loads(done.stdout)
+        for name in ("labels", "several"):
+            assert told[name] == asked[name][0].predict(TEXTS)
+        pairs = zip(asked["entities"][0].predict(asked["entities"][1]), told["entities"], strict=True)
+        for found, wanted in [*((a, b) for es, fs in pairs for a, b in zip(es, fs, strict=True)),
+                              *zip(asked["answers"][0].predict(QUESTIONS), told["answers"], strict=True)]:  # fmt: skip
+            assert {**found, "score": 0} == {**wanted, "score": 0}
+            assert found["score"] == pytest.approx(wanted["score"], abs=1e-4)
+        assert len(told["entities"][3]) > 1
 
     def test_a_learner_whose_scores_cannot_be_traced(self, tiny_encoder_folder: Path, tmp_path: Path) -> None:
         model = FewShotClassifier.from_pretrained(tiny_encoder_folder, learner="nearest_neighbour").adapt(
