@@ -67,7 +67,9 @@ def tasks(*, json: bool = False) -> None:
 
 
 def cards(*, task: str | None = None, json: bool = False) -> None:
-    """Lists the data sets that have a card: task, domain, languages, labels, rows of each split, licence.
+    """Lists the data sets that have a card: task, domain, languages, labels, rows of each split, licence, copy.
+
+    The copy is in the package, on the Hub, or known nowhere: then only a folder named by FEWSHOT_NLP_DATA has it.
 
     Args:
         task: Only data sets of this task.
@@ -91,10 +93,11 @@ def cards(*, task: str | None = None, json: bool = False) -> None:
             str(len(card.labels) or ""),
             " ".join(f"{split}={rows}" for split, rows in card.splits.items()),
             card.licence_class,
+            "package" if card.folder.endswith(".jsonl") else card.hub.id if card.hub else "none",
         )
         for card in found
     ]
-    _table([("name", "task", "domain", "lang", "labels", "rows", "licence"), *rows])
+    _table([("name", "task", "domain", "lang", "labels", "rows", "licence", "copy"), *rows])
 
 
 def _about(kind: type) -> str:

@@ -313,7 +313,10 @@ class TestLists:
         assert "inner_steps=5: a whole number from 1 to " in told
         assert "ridge" not in told
         listed = good("cards", "--task", "ner")
-        assert "medical_ner" in listed
+        copies = {line.split()[0]: line.split()[-1] for line in listed.splitlines()[1:]}
+        assert copies["medical_ner"] == "package"
+        assert copies["bc5cdr"] == "tner/bc5cdr"
+        assert "none" in copies.values()
         assert "medical_classification" not in listed
 
 

@@ -61,7 +61,8 @@ def test_line_ends_of_any_system_beside_one_another(task: str, name: str, tmp_pa
     rows = read_rows(path, task)
     found = path.read_bytes().split(b"\n")
     path.write_bytes(b"".join(line + (b"\r\n" if i % 2 else b"\n") for i, line in enumerate(found)))
-    assert TASKS.get(task)().examples(read_rows(path, task)) == TASKS.get(task)().examples(rows)
+    of = list if task == "translation" else TASKS.get(task)().examples  # which side is read is told elsewhere
+    assert of(read_rows(path, task)) == of(rows)
 
 
 @pytest.mark.parametrize(
