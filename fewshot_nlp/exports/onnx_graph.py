@@ -154,6 +154,11 @@ class _Encoders:
             self._read[tuned] = total / mass[:, None]
         return self._read[tuned]
 
+    @contextmanager
+    def sharing_lower_layers(self) -> Iterator[None]:
+        """As an encoder's; a graph has both passes whole."""
+        yield
+
     def features(self, batch: SlotBatch, fast: Mapping[str, Tensor] | None = None, **_: Any) -> Tensor:
         return self._slots(bool(fast))[:, : self._width * len(self.layers)]
 
