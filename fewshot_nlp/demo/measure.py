@@ -83,9 +83,7 @@ def run_domain(section: Section, domain: str, seeds: Sequence[int], encoder: str
     with plain.cached():  # the baselines read the same features
         for label, pipeline in methods.items():
             report = evaluate_episodes(pipeline, draws, seed=seeds[0])
-            scores[label] = Score(
-                mean=report.mean[report.metric], half=cast(float, report.ci95[report.metric])
-            )
+            scores[label] = _score([cast(float, each[report.metric]) for each in report.per_episode])
     unadapted = model.pipeline.unadapted()
     if unadapted is not None:
         scores[NO_EXAMPLE] = no_example(unadapted, draws)

@@ -49,5 +49,6 @@ TRANSLATION = Section(
     note="chrF2 of sacrebleu, over the held-out rows of a support set together, from 0 to 100. A memory of the pairs "
     "stands beside the small model that ships with the package, and says which words the house uses. The model knows "
     "short everyday sentences; for serious work name a larger one.",
+    most_seeds=3,
     best=100.0,
 )
