@@ -89,7 +89,7 @@ def interval(values: ArrayLike, *, shares: bool = False) -> tuple[NDArray[np.flo
     Examples:
         >>> low, high = interval([1.0, 0.9, 1.0, 0.8], shares=True)
         >>> f"{low:.3f} {high:.3f}"
-        '0.561 0.992'
+        '0.578 0.991'
     """
     array: NDArray[np.float64] = np.asarray(values, float)
     n, mean = array.shape[-1], array.mean(axis=-1)

@@ -49,7 +49,7 @@ class Reader:
                 its context, or dictionaries with both, for answers. None may be empty.
             batch_size: inputs that are computed at once.
         """
-        kind = {"classification": self._labels, "ner": self._entities, "question_answering": self._answers}
+        read = getattr(self, f"_{self.config['task']}")
         given = list(inputs)
         order = sorted(
             range(len(given)), key=lambda i: len(str(given[i]))
@@ -57,7 +57,7 @@ class Reader:
         found: list[Any] = [None] * len(given)
         for start in range(0, len(given), batch_size):
             places = order[start : start + batch_size]
-            predicted = kind[self.config["task"]]([given[i] for i in places])
+            predicted = read([given[i] for i in places])
             for place, prediction in zip(places, predicted, strict=True):
                 found[place] = prediction
         return found
@@ -89,7 +89,7 @@ class Reader:
         given = graph_inputs(windows, types, spans, groups, mode, self.config["pad"], shape, found)
         return self.session.run(None, {name: given[name] for name in self.config["inputs"]})[0]
 
-    def _labels(self, inputs: Sequence[Any]) -> list[Any]:
+    def _classification(self, inputs: Sequence[Any]) -> list[Any]:
         paired = not isinstance(inputs[0], str)
         cut = self.texts(*zip(*inputs, strict=True)) if paired else self.texts(inputs)
         index = np.arange(len(cut.ids))
@@ -103,7 +103,7 @@ class Reader:
             ]
         return [self.labels[i] for i in scores.argmax(axis=1)]
 
-    def _entities(self, inputs: Sequence[Any]) -> list[Any]:
+    def _ner(self, inputs: Sequence[Any]) -> list[Any]:
         cuts = self.task["cuts"]
         texts = [
             ([i[a:b] for a, b in split_words(i, cuts)], i) if isinstance(i, str) else (list(i), None)
@@ -121,7 +121,7 @@ class Reader:
         found = decoded_tags(texts, log, slots.groups, ["O", *classes], per_type, rule)
         return [entities for _, entities in found]
 
-    def _answers(self, inputs: Sequence[Any]) -> list[Any]:
+    def _question_answering(self, inputs: Sequence[Any]) -> list[Any]:
         asked = [(i["question"], i["context"]) if isinstance(i, dict) else tuple(i) for i in inputs]
         cut = self.texts([q for q, _ in asked], [context for _, context in asked])
         spans, characters, n_slots = context_slots(cut, len(asked))

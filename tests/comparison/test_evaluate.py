@@ -309,7 +309,7 @@ class TestCommandLine:
         html = page.read_text()
         assert said.splitlines()[0].split(".")[0] in html
         assert "<svg" in html
-        assert not re.findall(r"""(?:src|href)=["'](?!#)""", html)
+        assert not re.findall(r"""(?:src|href)=["'](?!#|data:)""", html)
 
     def test_several_learners_need_rows(self, capsys):
         with pytest.raises(SystemExit) as ended:
