@@ -203,7 +203,7 @@ def spoiled(draw: Draw, row: dict[str, Any]) -> Any:
     if kind < 0.3:
         return row | {str(odd(draw))[:20]: odd(draw)}
     value = row[column]
-    if isinstance(value, dict) and kind < 0.7:
+    if isinstance(value, dict) and value and kind < 0.7:
         return row | {column: value | {one(draw, value): odd(draw)}}
     if isinstance(value, list) and value and kind < 0.7:
         at = int(draw.integers(len(value)))
