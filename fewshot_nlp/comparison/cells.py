@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import lru_cache
 from json import loads
-from typing import Any
+from typing import Any, Self
 
 from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.backbone.adapters import adapter_from_json
@@ -45,6 +45,19 @@ class Candidate:
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
     kind: str = "learner"
+
+    @classmethod
+    def of(
+        cls,
+        task: str,
+        learner: str | None,
+        learner_config: Mapping[str, Any] | None,
+        task_config: Mapping[str, Any] | None,
+        encoder: str | None,
+    ) -> Self:
+        """A learner by its name, None for the task's default, on an encoder, None for what ships."""
+        options = {"task": task, "name": encoder, "task_config": dict(task_config or {}), "learner": learner}
+        return cls(learner or "default", options | {"learner_config": dict(learner_config or {})})
 
     @property
     def uses_support(self) -> bool:

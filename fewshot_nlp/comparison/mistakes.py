@@ -216,8 +216,7 @@ def find_mistakes(
         FewShotError: as `evaluate`, or the learner refuses the rows.
     """
     given = read_rows(rows, task, column_mapping)
-    own = {"task": task, "name": encoder, "task_config": dict(task_config or {}), "learner": learner}
-    candidate = Candidate(learner or "default", own | {"learner_config": dict(learner_config or {})})
+    candidate = Candidate.of(task, learner, learner_config, task_config, encoder)
     reader = candidate.pipeline().task
     dataset, _ = own_rows(reader, given, group_column)
     reader.check_labels(dataset.label_names)

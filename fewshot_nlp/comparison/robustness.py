@@ -148,8 +148,7 @@ def robustness(
     given = read_rows(rows, task, column_mapping)
     if by is not None and any(by not in row for row in given):
         raise FewShotError(f"Not every row has the column {by!r}, by which scores are wanted.")
-    own = {"task": task, "name": encoder, "task_config": dict(task_config or {}), "learner": learner}
-    candidate = Candidate(learner or "default", own | {"learner_config": dict(learner_config or {})})
+    candidate = Candidate.of(task, learner, learner_config, task_config, encoder)
     reader = candidate.pipeline().task
     dataset, _ = own_rows(reader, given, None)
     reader.check_labels(dataset.label_names)
