@@ -14,6 +14,7 @@ from typing import (
     Any,
     ClassVar,
     Literal,
+    NamedTuple,
     Self,
     TypeVar,
     Union,
@@ -23,7 +24,6 @@ from typing import (
     get_type_hints,
 )
 
-import annotated_types
 from pydantic import ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from pydantic.fields import FieldInfo
@@ -47,8 +47,6 @@ Several = Annotated[tuple[T, ...], Field(strict=False)]
 Path = tuple[str | int, ...]
 UNKNOWN = ("unexpected_keyword_argument", "no_such_attribute")
 MISSING = ("missing", "missing_argument", "missing_keyword_only_argument")
-
-
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 
@@ -145,8 +143,7 @@ def check(name: str, value: Any, hint: Any) -> None:
         raise FewShotError(f"{name} is {_shown(value)}, but must be {in_words(hint)}.") from None
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Setting:
+class Setting(NamedTuple):
     """A setting, described for people.
 
     Args:
@@ -190,9 +187,7 @@ def describe(kind: type[Settings], prefix: str = "") -> list[Setting]:
             continue
         make = field.default_factory
         default = field.default if make is dataclasses.MISSING else make()
-        result.append(
-            Setting(name=name, values=in_words(hint), default=default, about=about.get(field.name, ""))
-        )
+        result.append(Setting(name, in_words(hint), default, about.get(field.name, "")))
     return result
 
 
@@ -234,16 +229,14 @@ def in_words(hint: Any) -> str:
     if origin is Literal:
         return "one of: " + ", ".join(map(str, get_args(hint)))
     if origin is tuple:
-        return "a list" + _length(bounds) + ", each item " + in_words(get_args(hint)[0])
+        return "a list" + _range(bounds) + ", each item " + in_words(get_args(hint)[0])
     if isinstance(origin, type) and issubclass(origin, Mapping):
         value = get_args(hint)[1]
-        return "a mapping" + _length(bounds) + ("" if value is Any else ", each value " + in_words(value))
+        return "a mapping" + _range(bounds) + ("" if value is Any else ", each value " + in_words(value))
     if is_settings(hint):
-        return ": ".join(["settings", *([", ".join(hints_of(hint))] if hints_of(hint) else [])])
+        return "settings" + (": " + ", ".join(hints_of(hint)) if hints_of(hint) else "")
     words = {bool: "true or false", str: "a text", NoneType: "None", int: "a whole number", float: "a number"}
-    return words.get(hint, "a function" if callable(hint) else str(hint)) + (
-        _length(bounds) or _range(bounds)
-    )
+    return words.get(hint, "a function" if callable(hint) else str(hint)) + _range(bounds)
 
 
 def _bare(hint: Any) -> tuple[Any, list[Any]]:
@@ -255,12 +248,10 @@ def _bare(hint: Any) -> tuple[Any, list[Any]]:
 
 
 def _range(bounds: list[Any]) -> str:
-    found: dict[str, float] = {}
-    for bound in bounds:
-        for key in ("ge", "gt", "le", "lt"):
-            if hasattr(bound, key):
-                found[key] = getattr(bound, key)
-    match {key: f"{value:g}" for key, value in found.items()}:
+    keys = ("min_length", "ge", "gt", "le", "lt")
+    match {key: f"{getattr(bound, key):g}" for bound in bounds for key in keys if hasattr(bound, key)}:
+        case {"min_length": _}:
+            return " that is not empty"
         case {"ge": low, "le": high}:
             return f" from {low} to {high}"
         case {"ge": low, "lt": high}:
@@ -276,11 +267,6 @@ def _range(bounds: list[Any]) -> str:
         case {"le": high}:
             return f" of at most {high}"
     return ""
-
-
-def _length(bounds: list[Any]) -> str:
-    least = any(isinstance(bound, annotated_types.MinLen) for bound in bounds)
-    return " that is not empty" if least else ""
 
 
 def _problems(kind: type[Settings], values: Any, error: ValidationError) -> Iterator[tuple[Path, str]]:

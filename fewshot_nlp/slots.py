@@ -8,7 +8,7 @@ vector a slot, a learner turns features into scores, and the task decodes the sc
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import compress, pairwise
 from typing import Literal
 
 import numpy as np
@@ -42,13 +42,7 @@ Targets = Int[Tensor, " n_slots"] | Scores
 def hashed_tokens(
     windows: Sequence[Sequence[int]], spans: Int[np.ndarray, "n_spans 4"], n_slots: int
 ) -> Int[np.ndarray, " n_slots"]:
-    """Hash of the token ids of each slot, int64: a polynomial in `KEY_BASE`, modulo 2 to the 64.
-
-    Args:
-        windows: token ids of each window.
-        spans: rows (slot, window, first token, token after the last).
-        n_slots: number of slots.
-    """
+    """Hash of each slot's token ids: a polynomial in `KEY_BASE`, modulo 2 to the 64; arguments as in `SlotBatch`."""
     ids = np.fromiter((t + 1 for w in windows for t in w), np.uint64)
     lengths = np.array([len(w) for w in windows], np.int64)
     power = np.concatenate([[1], np.full(len(ids), KEY_BASE)]).astype(np.uint64).cumprod(dtype=np.uint64)
@@ -222,8 +216,7 @@ class SlotBatch:
         chosen = keep.cpu().numpy()
         spans = self.spans[chosen[self.spans[:, 0]]]
         windows, window_index = np.unique(spans[:, 1], return_inverse=True)
-        slot_index = np.cumsum(chosen) - 1
-        spans = np.stack([slot_index[spans[:, 0]], window_index, spans[:, 2], spans[:, 3]], axis=1)
+        spans = np.column_stack([(np.cumsum(chosen) - 1)[spans[:, 0]], window_index, spans[:, 2:]])
         return replace(
             self,
             windows=[self.windows[i] for i in windows],
@@ -236,11 +229,8 @@ class SlotBatch:
         )
 
     def beginnings(self, length: int) -> "SlotBatch":
-        """The batch with each pooled text truncated to the first tokens of its first window; other poolings unchanged.
-
-        Args:
-            length: tokens that a text keeps, special tokens included.
-        """
+        """The batch with each pooled text truncated to the first ``length`` tokens, special ones included, of its first
+        window; other poolings unchanged."""
         if self.pooling != "text" or all(len(w) <= length for w in self.windows):
             return self
         slots, first = np.unique(self.spans[:, 0], return_index=True)
@@ -309,9 +299,9 @@ class SlotBatch:
                 for left, right in spans[gone, 2:]:
                     kept[left:right] = False
                 moved = np.append(0, np.cumsum(kept))
-                windows[number] = [t for t, k in zip(windows[number], kept, strict=True) if k]
+                windows[number] = list(compress(windows[number], kept))
                 if types is not None:
-                    types[number] = [t for t, k in zip(types[number], kept, strict=True) if k]
+                    types[number] = list(compress(types[number], kept))
                 spans = np.delete(spans, gone, axis=0)
                 spans[:, 2:] = moved[spans[:, 2:]]
             rows.append(spans)
@@ -323,10 +313,8 @@ class SlotBatch:
     def loss(self, scores: Scores, label_smoothing: float = 0.0) -> Tensor:
         """Mean negative log-likelihood of the targets under the normaliser.
 
-        Args:
-            scores: unnormalised log-probabilities, one row a slot.
-            label_smoothing: share of the probability spread evenly over the classes, in [0, 1); at least that of
-                ``meta``.
+        ``label_smoothing`` is the share of the probability spread evenly over the classes, in [0, 1); at least that of
+        ``meta``.
         """
         label_smoothing = max(label_smoothing, self.meta.label_smoothing)
         gold = self.gold.to(scores.device)

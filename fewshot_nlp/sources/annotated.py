@@ -13,7 +13,7 @@ from fewshot_nlp.sources.conll import render_conll
 from fewshot_nlp.sources.json_files import render_lines
 
 if TYPE_CHECKING:
-    from fewshot_nlp.tasks.base import Annotation
+    from fewshot_nlp.tasks.annotation import Annotation
 
 
 @dataclass(frozen=True)

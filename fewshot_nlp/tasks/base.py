@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
@@ -21,39 +21,14 @@ from fewshot_nlp.rows import (
 )
 from fewshot_nlp.settings import Settings
 from fewshot_nlp.slots import Scores, SlotBatch
+from fewshot_nlp.tasks.annotation import Annotation
 from fewshot_nlp.tasks.conflicts import Conflicts, without_conflicts
 from fewshot_nlp.tasks.defaults import Defaults, Usage
 from fewshot_nlp.tokenization.windows import WindowTokenizer
 
 Row = Mapping[str, Any]
-
-
-class Annotation(NamedTuple):
-    """A text with what an annotator, or a model, said of it.
-
-    Args:
-        text: the whole text.
-        spans: first character, character after the last, and label, in order.
-        labels: of the whole text.
-        words: the text's words, where they have tags.
-        tags: BIO tags of the words.
-        marks: whether the task is to mark spans, of which there may be none.
-        score: how sure it is, in [0, 1]; None where that is not known.
-    """
-
-    text: str
-    spans: Sequence[tuple[int, int, Label]] = ()
-    labels: Sequence[Label] = ()
-    words: Sequence[str] = ()
-    tags: Sequence[str] | None = None
-    marks: bool = False
-    score: float | None = None
-
-
 Prediction = dict[str, Any]
 """A prediction: ``"target"`` in the form of `Example.target`, and further keys of the task, such as scores."""
-
-
 TASKS: "Registry[type[Task]]" = Registry("task", "fewshot_nlp.tasks")
 """All tasks by name."""
 
@@ -186,9 +161,7 @@ class Task(Settings, ABC):
     def calibrate(self, support: SlotBatch, scores: Tensor | None = None) -> dict[str, Tensor]:
         """Estimates parameters of decoding on the support set; `decode` gets them as ``decoding_parameters``.
 
-        Args:
-            support: the support set.
-            scores: the adapted model's scores of its slots, if `calibrates_on_scores`; else None.
+        ``scores`` are the adapted model's of its slots if `calibrates_on_scores`; else None.
         """
         return {}
 
@@ -206,10 +179,7 @@ class Task(Settings, ABC):
 
     @abstractmethod
     def decode(
-        self,
-        scores: Scores,
-        batch: SlotBatch,
-        decoding_parameters: Mapping[str, Tensor] | None = None,
+        self, scores: Scores, batch: SlotBatch, decoding_parameters: Mapping[str, Tensor] | None = None
     ) -> list[Prediction]:
         """One prediction for each item of a batch."""
 
@@ -246,20 +216,11 @@ class Task(Settings, ABC):
         )
 
     def output(self, prediction: Prediction, labels: Sequence[Label], row: Row) -> dict[str, Any]:
-        """The columns that a file of predictions gets for a row.
-
-        Args:
-            prediction: for the row.
-            labels: label names that the model predicts, sorted.
-            row: the input row.
-        """
+        """The columns that a file of predictions gets for a row; ``labels`` are all that the model predicts, sorted."""
         return {"predicted": prediction["target"]}
 
     def examples(self, rows: Iterable[Row]) -> list[Example]:
-        """Checks rows and converts them to the task's normal form.
-
-        Args:
-            rows: dictionaries, or a `datasets.Dataset`.
+        """Checks rows, or a `datasets.Dataset`, and converts them to the task's normal form.
 
         Raises:
             FewShotError: a row is not valid; the message has its number.
@@ -275,14 +236,10 @@ class Task(Settings, ABC):
         return read_each(rows, read)
 
     def queries(self, values: Iterable[Any], *, refuse_empty: bool = False) -> list[Query | None]:
-        """Checks inputs to predict on; None for one without a visible character, which is logged or refused.
-
-        Args:
-            values: as for `query`.
-            refuse_empty: refuse inputs without a visible character.
+        """Checks inputs to predict on, each as for `query`; None for one without a visible character, which is logged.
 
         Raises:
-            FewShotError: an input is not valid, or refused; the message has its number.
+            FewShotError: an input is not valid, or empty with ``refuse_empty``; the message has its number.
         """
 
         def read(value: Any) -> Query | None:
@@ -315,16 +272,7 @@ class Task(Settings, ABC):
         return [e.target for e in examples], [p["target"] for p in predictions]
 
     def settled(self, examples: Sequence[Example], conflicts: Conflicts = "refuse") -> list[Example]:
-        """The examples, of which no two have the same input and different targets.
-
-        Args:
-            examples: in the user's order.
-            conflicts: what becomes of those that do: "refuse" raises an error, "first" keeps the first target of an
-                input, "drop" leaves out all its examples; the log tells how many.
-
-        Raises:
-            FewShotError: two such examples, with their numbers, or another word for ``conflicts``.
-        """
+        """The examples, of which no two have the same input and different targets; see `without_conflicts`."""
         inputs = [canonical_json(self.asked(e).inputs) for e in examples]
         kept = without_conflicts(inputs, [canonical_json(e.target) for e in examples], conflicts)
         return [examples[i] for i in kept]
@@ -357,20 +305,14 @@ class Task(Settings, ABC):
                 set.
         """
         rows = list(rows)
-        unique: dict[str, int] = {}
         examples = self.examples(rows)
-        contradictions = 0
-        for index, example in enumerate(examples):
-            first = unique.setdefault(canonical_json(self.asked(example).inputs), index)
-            contradictions += examples[first].target != example.target
-        if contradictions:
-            logger.info(
-                "%s: %d of %d rows repeat an input with another target; left out.",
-                name,
-                contradictions,
-                len(rows),
-            )
-        kept = list(unique.values())
+        first: dict[str, int] = {}
+        origins = [first.setdefault(canonical_json(self.asked(e).inputs), i) for i, e in enumerate(examples)]
+        other = sum(e.target != examples[i].target for e, i in zip(examples, origins, strict=True))
+        if other:
+            told = "%s: %d of %d rows repeat an input with another target; left out."
+            logger.info(told, name, other, len(rows))
+        kept = list(first.values())
         return TaskDataset(
             name=name,
             task=self.name,

@@ -24,7 +24,8 @@ from fewshot_nlp.rows import (
     sorted_labels,
 )
 from fewshot_nlp.slots import Hints, Scores, SlotBatch
-from fewshot_nlp.tasks.base import Annotation, Prediction, Row, Task, need_column
+from fewshot_nlp.tasks.annotation import Annotation
+from fewshot_nlp.tasks.base import Prediction, Row, Task, need_column
 from fewshot_nlp.tasks.defaults import Defaults, Usage
 from fewshot_nlp.tasks.label_words import check_descriptions
 from fewshot_nlp.tokenization.windows import WindowTokenizer

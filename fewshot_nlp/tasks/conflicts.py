@@ -6,11 +6,16 @@ from typing import Literal, get_args
 from fewshot_nlp.errors import FewShotError, logger, quoted
 
 Conflicts = Literal["refuse", "first", "drop"]
-"""What becomes of examples with the same input and different targets; see `Task.settled`."""
+"""What becomes of examples with the same input and different targets: "refuse" raises an error, "first" keeps the first
+target of an input, "drop" leaves out all its examples."""
 
 
 def without_conflicts(inputs: Sequence[str], targets: Sequence[str], conflicts: Conflicts) -> list[int]:
-    """Numbers of the rows that are kept; as for `Task.settled`, with texts for inputs and targets."""
+    """Indices of the rows that are kept; the log tells how many are not.
+
+    Raises:
+        FewShotError: two rows that conflict, with their numbers, or another word for ``conflicts``.
+    """
     if conflicts not in get_args(Conflicts):
         raise FewShotError(
             f"conflicts is {quoted(conflicts)}, but must be one of: {', '.join(get_args(Conflicts))}."

@@ -16,7 +16,8 @@ from fewshot_nlp.metrics.ner import entity_mistakes, entity_scores
 from fewshot_nlp.rows import Label, as_list, as_text, as_words, shown
 from fewshot_nlp.settings import Several
 from fewshot_nlp.slots import Hints, Scores, SlotBatch
-from fewshot_nlp.tasks.base import Annotation, Prediction, Row, Task, need_column
+from fewshot_nlp.tasks.annotation import Annotation
+from fewshot_nlp.tasks.base import Prediction, Row, Task, need_column
 from fewshot_nlp.tasks.defaults import Defaults, Usage
 from fewshot_nlp.tasks.entities import decoded_tags
 from fewshot_nlp.tasks.label_words import check_descriptions

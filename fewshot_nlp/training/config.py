@@ -263,10 +263,10 @@ class MetaTrainConfig(Settings):
     outer: OuterLoop = OuterLoop()
     run: Run
 
-    @field_validator("task")
+    @field_validator("task", "learner")
     @classmethod
-    def _known_task(cls, name: str) -> str:
-        TASKS.get(name)
+    def _known(cls, name: str, info: ValidationInfo) -> str:
+        (TASKS if info.field_name == "task" else LEARNERS).get(name)
         return name
 
     @field_validator("task_config", mode="before")
@@ -276,12 +276,6 @@ class MetaTrainConfig(Settings):
             return TASKS.get(TASKS.names()[0])()
         kind = TASKS.get(info.data["task"])
         return value if isinstance(value, kind) else kind.from_dict(value)
-
-    @field_validator("learner")
-    @classmethod
-    def _known_learner(cls, name: str) -> str:
-        LEARNERS.get(name)
-        return name
 
     @field_validator("learner_config", mode="before")
     @classmethod
