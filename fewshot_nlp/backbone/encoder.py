@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from threading import get_ident
 from types import MappingProxyType
 from typing import Any
 
@@ -13,36 +12,28 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fewshot_nlp.backbone.adapters import without_adapter
-from fewshot_nlp.backbone.base import Backbone
 from fewshot_nlp.backbone.batching import chunks
 from fewshot_nlp.backbone.bundled import HUB_NAME, bundled_folder, resolve
 from fewshot_nlp.backbone.cache import FeatureCache, spans_by_cache, weight_versions
-from fewshot_nlp.backbone.frozen_layers import LayerStack, LowerLayers, SharedLayers, frozen_depth
+from fewshot_nlp.backbone.hidden_states import HiddenStates
 from fewshot_nlp.backbone.label_names import LabelNameHead
 from fewshot_nlp.backbone.loading import json_files, layer_numbers, load_model
-from fewshot_nlp.backbone.packing import (
-    packed_inputs,
-    padded_inputs,
-    pads_soundly,
-    trial_windows,
-    try_packing,
-)
 from fewshot_nlp.backbone.pooling import TextPooling, check_pooling, chunk_spans, join_spans, pool_spans
 from fewshot_nlp.backbone.sentence_files import lower_cased, read_hints
 from fewshot_nlp.backbone.window_limit import window_limit
-from fewshot_nlp.errors import FewShotError, logger
+from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.slots import SlotBatch
 from fewshot_nlp.tokenization.windows import WindowTokenizer
 
 
-class Encoder(Backbone):
+class Encoder(HiddenStates):
     """Features of slots by a Hugging Face encoder, with or without an adapter, packed where the model allows.
 
     Adapting never changes the encoder's weights: fast weights are passed to `features` and used by
     `torch.func.functional_call`.
 
     Args:
-        model: a Hugging Face encoder, in eval mode.
+        model: a Hugging Face encoder.
         tokenizer: its fast tokenizer.
         name: folder or Hub name that it was loaded from.
         revision: Hub revision.
@@ -51,12 +42,11 @@ class Encoder(Backbone):
         pooling: how a whole text becomes one vector: "mean" or another mode of `pool_spans`.
         max_length: tokens in a window; longer texts are split into overlapping windows. None: ``usual_length``.
         usual_length: window from the model's files, cut to what it can read; None for all of that.
-        token_budget: tokens in one forward pass.
     """
 
     setting_types = MappingProxyType({"layers": list, "pooling": str, "max_length": int})
-    head: LabelNameHead | None = None
-    """A head of label names that was trained with the adapter."""
+    token_budget = 2048
+    """Tokens in one forward pass."""
 
     def __init__(
         self,
@@ -69,27 +59,17 @@ class Encoder(Backbone):
         pooling: TextPooling = "mean",
         max_length: int | None = None,
         usual_length: int | None = None,
-        token_budget: int = 2048,
     ) -> None:
-        super().__init__(model, name, revision)
         self.pooling = check_pooling(pooling)
-        self.token_budget = token_budget
-        limit = window_limit(model, tokenizer)
+        limit = window_limit(model.eval(), tokenizer)
         if max_length is not None and max_length > limit:
             raise FewShotError(f"max_length {max_length} is over the encoder's window of {limit} tokens.")
-        self.tokenizer = WindowTokenizer(tokenizer, max_length or min(usual_length or limit, limit))
-        n_layers = model.config.num_hidden_layers
-        self.layers = layer_numbers(layers, n_layers)
+        windows = WindowTokenizer(tokenizer, max_length or min(usual_length or limit, limit))
+        numbers = layer_numbers(layers, model.config.num_hidden_layers)
+        super().__init__(model, windows, numbers, name, revision)
         self.cache: FeatureCache | None = None
         self._lasting: tuple[Any, FeatureCache] | None = None
         self._n_caching = 0  # blocks that share the cache, perhaps of several threads
-        self.lower: LowerLayers | None = None
-        self._shared: dict[int, SharedLayers] = {}  # by thread
-        self._divided: tuple[LayerStack, str | None] | None = None
-        self.pads = True
-        self.packed = False
-        self.packed = try_packing(model, self._trial)
-        self.pads = self.packed or pads_soundly(model, self.tokenizer, self.hidden_states)
 
     @classmethod
     def from_pretrained(
@@ -113,10 +93,9 @@ class Encoder(Backbone):
             dtype: weights' type, e.g. `torch.bfloat16`; default float32.
             attn_implementation: transformers' attention; the default packs windows where the model allows.
             device_map: as in transformers, e.g. "cuda"; default the CPU.
-            layers: hidden layers whose outputs are concatenated, as numbers or shares of the depth.
-            pooling: a mode of `pool_spans`, such as "first"; default from the model's sentence-transformers files, else
-                mean.
-            max_length: tokens in a window; default from the model's files.
+            layers: as for the class.
+            pooling: as for the class; default from the model's sentence-transformers files, else mean.
+            max_length: as for the class; default from the model's files.
 
         Raises:
             FewShotError: there is no such model, its files are damaged or unsafe, or there is no network.
@@ -141,11 +120,6 @@ class Encoder(Backbone):
             max_length=max_length,
             usual_length=hints.max_length,
         )
-
-    @property
-    def dimension(self) -> int:
-        """Length of a feature vector."""
-        return int(self.model.config.hidden_size) * len(self.layers)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -202,55 +176,6 @@ class Encoder(Backbone):
             self._lasting = state, FeatureCache(max_bytes)
         return self._lasting[1]
 
-    @contextmanager
-    def cache_frozen_layers(self, max_bytes: int = 512 * 2**20) -> Iterator[FeatureCache | None]:
-        """Context in which the output of the layers below the lowest trainable one is cached by text.
-
-        Passes with gradients or fast weights use it too: they begin at the lowest adapted layer. Training with
-        dropout does not.
-
-        Args:
-            max_bytes: bound on the memory; the least recently used entries are dropped.
-
-        Yields:
-            The cache; None for a model whose layers cannot be run separately, which is logged.
-        """
-        cache, before = FeatureCache(max_bytes), self.lower
-        stack, obstacle = self._divide()
-        lower = LowerLayers(stack, self._pass, self.packed, cache)
-        if obstacle is not None:
-            logger.info("%s keeps no activations: %s.", self.model.config.model_type, obstacle)
-        self.lower = None if obstacle else lower
-        try:
-            yield None if obstacle else cache
-        finally:
-            self.lower = before
-
-    @contextmanager
-    def sharing_lower_layers(self, max_bytes: int = 256 * 2**20) -> Iterator[None]:
-        """Context in which two passes of this thread over the same batch run the frozen lower layers once.
-
-        Args:
-            max_bytes: bound on the memory; what is over it is computed twice.
-        """
-        stack, obstacle = self._divide()
-        if obstacle is None:
-            self._shared[get_ident()] = SharedLayers(stack, self._pass, max_bytes)
-        try:
-            yield
-        finally:
-            self._shared.pop(get_ident(), None)
-
-    def _divide(self) -> tuple[LayerStack, str | None]:
-        """The stack of layers, and why its lower part cannot be run by itself; tried once."""
-        with self.alone():  # layers are left out meanwhile
-            if self._divided is None:
-                stack = LayerStack(self.model)
-                lower = LowerLayers(stack, self._pass, self.packed, FeatureCache(0))
-                windows = trial_windows(self.tokenizer, self.model.config.vocab_size)
-                self._divided = stack, lower.obstacle(windows)
-            return self._divided
-
     def features(
         self,
         batch: SlotBatch,
@@ -258,13 +183,7 @@ class Encoder(Backbone):
         *,
         double_backward: bool = False,
     ) -> Float[Tensor, "n_slots dimension"]:
-        """One vector a slot; differentiable in the fast weights and in parameters that require gradients.
-
-        Args:
-            batch: tokenised windows and spans.
-            fast_weights: values used instead of the parameters of the same names.
-            double_backward: use attention with a second derivative, which fused kernels do not have.
-        """
+        """One vector a slot; see `Backbone.features`."""
         return self._read(batch, fast_weights, double_backward)[:, : self.dimension]
 
     def views(
@@ -299,13 +218,6 @@ class Encoder(Backbone):
         """The output of the head's layer, among all outputs of a pass."""
         width, at = int(self.model.config.hidden_size), self._outputs.index(head.layer)
         return read[:, at * width : (at + 1) * width]
-
-    @property
-    def _outputs(self) -> tuple[int, ...]:
-        """Layers whose output a pass returns: those of the features, and that of the head of label names."""
-        if self.head is None or self.head.layer in self.layers:
-            return self.layers
-        return (*self.layers, self.head.layer)
 
     def _read(
         self, batch: SlotBatch, fast_weights: Mapping[str, Tensor] | None, double_backward: bool
@@ -343,73 +255,3 @@ class Encoder(Backbone):
             wide = int(self.model.config.hidden_size) * len(self._outputs)
             return torch.zeros(0, wide, device=self.device, dtype=self.feature_dtype)
         return torch.cat(rows)[torch.from_numpy(np.argsort(np.concatenate(order))).to(self.device)]
-
-    def hidden_states(
-        self,
-        ids: Sequence[Sequence[int]],
-        types: Sequence[Sequence[int]] | None = None,
-        fast_weights: Mapping[str, Tensor] | None = None,
-        double_backward: bool = False,
-    ) -> Float[Tensor, "n_tokens dimension"]:
-        """Hidden states of all tokens of some windows, concatenated, in one forward pass."""
-        with self.alone():
-            lower = self.lower or self._shared.get(get_ident())
-            depth = 0 if lower is None or self.model.training else self._frozen_depth(fast_weights)
-            if lower is None or not depth:
-                return self._pass(ids, types, fast_weights, double_backward)
-            below = lower(ids, types, depth, self.device)
-            with lower.stack.above(depth, below):
-                return self._pass(ids, types, fast_weights, double_backward)
-
-    def _frozen_depth(self, fast_weights: Mapping[str, Tensor] | None) -> int:
-        """Number of layers below all trainable ones and below those whose output is read."""
-        moving = (*self.adapter, *(fast_weights or ()))
-        return min(frozen_depth(self.model, moving, self.model.config.num_hidden_layers), *self._outputs)
-
-    def _trial(self, packed: bool) -> Tensor:
-        """Hidden states of the trial windows."""
-        self.packed = packed
-        return self.hidden_states(trial_windows(self.tokenizer, self.model.config.vocab_size))
-
-    def _pass(
-        self,
-        ids: Sequence[Sequence[int]],
-        types: Sequence[Sequence[int]] | None,
-        fast_weights: Mapping[str, Tensor] | None = None,
-        double_backward: bool = False,
-    ) -> Float[Tensor, "n_tokens dimension"]:
-        """One forward pass through the layers that are not skipped."""
-        lengths = [len(row) for row in ids]
-        if not self.pads and len(set(lengths)) > 1:
-            return self._pass_by_length(ids, types, fast_weights, double_backward)
-        if self.packed:
-            inputs = packed_inputs(self.model, ids, types, self.device, double_backward=double_backward)
-        else:
-            inputs = padded_inputs(ids, types, self.tokenizer.tokenizer.pad_token_id or 0, self.device)
-        only_last = self._outputs == (self.model.config.num_hidden_layers,)
-        inputs["output_hidden_states"] = not only_last
-        written_out = double_backward and not self.packed
-        output = self._call(self.model, fast_weights, math_attention=written_out, **inputs)
-        if only_last:
-            hidden = output.last_hidden_state
-        else:
-            hidden = torch.cat([output.hidden_states[layer] for layer in self._outputs], dim=-1)
-        hidden = hidden.to(self.feature_dtype)
-        tokens: Tensor = hidden[0] if self.packed else hidden[inputs["attention_mask"].bool()]
-        return tokens
-
-    def _pass_by_length(
-        self,
-        ids: Sequence[Sequence[int]],
-        types: Sequence[Sequence[int]] | None,
-        fast_weights: Mapping[str, Tensor] | None,
-        double_backward: bool,
-    ) -> Float[Tensor, "n_tokens dimension"]:
-        """One pass for each window length, for a model whose output depends on padding."""
-        parts: dict[int, Tensor] = {}
-        for length in sorted({len(row) for row in ids}):
-            chosen = [i for i, row in enumerate(ids) if len(row) == length]
-            some = None if types is None else [types[i] for i in chosen]
-            found = self._pass([ids[i] for i in chosen], some, fast_weights, double_backward)
-            parts |= dict(zip(chosen, torch.split(found, length), strict=True))
-        return torch.cat([parts[i] for i in range(len(ids))])

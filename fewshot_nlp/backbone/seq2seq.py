@@ -28,12 +28,13 @@ class Seq2Seq(Backbone):
         name: folder or Hub name that it was loaded from.
         revision: Hub revision.
         max_length: largest number of tokens of source and target.
-        token_budget: tokens in one forward pass, padding included.
     """
 
     setting_types = MappingProxyType({"max_length": int})
     tokenizer: PairTokenizer
     head: VocabularyHead
+    token_budget = 4096
+    """Tokens in one forward pass, padding included."""
 
     def __init__(
         self,
@@ -43,7 +44,6 @@ class Seq2Seq(Backbone):
         name: str,
         revision: str | None = None,
         max_length: int | None = None,
-        token_budget: int = 4096,
     ) -> None:
         super().__init__(model, name, revision)
         limit = int(getattr(model.config, "max_position_embeddings", None) or 512)
@@ -59,7 +59,6 @@ class Seq2Seq(Backbone):
         self.tokenizer = PairTokenizer(
             tokenizer, max_length or limit, int(start), self.n_classes, instructions_of(model.config)
         )
-        self.token_budget = token_budget
         self._parts = _Parts(model)
         self._check_head()
         self.head = VocabularyHead(self)
