@@ -77,16 +77,8 @@ def heat_map(
     digits = ".0f" if high > 1 else ".2f"
     for (i, j), value in np.ndenumerate(table):
         if np.isfinite(value):
-            dark = value < (low + high) / 2
-            axes.text(
-                j,
-                i,
-                f"{value:{digits}}",
-                ha="center",
-                va="center",
-                color="white" if dark else "black",
-                fontsize=8,
-            )
+            color = "white" if value < (low + high) / 2 else "black"
+            axes.text(j, i, f"{value:{digits}}", ha="center", va="center", color=color, fontsize=8)
     return name
 
 
@@ -107,17 +99,16 @@ def quality_cost(
     return "Quality and cost"
 
 
-def reliability(axes: Any, found: Mapping[str, tuple[Any, Any]], n_bins: int = 10) -> str | None:
-    """Share that is right by confidence, a line a learner; on the diagonal confidences are true.
+def reliability(axes: Any, found: Mapping[str, tuple[Any, Any]]) -> str | None:
+    """Share that is right by confidence in ten bins, a line a learner; on the diagonal confidences are true.
 
     Args:
         axes: to draw into.
-        found: confidences and whether each was right, by name.
-        n_bins: of equal width; those with fewer than five decisions are left out.
+        found: confidences and whether each was right, by name; bins with fewer than five decisions are left out.
     """
     for name, (sure, right) in found.items():
-        bins = np.minimum((sure * n_bins).astype(int), n_bins - 1)
-        count, total, hits = (np.bincount(bins, w, n_bins) for w in (None, sure, right))
+        bins = np.minimum((sure * 10).astype(int), 9)
+        count, total, hits = (np.bincount(bins, w, 10) for w in (None, sure, right))
         many = count >= 5
         axes.plot(total[many] / count[many], hits[many] / count[many], "o-", label=name)
     if not found:

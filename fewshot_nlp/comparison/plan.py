@@ -208,13 +208,9 @@ def make_plan(dataset: TaskDataset, k_shot: Sequence[int], max_scored: int, seed
     )
     usual = sorted(totals.values())[len(totals) // 2] if totals else n
     choices = [*range(2, min(MOST_FOLDS, n_groups) + 1), *([n_groups] if n_groups <= ONE_OUT else [])]
-
-    def folds_for(k: int) -> int | None:
-        return next((f for f in choices if usual * (f - 1) // f >= k), None)
-
     what = f"half of the labels have at most {usual} in all" if totals else f"there are {n} rows"
     unit = "examples a label" if totals else "examples"
-    folds = {k: f for k in wanted if (f := folds_for(k)) is not None}
+    folds = {k: f for k in wanted for f in [n for n in choices if usual * (n - 1) // n >= k][:1]}
     if not folds:
         most = max(1, usual * (choices[-1] - 1) // choices[-1])
         fix = f"take k_shot=[{most}]" if most < wanted[0] else "label more rows"

@@ -104,12 +104,9 @@ def evaluate(
     dataset, repeated = own_rows(reader, read_rows(rows, task, column_mapping), group_column)
     reader.check_labels(dataset.label_names)
     candidates += _baselines(kind.has_labels, own, dataset.examples[0].target)
-    asked: dict[str, Json] = {
-        "rows": dataset.fingerprint,
-        "task_config": reader.to_dict(),
-        "k_shot": sorted(set(sizes)),
-    }
-    results = Results(path, asked | {"task": task, "max_scored": max_scored, "seed": seed})
+    asked: dict[str, Json] = {"rows": dataset.fingerprint, "task_config": reader.to_dict()}
+    asked |= {"k_shot": sorted(set(sizes)), "task": task, "max_scored": max_scored, "seed": seed}
+    results = Results(path, asked)
     plan = make_plan(dataset, sizes, max_scored, seed)
     with pool(backend, n_jobs) as number:
         run = _Run(candidates, reader, Grid(results, number, backend, progress), begin, budget)
@@ -126,26 +123,19 @@ def evaluate(
 
 
 def _candidates(
-    own: Mapping[str, Any], learners: Sequence[str], configs: Mapping[str, Mapping[str, Any]]
+    own: Mapping[str, Any], learners: Sequence[str], given: Mapping[str, Mapping[str, Any]]
 ) -> list[Candidate]:
     names = list(dict.fromkeys(learners))
-    odd = next((name for name in configs if name not in names), None)
-    if not names or odd is not None:
-        raise FewShotError(
-            "Name at least one learner."
-            if not names
-            else f"learner_config names {odd!r}, which is not compared."
-        )
+    if not names:
+        raise FewShotError("Name at least one learner.")
+    odd = next((name for name in given if name not in names), None)
+    if odd is not None:
+        raise FewShotError(f"learner_config names {odd!r}, which is not compared.")
     return [
         Candidate(
-            name,
-            {
-                **own,
-                "learner": None if name == DEFAULT else name,
-                "learner_config": dict(configs.get(name, {})),
-            },
+            n, {**own, "learner": None if n == DEFAULT else n, "learner_config": dict(given.get(n, {}))}
         )
-        for name in names
+        for n in names
     ]
 
 

@@ -4,11 +4,8 @@ All take decisions: a confidence in [0, 1] and whether the decision was right. W
 missed) is none of them.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
-from jaxtyping import Bool, Float, Int
-from seqeval.scheme import IOB2, Entities
+from jaxtyping import Bool, Float
 
 from fewshot_nlp.errors import FewShotError
 
@@ -32,71 +29,31 @@ def expected_calibration_error(
 
 def risk_coverage_curve(
     confidence: Float[np.ndarray, " n"], right: Bool[np.ndarray, " n"]
-) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-    """Coverage k / n, and the share of mistakes among the k surest decisions, for k = 1, ..., n.
+) -> Float[np.ndarray, " n"]:
+    """Share of mistakes among the k surest decisions, for k = 1, ..., n.
 
     El-Yaniv & Wiener 2010. Decisions of one confidence come in a random order: their mistakes count as their mean.
     """
     confidence, right = _checked(confidence, right)
     _, place = np.unique(-confidence, return_inverse=True)
     mistakes = np.bincount(place, 1.0 - right) / np.bincount(place)
-    k = np.arange(1, len(confidence) + 1)
-    return k / len(k), np.cumsum(mistakes[np.sort(place)]) / k
-
-
-def brier_score(probabilities: Float[np.ndarray, "n n_classes"], gold: Int[np.ndarray, " n"]) -> float:
-    """Mean over rows of the squared distance to the gold class's unit vector, in [0, 2] (Brier 1950)."""
-    probabilities = np.asarray(probabilities, float)
-    return float(np.square(probabilities - np.eye(probabilities.shape[1])[gold]).sum(axis=1).mean())
+    return np.cumsum(mistakes[np.sort(place)]) / np.arange(1, len(confidence) + 1)
 
 
 def decision_calibration(
-    confidence: Float[np.ndarray, " n"], right: Bool[np.ndarray, " m"], n_bins: int = N_BINS
+    confidence: Float[np.ndarray, " n"], right: Bool[np.ndarray, " m"]
 ) -> dict[str, float]:
-    """``ece_15_bins`` (or how many there are), ``aurc`` and ``brier_of_decisions``.
+    """``ece_15_bins``, ``aurc`` and ``brier_of_decisions``.
 
     ``aurc`` is the mean of the risk over all coverages (Geifman & El-Yaniv 2017); ``brier_of_decisions`` is the mean
     squared difference of confidence and right (1) or wrong (0), in [0, 1].
     """
     sure, correct = _checked(confidence, right)
     return {
-        f"ece_{n_bins}_bins": expected_calibration_error(confidence, right, n_bins),
-        "aurc": float(risk_coverage_curve(confidence, right)[1].mean()),
+        f"ece_{N_BINS}_bins": expected_calibration_error(confidence, right),
+        "aurc": float(risk_coverage_curve(confidence, right).mean()),
         "brier_of_decisions": float(np.square(sure - correct).mean()),
     }
-
-
-def classification_calibration(
-    probabilities: Float[np.ndarray, "n n_classes"], gold: Int[np.ndarray, " n"], n_bins: int = N_BINS
-) -> dict[str, float]:
-    """`decision_calibration` of the likeliest class, and ``brier`` over all classes."""
-    probabilities = np.asarray(probabilities, float)
-    right = probabilities.argmax(axis=1) == gold
-    scores = decision_calibration(probabilities.max(axis=1), right, n_bins)
-    return scores | {"brier": brier_score(probabilities, gold)}
-
-
-def entity_decisions(
-    gold: Sequence[Sequence[str]],
-    predicted: Sequence[Sequence[str]],
-    scores: Sequence[Sequence[float]],
-) -> tuple[Float[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
-    """Confidence of every predicted entity, and whether both ends and the type are right.
-
-    Args:
-        gold: IOB2 tags of each sentence.
-        predicted: IOB2 tags of each sentence.
-        scores: confidences of each sentence's predicted entities, from left to right.
-    """
-    known, found = (Entities([list(t) for t in tags], IOB2).entities for tags in (gold, predicted))
-    confidence, right = [], []
-    for true, guess, values in zip(known, found, scores, strict=True):
-        if len(guess) != len(values):
-            raise FewShotError(f"A sentence has {len(guess)} predicted entities, but {len(values)} scores.")
-        places = {(e.tag, e.start, e.end) for e in true}
-        right += [(e.tag, e.start, e.end) in places for e in sorted(guess, key=lambda e: e.start)]
-        confidence += list(values)
-    return np.array(confidence, float), np.array(right, bool)
 
 
 def _checked(

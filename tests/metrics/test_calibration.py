@@ -5,10 +5,7 @@ import pytest
 
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.metrics.calibration import (
-    brier_score,
-    classification_calibration,
     decision_calibration,
-    entity_decisions,
     expected_calibration_error,
     risk_coverage_curve,
 )
@@ -38,8 +35,7 @@ def test_expected_calibration_error_is_the_definition_of_torchmetrics():
 def test_risk_coverage_by_hand():
     confidence = np.array([0.5, 0.9, 0.8, 0.7])
     right = np.array([False, True, False, True])
-    coverage, risk = risk_coverage_curve(confidence, right)
-    np.testing.assert_allclose(coverage, [0.25, 0.5, 0.75, 1])
+    risk = risk_coverage_curve(confidence, right)
     np.testing.assert_allclose(risk, [0, 1 / 2, 1 / 3, 2 / 4])
     assert decision_calibration(confidence, right)["aurc"] == pytest.approx((1 / 2 + 1 / 3 + 1 / 2) / 4)
 
@@ -47,28 +43,15 @@ def test_risk_coverage_by_hand():
 def test_ties_do_not_depend_on_the_order():
     confidence = np.array([0.9, 0.6, 0.6, 0.6, 0.6])
     for right in ([1, 1, 0, 0, 0], [1, 0, 0, 0, 1]):
-        _, risk = risk_coverage_curve(confidence, np.array(right, bool))
+        risk = risk_coverage_curve(confidence, np.array(right, bool))
         np.testing.assert_allclose(risk, [0, 0.75 / 2, 1.5 / 3, 2.25 / 4, 3 / 5])
 
 
-def test_brier_scores_by_hand():
-    probabilities = np.array([[0.7, 0.2, 0.1], [0.3, 0.3, 0.4]])
-    gold = np.array([0, 0])
-    expected = ((0.09 + 0.04 + 0.01) + (0.49 + 0.09 + 0.16)) / 2
-    assert brier_score(probabilities, gold) == pytest.approx(expected)
-    scores = classification_calibration(probabilities, gold, 10)
-    assert scores.keys() == {"ece_10_bins", "aurc", "brier_of_decisions", "brier"}
+def test_squares_of_decisions_by_hand():
+    scores = decision_calibration(np.array([0.7, 0.4]), np.array([True, False]))
     assert scores["brier_of_decisions"] == pytest.approx((0.3**2 + 0.4**2) / 2)
-    assert scores["ece_10_bins"] == pytest.approx((0.3 + 0.4) / 2)
+    assert scores["ece_15_bins"] == pytest.approx((0.3 + 0.4) / 2)
     assert scores["aurc"] == pytest.approx((0 + 1 / 2) / 2)
-
-
-def test_entities_are_decisions():
-    gold = [["B-A", "I-A", "O", "B-B"], ["O", "O"], ["B-A", "B-A"]]
-    predicted = [["B-A", "O", "O", "B-B"], ["B-A", "I-A"], ["B-B", "B-A"]]
-    confidence, right = entity_decisions(gold, predicted, [[0.9, 0.8], [0.7], [0.6, 0.5]])
-    assert confidence.tolist() == [0.9, 0.8, 0.7, 0.6, 0.5]
-    assert right.tolist() == [False, True, False, False, True]
 
 
 def test_what_cannot_be_measured_is_refused_in_one_line():
@@ -78,5 +61,3 @@ def test_what_cannot_be_measured_is_refused_in_one_line():
         decision_calibration(np.ones(2), np.ones(1, bool))
     with pytest.raises(FewShotError, match="must be probabilities"):
         decision_calibration(np.array([1.2]), np.ones(1, bool))
-    with pytest.raises(FewShotError, match="1 predicted entities, but 0 scores"):
-        entity_decisions([["O"]], [["B-A"]], [[]])
