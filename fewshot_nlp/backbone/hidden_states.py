@@ -48,7 +48,7 @@ class HiddenStates(Backbone):
     ) -> None:
         super().__init__(model, name, revision)
         self.tokenizer, self.layers = tokenizer, layers
-        self._lower: LowerLayers | None = None
+        self.lower: LowerLayers | None = None  # also asked for by learners that open such a context
         self._shared: dict[int, SharedLayers] = {}  # by thread
         self._divided: tuple[LayerStack, str | None] | None = None
         self.pads = True
@@ -81,16 +81,16 @@ class HiddenStates(Backbone):
         Yields:
             The cache; None for a model whose layers cannot be run separately, which is logged.
         """
-        cache, before = FeatureCache(max_bytes), self._lower
+        cache, before = FeatureCache(max_bytes), self.lower
         stack, obstacle = self._divide()
         lower = LowerLayers(stack, self._pass, self.packed, cache)
         if obstacle is not None:
             logger.info("%s keeps no activations: %s.", self.model.config.model_type, obstacle)
-        self._lower = None if obstacle else lower
+        self.lower = None if obstacle else lower
         try:
             yield None if obstacle else cache
         finally:
-            self._lower = before
+            self.lower = before
 
     @contextmanager
     def sharing_lower_layers(self, max_bytes: int = 256 * 2**20) -> Iterator[None]:
@@ -126,7 +126,7 @@ class HiddenStates(Backbone):
     ) -> Float[Tensor, "n_tokens dimension"]:
         """Hidden states of all tokens of some windows, concatenated, in one forward pass."""
         with self.alone():
-            lower = self._lower or self._shared.get(get_ident())
+            lower = self.lower or self._shared.get(get_ident())
             depth = 0 if lower is None or self.model.training else self._frozen_depth(fast_weights)
             if lower is None or not depth:
                 return self._pass(ids, types, fast_weights, double_backward)
