@@ -38,17 +38,7 @@ from fewshot_nlp.sources.loading import load_rows
 SOURCES = ("squad_v1", "squad_v2", "squadshifts_amazon", "squadshifts_newwiki", "squadshifts_reddit")
 NEVER = [(name, split) for name in ("squad_v1", "squad_v2") for split in ("validation", "test")]
 LINEAR = ["query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"]
-ADAPTING: dict[str, Any] = {
-    "start": "meta",
-    "n_classes": 2,
-    "steps": 24,
-    "epochs": 6,
-    "batch_size": 16,
-    "lr": 1e-4,
-    "head_lr": 1e-3,
-    "folds": 2,
-    "bfloat16": None,
-}
+ADAPTING: dict[str, Any] = {"start": "meta", "n_classes": 2, "scope": "head", "C": 0.1}
 """How the model adapts to a support set later; of no effect here."""
 LONGEST_QUESTION = 250
 """Characters."""

@@ -105,20 +105,24 @@ def starting(scale: Scale) -> Iterator[Calls]:
 
 @contextmanager
 def loading(scale: Scale) -> Iterator[Calls]:
-    """An encoder from its folder: the bundled one, and BERT's base size (110M) with random weights."""
+    """An encoder from its folder: the bundled one, and BERT's two sizes (110M, 335M) with random weights."""
     from transformers import AutoTokenizer, BertConfig, BertModel
 
+    sizes = {"110M": (scale.of(768, 64), scale.of(12, 2)), "335M": (scale.of(1024, 64), scale.of(24, 2))}
+    calls: Calls = {"bundled": lambda: Encoder.from_pretrained(scale.encoder)}
     with tempfile.TemporaryDirectory() as folder:
-        width, layers = scale.of(768, 64), scale.of(12, 2)
-        config = BertConfig(
-            hidden_size=width, num_hidden_layers=layers, num_attention_heads=4, intermediate_size=4 * width
-        )
-        BertModel(config).save_pretrained(folder)
-        AutoTokenizer.from_pretrained(scale.encoder or bundled_folder()).save_pretrained(folder)
-        yield {
-            "bundled": lambda: Encoder.from_pretrained(scale.encoder),
-            "110M": lambda: Encoder.from_pretrained(folder),
-        }
+        for name, (width, layers) in sizes.items():
+            config = BertConfig(
+                hidden_size=width,
+                num_hidden_layers=layers,
+                num_attention_heads=width // 64,
+                intermediate_size=4 * width,
+            )
+            path = Path(folder, name)
+            BertModel(config).save_pretrained(path)
+            AutoTokenizer.from_pretrained(scale.encoder or bundled_folder()).save_pretrained(path)
+            calls[name] = lambda path=path: Encoder.from_pretrained(path)
+        yield calls
 
 
 @contextmanager

@@ -1,9 +1,11 @@
-"""Fine-tuning on the support set: an adapter, the whole model, or only a head, by AdamW.
+"""Fine-tuning on the support set: an adapter, the whole model, or only a head, by AdamW; a head also by L-BFGS.
 
-Papers: Hu et al. 2021, LoRA (``scope="adapter"``); Kumar et al. 2022, Fine-Tuning can Distort Pretrained Features
-(LP-FT: the head is first fitted on frozen features, then all weights are trained); Prechelt 1998, Early Stopping. Off
-by default: Howard & Ruder 2018, Universal Language Model Fine-tuning (``layer_decay``, ``unfreeze``); Xuhong,
-Grandvalet, Davoine 2018, Explicit Inductive Bias for Transfer Learning (``l2_sp``); Wortsman et al. 2022 (``folds``).
+Papers: Hu et al. 2021, LoRA (``scope="adapter"``); Chelba & Acero 2004, Adaptation of Maximum Entropy Capitalizer:
+Little Data Can Help a Lot (``C``: a Gaussian prior whose mean is the head at the start); Kumar et al. 2022,
+Fine-Tuning can Distort Pretrained Features (LP-FT: the head is first fitted on frozen features, then all weights are
+trained); Prechelt 1998, Early Stopping. Off by default: Howard & Ruder 2018, Universal Language Model Fine-tuning
+(``layer_decay``, ``unfreeze``); Xuhong, Grandvalet, Davoine 2018, Explicit Inductive Bias for Transfer Learning
+(``l2_sp``); Wortsman et al. 2022 (``folds``).
 Deviations: the initial head may come from any learner whose state has one (``head.weight``, ...);
 ``start="prototypes"`` includes label names. Layers unfreeze by shares of the steps, not by epochs. No dropout. Of
 ULMFiT's three stages only the last, tuning the classifier, is here: the language model is not tuned on the task's
@@ -19,6 +21,7 @@ from typing import Annotated, Any, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
+from torch import Tensor
 
 from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.errors import FewShotError
@@ -68,6 +71,9 @@ class FineTuneConfig(LearnerConfig):
             0 unless the held-out loss falls by more than a standard error. It doubles the time; 0 takes the trained
             weights.
         max_interpolation: the largest coefficient of the trained weights, in [0, 1]; a smaller one forgets less.
+        C: with scope="head", inverse strength of a penalty on the squared distance of the head to its start. The head
+            that minimises the sum of the losses and this penalty is found by L-BFGS; of the other settings only
+            ``folds`` and ``max_interpolation`` count. None takes steps of AdamW.
         bfloat16: compute the encoder in bfloat16 while training, which some processors do twice as fast; None does so
             where the processor has instructions for it.
     """
@@ -91,7 +97,16 @@ class FineTuneConfig(LearnerConfig):
     l2_sp: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     folds: Annotated[int, Field(ge=0, le=20)] = 0
     max_interpolation: Share = 1.0
+    C: Annotated[float, Field(ge=1e-6, le=1e9)] | None = None
     bfloat16: bool | None = False
+
+    @model_validator(mode="after")
+    def _penalty_is_of_a_head(self) -> Self:
+        if self.C is not None and self.scope != "head":
+            raise FewShotError(
+                f"C is {self.C:g} and scope is {self.scope!r}, but C is for scope='head' only."
+            )
+        return self
 
     @model_validator(mode="after")
     def _start_exists(self) -> Self:
@@ -166,18 +181,45 @@ class FineTune(Learner[FineTuneConfig], name="fine_tune"):
 
     def _reached(self, start: State, examples: SlotBatch, share: float) -> State:
         """The state after a share of the steps, interpolated with the initial one by `max_interpolation`."""
-        return between(start, self._train(start, examples, share), self.config.max_interpolation)
+        end = self._train(start, examples, share) if self.config.C is None else self._solve(start, examples)
+        return between(start, end, self.config.max_interpolation)
+
+    @torch.enable_grad()
+    def _solve(self, start: State, examples: SlotBatch) -> State:
+        """The head that minimises the sum of the losses + |head - start|^2 / 2C."""
+        features = self.features(examples).detach()
+        head = {n: w.detach().clone().requires_grad_() for n, w in start.items() if n.startswith("head.")}
+        self._need_weights(head)
+        whole = examples.normaliser == "positions"  # one softmax for all slots of an example
+        n_losses = len(torch.unique(examples.groups)) * examples.n_classes if whole else examples.n_slots
+        optimizer = torch.optim.LBFGS(
+            list(head.values()), max_iter=100, history_size=10, line_search_fn="strong_wolfe"
+        )
+
+        def objective() -> Tensor:
+            optimizer.zero_grad()
+            loss = n_losses * examples.loss(self.scores_of(start | head, features, examples))
+            distance = sum((w - start[n].detach()).square().sum() for n, w in head.items())
+            total: Tensor = loss + distance / (2 * (self.config.C or 1.0))
+            total.backward()  # type: ignore[no-untyped-call]
+            return total
+
+        optimizer.step(objective)  # type: ignore[no-untyped-call]
+        return {n: head[n].detach() if n in head else w.detach().clone() for n, w in start.items()}
+
+    def _need_weights(self, weights: State) -> None:
+        if not weights:
+            raise FewShotError(
+                f"Nothing is trained: scope is 'head', but the start {self.config.start} has no head; take "
+                "scope='adapter', or start='prototypes'."
+            )
 
     @torch.enable_grad()
     def _train(self, start: State, examples: SlotBatch, share: float = 1.0) -> State:
         """The state after training; ``share`` of the steps."""
         state = {name: value.detach().clone() for name, value in start.items()}
         weights = {n: w.requires_grad_() for n, w in state.items() if n.startswith((FAST, "head."))}
-        if not weights:
-            raise FewShotError(
-                f"Nothing is trained: scope is 'head', but the start {self.config.start} has no head; take "
-                "scope='adapter', or start='prototypes'."
-            )
+        self._need_weights(weights)
         train, held_out = self._split(examples.crop_to_targets())
         steps = max(1, round(share * self.config.steps))
         if self.config.epochs is not None:

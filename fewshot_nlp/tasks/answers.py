@@ -145,7 +145,7 @@ def _context_tokens(
 
 
 def choose_threshold(margins: Float[np.ndarray, " n"], gains: Float[np.ndarray, " n"]) -> float:
-    """The threshold that maximises the total gain of the answered questions.
+    """The threshold that maximises the total gain of the answered questions, if it surely gains over always answering.
 
     Args:
         margins: of each question, the log-probability of no answer minus the best answer's; it is answered when the
@@ -154,8 +154,9 @@ def choose_threshold(margins: Float[np.ndarray, " n"], gains: Float[np.ndarray, 
 
     Returns:
         The middle of the best gap between two margins, the one nearest to 0 among equals; where it is best to answer
-        nothing, `BELOW` under the smallest margin. Where no answer is worth anything, as for a support set without any,
-        minus infinity: nothing is answered, whatever its margin.
+        nothing, `BELOW` under the smallest margin. Infinity, always to answer, where the mean gain of refusing is not
+        above zero by 1.64 standard errors (95 %, one-sided). Where no answer is worth anything, as for a support set
+        without any, minus infinity: nothing is answered, whatever its margin.
     """
     margins, gains = margins[np.isfinite(margins)], gains[np.isfinite(margins)]
     if not (gains > 0).any():
@@ -169,7 +170,11 @@ def choose_threshold(margins: Float[np.ndarray, " n"], gains: Float[np.ndarray, 
     middle = (edges[:-1] + edges[1:]) / 2
     gaps = edges[:-1] < edges[1:]  # none between equal margins
     best = np.flatnonzero(gaps & (total >= total[gaps].max() - 1e-9))
-    return float(middle[best[np.argmin(np.abs(middle[best]))]])
+    threshold = float(middle[best[np.argmin(np.abs(middle[best]))]])
+    gain = np.where(margins > threshold, -gains, 0.0)
+    if len(gain) < 2 or gain.mean() < 1.64 * gain.std(ddof=1) / len(gain) ** 0.5:
+        return np.inf
+    return threshold
 
 
 def mark_answer(

@@ -1,7 +1,10 @@
 """Rates by layer, unfreezing and the pull to the start point, against their formulas."""
 
+import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize
+from toys import question_answering_rows
 from vectors import random_episode
 
 from fewshot_nlp.backbone import Encoder
@@ -11,6 +14,7 @@ from fewshot_nlp.learners.fine_tune import FineTune, FineTuneConfig
 from fewshot_nlp.modules.adamw import Descent, layer_begins, layer_depths, layer_rates
 from fewshot_nlp.modules.state import FAST
 from fewshot_nlp.slots import SlotBatch
+from fewshot_nlp.tasks import TASKS
 
 CONSTANT = {"weight_decay": 0.0, "max_grad_norm": 1e6}
 
@@ -21,8 +25,6 @@ def encoder(tiny_encoder_folder):
 
 
 def support_of(encoder) -> SlotBatch:
-    from fewshot_nlp.tasks import TASKS
-
     task = TASKS.get("classification")()
     rows = [{"text": "the judge gave an order", "label": "law"}, {"text": "blood and pain", "label": "drug"}]
     examples = task.examples(rows * 2)
@@ -185,3 +187,46 @@ def test_reach_is_the_share_of_the_way_that_is_gone(encoder):
     assert any(not torch.equal(start[name], whole[name]) for name in whole)
     for name in whole:
         torch.testing.assert_close(half[name], (start[name] + whole[name]) / 2)
+
+
+def test_a_solved_head_is_the_optimum_that_scipy_finds(encoder):
+    """Sum of -log(mass of the gold positions) + |head - start|^2 / 2C, written out in numpy."""
+    task = TASKS.get("question_answering")()
+    batch = task.collate(
+        task.examples(question_answering_rows(3, 0)), (), encoder.tokenizer, with_targets=True
+    )
+    learner = FineTune(encoder, FineTuneConfig(scope="head", start="meta", C=0.5))
+    torch.manual_seed(0)
+    torch.nn.init.normal_(learner.head.weight)
+    start = learner.initial_state()
+    state = learner.fit(batch)
+    x = learner.features(batch).detach().double().numpy()
+    x = np.column_stack([8 * x / np.linalg.norm(x, axis=1, keepdims=True), np.ones(len(x))])
+    before = np.column_stack([start["head.weight"].detach(), start["head.bias"].detach()]).astype(float)
+    groups, gold = batch.groups.numpy(), batch.target_matrix.numpy() > 0
+
+    def objective(flat):
+        head = flat.reshape(before.shape)
+        scores = x @ head.T
+        loss = sum(
+            np.logaddexp.reduce(scores[groups == g, c])
+            - np.logaddexp.reduce(scores[(groups == g) & gold[:, c], c])
+            for g in set(groups)
+            for c in (0, 1)
+        )
+        return loss + ((head - before) ** 2).sum() / (2 * 0.5)
+
+    best = minimize(objective, before.ravel(), method="L-BFGS-B", options={"maxfun": 10**6})
+    found = np.column_stack([state["head.weight"], state["head.bias"]])
+    assert objective(found.ravel()) <= best.fun + 1e-4
+    assert np.abs(found - best.x.reshape(before.shape)).max() < 1e-2
+    assert objective(found.ravel()) < objective(before.ravel()) - 0.1
+
+
+def test_a_penalty_is_of_a_head_alone(encoder):
+    with pytest.raises(FewShotError, match=r"C is 0\.1 and scope is 'adapter'"):
+        FineTuneConfig(C=0.1)
+    strong = FineTune(encoder, FineTuneConfig(scope="head", C=1e-6, label_names=0.0))
+    support = support_of(encoder)
+    start, state = strong.fit(support, meta=True), strong.fit(support)
+    assert torch.allclose(start["head.weight"], state["head.weight"], atol=1e-4)

@@ -260,19 +260,31 @@ def test_chosen_threshold_is_the_best_one():
         margins, gains = rng.normal(size=8), rng.choice([1.0, 0.3, -1.0], size=8)
         margins = np.round(margins) if ties else margins
         best = max(gains[margins <= t].sum() for t in [-99, *margins])
-        assert gains[margins <= choose_threshold(margins, gains)].sum() == pytest.approx(best)
+        threshold = choose_threshold(margins, gains)
+        if np.isfinite(threshold):
+            assert gains[margins <= threshold].sum() == pytest.approx(best)
+
+
+@pytest.mark.parametrize(
+    ("n", "unanswerable", "refuses"), [(10, 1, False), (20, 2, False), (4, 2, True), (20, 6, True)]
+)
+def test_some_unanswerable_questions_may_be_chance(n, unanswerable, refuses):
+    """Refusing gains k / n a question; its standard error is sqrt(k (n - k) / (n - 1)) / n."""
+    gains = np.where(np.arange(n) < n - unanswerable, 1.0, -1.0)
+    error = (unanswerable * (n - unanswerable) / (n - 1)) ** 0.5 / n
+    assert refuses == (unanswerable / n > 1.64 * error)
+    assert np.isfinite(choose_threshold(np.arange(n) / n, gains)) == refuses
 
 
 def test_threshold_is_learned_from_unanswerable_support_only(encoder):
-    rows = [row(), row(question="how long", text=[], start=[])]
+    rows = [row(), row(question="how long", text=[], start=[])] * 2
     batch = collate(encoder, rows)
     scores = gold_scores(batch, 2.0)
-    n = int((batch.groups == 0).sum())
-    scores[0] = 3.0  # the null of the answerable question is high, that of the other one higher
-    scores[n] = 8.0
+    for item, null in enumerate([3.0, 8.0, 3.0, 8.0]):  # high for answerable questions, higher for the others
+        scores[(batch.groups == item).nonzero()[0, 0]] = null
     decoding_parameters = TASK.calibrate(batch, scores)
     answers = [p["answer"] for p in TASK.decode(scores, batch, decoding_parameters)]
-    assert answers == ["20 mg", ""]
+    assert answers == ["20 mg", ""] * 2
     answerable = collate(encoder, rows[:1])
     assert not TASK.calibrates_on_scores(answerable)
     assert "null_threshold" not in TASK.calibrate(answerable, None)
