@@ -32,8 +32,12 @@ COMMAND = """OMP_NUM_THREADS=1 accelerate launch --cpu --num_processes 1 recipes
 ... --config recipes/ship/question_answering.yaml --start runs/first/model --output_dir runs/second --stop_after 1701
 ... --start runs/second/model --output_dir runs/third --steps 160 --lr 4e-4 --head_lr 1.3e-3 --first_words 110 \\
     --last_words 120 --seed 2"""
+STEPS = {"scope": "adapter", "steps": 24, "epochs": 6, "lr": 1e-4, "head_lr": 1e-3, "batch_size": 16}
 METHODS: dict[str, dict[str, Any]] = {
     "default": {},
+    "fine_tune": {
+        "learner_config": {**STEPS, "C": None, "folds": 2, "bfloat16": None}
+    },  # the default of before
     "linear_probe": {"learner": "linear_probe"},
     "prototypical": {"learner": "prototypical"},
     "nearest_neighbour": {"learner": "nearest_neighbour"},
@@ -78,9 +82,11 @@ def run(options: argparse.Namespace) -> None:
     done = {tuple(r[k] for k in keys) for r in records}
     for method in options.methods:
         model = FewShotQA.from_pretrained(**METHODS[method])
-        for k in options.k_shot:
-            for name in options.sets:
-                for seed in range(options.seeds if k else 1):
+        for name in options.sets:
+            with model.pipeline.learner.encoder.cached():  # the rows are the same for all support sets
+                for k, seed in (
+                    (k, seed) for k in options.k_shot for seed in range(options.seeds if k else 1)
+                ):
                     fixed = (name, method, k, seed, options.split, options.limit, options.bfloat16)
                     if fixed in done or (k == 0 and model.pipeline.unadapted() is None):
                         continue

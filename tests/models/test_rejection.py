@@ -61,10 +61,11 @@ class TestRules:
 
     @pytest.mark.parametrize("rule", RULES)
     def test_a_text_below_the_threshold_has_no_label_and_a_reason(self, model, like, rule):
+        predictions = model.predictions(like, reject=rule, coverage=0.5)
         found = kept_fits(model._adapted(), rule)
         assert found is not None
         values = fits(model._adapted(), [Query({"text": text}) for text in like], found)
-        for value, p in zip(values, model.predictions(like, reject=rule, coverage=0.5), strict=True):
+        for value, p in zip(values, predictions, strict=True):
             assert (p["target"] is None) == ("below" in (p["reason"] or "")) == (value < found.threshold(0.5))
 
     def test_neighbours_by_brute_force(self, model):
