@@ -1,5 +1,6 @@
 """Names to classes: one registry for tasks, one for learners, one for samplers; each class names itself."""
 
+import sys
 from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -71,6 +72,11 @@ class Registry(Generic[T]):
                     "Upgrade or uninstall it."
                 ) from error
         self._complete = True
+
+
+def about(kind: type) -> str:
+    """What a registered class is: the first line of the file that it is in, else of its own docstring."""
+    return (sys.modules[kind.__module__].__doc__ or kind.__doc__ or "").strip().split("\n")[0]
 
 
 def nearest(name: object, known: list[str]) -> str:

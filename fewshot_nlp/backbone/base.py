@@ -45,6 +45,8 @@ class Backbone(ABC):
     layers: tuple[int, ...] = (-1,)
     head: Head | None = None
     """The model's own head, which scores classes before any example; None where it has none."""
+    lower: Any = None
+    """What keeps the output of the frozen lower layers, inside of `cache_frozen_layers`."""
 
     def __init__(self, model: Any, name: str, revision: str | None) -> None:
         self.model = model.eval().requires_grad_(False)

@@ -37,6 +37,7 @@ class HiddenStates(Backbone):
 
     head: LabelNameHead | None = None
     """A head of label names that was trained with the adapter."""
+    lower: LowerLayers | None = None
 
     def __init__(
         self,
@@ -48,7 +49,6 @@ class HiddenStates(Backbone):
     ) -> None:
         super().__init__(model, name, revision)
         self.tokenizer, self.layers = tokenizer, layers
-        self.lower: LowerLayers | None = None  # also asked for by learners that open such a context
         self._shared: dict[int, SharedLayers] = {}  # by thread
         self._divided: tuple[LayerStack, str | None] | None = None
         self.pads = True

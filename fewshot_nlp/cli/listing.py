@@ -1,6 +1,5 @@
 """Commands that list what exists."""
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ def learners(name: str | None = None, *, json: bool = False) -> None:
         json: Print one JSON object and nothing else.
     """
     from fewshot_nlp.learners import LEARNERS
+    from fewshot_nlp.registry import about
     from fewshot_nlp.settings import describe
 
     found: dict[str, dict[str, Any]] = {}
@@ -24,7 +24,7 @@ def learners(name: str | None = None, *, json: bool = False) -> None:
             s.name: {"default": defaults[s.name], "values": s.values, "about": s.about}
             for s in describe(kind.config_class)
         }
-        found[kind.name] = {"about": _about(kind), "settings": settings}
+        found[kind.name] = {"about": about(kind), "settings": settings}
     if json:
         answer_json(found)
         return
@@ -45,11 +45,12 @@ def tasks(*, json: bool = False) -> None:
     Args:
         json: Print one JSON object and nothing else.
     """
+    from fewshot_nlp.registry import about
     from fewshot_nlp.tasks import TASKS
 
     found: dict[str, dict[str, Any]] = {
         kind.name: {
-            "about": _about(kind),
+            "about": about(kind),
             "columns": [list(columns) for columns in kind.columns],
             "learner": kind.default_learner,
             "metric": kind.primary_metric,
@@ -98,11 +99,6 @@ def cards(*, task: str | None = None, json: bool = False) -> None:
         for card in found
     ]
     _table([("name", "task", "domain", "lang", "labels", "rows", "licence", "copy"), *rows])
-
-
-def _about(kind: type) -> str:
-    """The first line of the file that a class is in."""
-    return (sys.modules[kind.__module__].__doc__ or "").strip().split("\n")[0]
 
 
 def _shown(value: Any) -> str:

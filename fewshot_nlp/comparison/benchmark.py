@@ -29,7 +29,9 @@ from fewshot_nlp.comparison.pool import Where, pool
 from fewshot_nlp.comparison.report import Comparison
 from fewshot_nlp.comparison.results import Results
 from fewshot_nlp.episode import TaskDataset
-from fewshot_nlp.errors import FewShotError, did_you_mean
+from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.persistence.disk import own_folder
+from fewshot_nlp.registry import nearest
 from fewshot_nlp.settings import Count, Seed, Settings, Several
 from fewshot_nlp.sources import load_card, load_rows
 from fewshot_nlp.tasks import TASKS
@@ -104,10 +106,8 @@ class Benchmark(Settings):
 
 
 def benchmarks_folder() -> Path:
-    """The folder with the benchmarks' YAML files: inside the installed package, else in the repository."""
-    package = Path(__file__).resolve().parents[1]
-    inside = package / "_benchmarks"
-    return inside if inside.is_dir() else package.parent / "evaluation" / "benchmarks"
+    """The folder with the benchmarks' YAML files; see `own_folder`."""
+    return own_folder("_benchmarks", "evaluation/benchmarks")
 
 
 def benchmark_names() -> list[str]:
@@ -125,8 +125,7 @@ def benchmark_file(name: str) -> Path:
         return Path(name)
     known = benchmark_names()
     if name not in known:
-        there = f"There are: {', '.join(known)}." if known else f"There are none in {benchmarks_folder()}."
-        raise FewShotError(f"There is no benchmark {name!r}.{did_you_mean(name, known)} {there}")
+        raise FewShotError(f"There is no benchmark {name!r}.{nearest(name, known)}")
     return benchmarks_folder() / f"{name}.yaml"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fewshot_nlp.comparison.figures import drawn, heat_map, quality_cost
-from fewshot_nlp.comparison.page import Section, write_page
+from fewshot_nlp.comparison.page import Section, aligned, markdown, write_page
 from fewshot_nlp.comparison.report import EXAMPLES, Comparison
 from fewshot_nlp.comparison.statistics import Estimate, holm, mean_of
 from fewshot_nlp.episode import Json
@@ -106,7 +106,7 @@ class BenchmarkReport:
             return said
         better, worse, tried = self.verdicts(k)[best]
         return (
-            f"{said} That is {gain.mean:+.3f} ± {gain.half:.3f} over {base}; surely better on {better} and surely "
+            f"{said} That is {gain.signed} over {base}; surely better on {better} and surely "
             f"worse on {worse} of {tried} targets (Holm)."
         )
 
@@ -114,37 +114,19 @@ class BenchmarkReport:
         """A row a learner at a size, with a head."""
         told = any(found.calibration(name, k) for found in self.targets.values() for name in self.names)
         error = ["calibration error"] * told
-        head = [
-            "learner",
-            "mean",
-            *self.targets,
-            "better",
-            "worse",
-            "worst support",
-            *error,
-            "adapt, s",
-            "kB a task",
-        ]
+        head = ["learner", "mean", *self.targets, "better", "worse", "worst support", *error]
+        head += ["adapt, s", "kB a task"]
         rows, verdicts = [head], self.verdicts(k)
         for name in self.names:
             scores = [found.score(name, k) for found in self.targets.values()]
             if not any(scores):
                 why = sorted({w for found in self.targets.values() if (w := found.refused(name))})
-                rows.append(
-                    [
-                        name,
-                        f"refused: {why[0] if why else 'there was no time for it'}",
-                        *[""] * (len(head) - 2),
-                    ]
-                )
+                told_why = why[0] if why else "there was no time for it"
+                rows.append([name, f"refused: {told_why}", *[""] * (len(head) - 2)])
                 continue
             better, worse, _ = verdicts[name]
             lowest, costs = self.worst(name, k), [f.cost(name, k) for f in self.targets.values()]
-            errors = [
-                e
-                for f in self.targets.values()
-                if (e := f.calibration(name, k).get("ece_15_bins")) is not None
-            ]
+            errors = [e["ece_15_bins"] for f in self.targets.values() if (e := f.calibration(name, k))]
             error = [f"{np.mean(errors):.3f}" if errors else ""] * told
             size = [
                 f"{np.mean([c[what] for c in costs]) / per:.2f}"
@@ -170,25 +152,14 @@ class BenchmarkReport:
     def __str__(self) -> str:
         lines = [self.headline]
         for k in self.shots:
-            rows = self.table(k)
-            widths = [
-                max(len(r[i]) for r in rows if not r[1].startswith("refused:")) for i in range(len(rows[0]))
-            ]
-            lines += ["", f"{k} examples"]
-            lines += ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows]
+            lines += ["", f"{k} examples", *aligned(self.table(k))]
         return "\n".join([*lines, "", self.protocol])
 
     def to_markdown(self) -> str:
         """The report as Markdown."""
         lines = [f"# {self.facts['benchmark']}", "", self.headline]
         for k in self.shots:
-            head, *rows = self.table(k)
-            lines += [
-                "",
-                f"## {k} examples",
-                "",
-                *(f"| {' | '.join(r)} |" for r in (head, ["---"] * len(head), *rows)),
-            ]
+            lines += ["", f"## {k} examples", "", *markdown(*self.table(k))]
         return "\n".join([*lines, "", self.protocol, "", EXAMPLES, ""])
 
     def write_markdown(self, path: str | Path) -> Path:

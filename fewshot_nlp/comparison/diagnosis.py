@@ -12,17 +12,15 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from scipy.special import logsumexp
 
 from fewshot_nlp.comparison.own_rows import plain
-from fewshot_nlp.episode import Example, Json, Query, canonical_json
+from fewshot_nlp.episode import Example, Json, canonical_json
 from fewshot_nlp.errors import FewShotError, clipped
 from fewshot_nlp.models import FewShotModel
-from fewshot_nlp.pipeline import Pipeline
-from fewshot_nlp.rows import Label
+from fewshot_nlp.models.rejection import unit_vectors
+from fewshot_nlp.modules.linear_models import unit_rows
 from fewshot_nlp.sources import read_rows
 
 ALIKE = 0.97
@@ -118,7 +116,7 @@ def doctor(
                 "What to label next is said for classification with one label a text and two labels."
             )
         return Diagnosis(**found)
-    vectors = _vectors(pipeline, [reader.asked(e) for e in examples], labels)
+    vectors = unit_vectors(pipeline, [reader.asked(e) for e in examples], labels).cpu().numpy()
     y = np.array([labels.index(e.target) for e in examples])
     texts = [clipped(str(e.inputs["text"])) for e in examples]
     found["repeated"] += _near(vectors, texts, {tuple(r["rows"]) for r in found["repeated"]})
@@ -130,7 +128,7 @@ def doctor(
     ]
     if unlabelled is not None:
         queries = [q for q in reader.queries(unlabelled) if q is not None]
-        new = _vectors(pipeline, queries, labels) if queries else vectors[:0]
+        new = unit_vectors(pipeline, queries, labels).cpu().numpy() if queries else vectors[:0]
         found["next"] = _next(vectors, y, labels, new, [str(q.inputs["text"]) for q in queries])
     return Diagnosis(**found)
 
@@ -164,16 +162,6 @@ def _same_inputs(examples: Sequence[Example]) -> dict[str, list[dict[str, Json]]
     return found
 
 
-@torch.no_grad()
-def _vectors(
-    pipeline: Pipeline, queries: Sequence[Query], labels: Sequence[Label]
-) -> Float[np.ndarray, "n d"]:
-    learner = pipeline.learner
-    features = learner.last_layer(learner.encoder.features(pipeline.queries(queries, labels)))
-    found: np.ndarray = F.normalize(features, dim=1).cpu().numpy()
-    return found
-
-
 def _near(vectors: np.ndarray, texts: Sequence[str], known: set[tuple[int, ...]]) -> list[dict[str, Json]]:
     alike = np.triu(vectors @ vectors.T, 1)
     pairs = [(int(i), int(j)) for i, j in np.argwhere(alike >= ALIKE)]
@@ -185,20 +173,15 @@ def _near(vectors: np.ndarray, texts: Sequence[str], known: set[tuple[int, ...]]
     ]
 
 
-def _unit(rows: np.ndarray) -> np.ndarray:
-    result: np.ndarray = rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-9)
-    return result
-
-
 def _left_out(
     x: Float[np.ndarray, "n d"], y: Int[np.ndarray, " n"], n_labels: int
 ) -> Float[np.ndarray, "n c"]:
     """Cosine of each row to each label's mean without it; -1 for a label that has no other row."""
     sums = np.stack([x[y == c].sum(axis=0) for c in range(n_labels)])
-    similarity: np.ndarray = x @ _unit(sums).T
+    similarity: np.ndarray = x @ unit_rows(sums).T
     own = sums[y] - x
     alone = np.bincount(y, minlength=n_labels)[y] == 1
-    similarity[np.arange(len(x)), y] = np.where(alone, -1.0, np.einsum("nd,nd->n", x, _unit(own)))
+    similarity[np.arange(len(x)), y] = np.where(alone, -1.0, np.einsum("nd,nd->n", x, unit_rows(own)))
     return similarity
 
 
@@ -245,7 +228,7 @@ def _next(
     x: np.ndarray, y: np.ndarray, labels: Sequence[Any], new: np.ndarray, texts: Sequence[str]
 ) -> list[dict[str, Json]]:
     """Texts by their margin between two labels, the least first; of those that resemble one another the first."""
-    means = _unit(np.stack([x[y == c].sum(axis=0) for c in range(len(labels))]))
+    means = unit_rows(np.stack([x[y == c].sum(axis=0) for c in range(len(labels))]))
     similarity = new @ means.T
     ordered = np.sort(similarity, axis=1)
     margin = ordered[:, -1] - ordered[:, -2]

@@ -14,10 +14,11 @@ import numpy as np
 from fewshot_nlp.comparison.cells import Candidate
 from fewshot_nlp.comparison.grid import Grid
 from fewshot_nlp.comparison.own_rows import own_rows
-from fewshot_nlp.comparison.page import Marked, Section, write_page
+from fewshot_nlp.comparison.page import Marked, Section, aligned, write_page
 from fewshot_nlp.comparison.plan import make_plan
 from fewshot_nlp.comparison.pool import pool
 from fewshot_nlp.comparison.results import Results
+from fewshot_nlp.comparison.statistics import Estimate
 from fewshot_nlp.episode import Episode, Example, Json, canonical_json, write_episodes
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.evaluator import mean_and_interval
@@ -123,9 +124,8 @@ class Mistakes:
         """How many predictions are wrong, and the commonest causes."""
         wrong = sum(bool(s.mistakes) for s in self.scored)
         causes = ", ".join(f"{kind} {n}" for kind, n in self.causes[:5])
-        return f"{self.learner}: {wrong} of {len(self.scored)} predictions have mistakes" + (
-            f": {causes}." if causes else "."
-        )
+        told = f"{wrong} of {len(self.scored)} predictions have mistakes"
+        return f"{self.learner}: {told}{': ' * bool(causes)}{causes}."
 
     def tables(self) -> list[list[list[str]]]:
         """Causes, what they are about, and scores by group; each with a head."""
@@ -136,7 +136,7 @@ class Mistakes:
             [
                 ["trait", "from", "predictions", self.task.primary_metric],
                 *(
-                    [trait, span, str(n), f"{mean:.3f}" + ("" if half is None else f" ± {half:.3f}")]
+                    [trait, span, str(n), str(Estimate(mean, half, None, n))]
                     for trait, span, n, mean, half in self.groups()
                 ),
             ],
@@ -145,11 +145,7 @@ class Mistakes:
     def __str__(self) -> str:
         lines = [self.headline]
         for table in self.tables():
-            widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-            lines += [
-                "",
-                *("  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in table),
-            ]
+            lines += ["", *aligned(table)]
         worst = [f"{score:.3f} with the support set of {e.episode_id}" for score, e in self.worst(3)]
         return "\n".join([*lines, "", "worst: " + "; ".join(worst)])
 

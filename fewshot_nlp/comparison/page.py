@@ -1,4 +1,4 @@
-"""The page of a run: one HTML file of sections, which needs no other file and no network."""
+"""How results are shown: tables as text and as Markdown, and a page, one HTML file that needs no other file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,6 +30,17 @@ class Section:
     figures: Sequence[tuple[str, str]] = ()
     notes: Sequence[str] = ()
     texts: Sequence[Marked] = ()
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table as lines with aligned columns; why a learner was refused, in the second, widens none."""
+    widths = [max(len(r[i]) for r in rows if not r[1].startswith("refused:")) for i in range(len(rows[0]))]
+    return ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows]
+
+
+def markdown(head: Sequence[str], *rows: Sequence[str]) -> list[str]:
+    """A table as lines of Markdown."""
+    return [f"| {' | '.join(r)} |" for r in (head, ["---"] * len(head), *rows)]
 
 
 def write_page(path: str | Path, headline: str, sections: Sequence[Section]) -> Path:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fewshot_nlp.comparison.cells import Candidate
 from fewshot_nlp.comparison.figures import confusion, drawn, learning_curve, reliability
-from fewshot_nlp.comparison.page import Section, write_page
+from fewshot_nlp.comparison.page import Section, aligned, markdown, write_page
 from fewshot_nlp.comparison.statistics import Estimate, estimate, holm
 from fewshot_nlp.episode import Json
 from fewshot_nlp.errors import FewShotError
@@ -158,7 +158,7 @@ class Comparison:
             return []
         sure = dict(zip(p_values, holm(list(p_values.values())), strict=True))[best]
         certainty = f"p = {sure:.2g} after Holm's correction over {len(p_values)}"
-        said = f"That is {gain.mean:+.3f} ± {gain.half:.3f} over {base} ({certainty})."
+        said = f"That is {gain.signed} over {base} ({certainty})."
         return [said, *["This may be chance: the cheaper one will do."] * (gain.mean <= gain.half)]
 
     def _more_examples(self, best: str) -> list[str]:
@@ -171,7 +171,7 @@ class Comparison:
         if gain is None or gain.half is None:
             return []
         helps = "more would help" if gain.mean > gain.half else "whether more would help is not sure"
-        return [f"From {fewer} to {k} it gained {gain.mean:+.3f} ± {gain.half:.3f}: {helps}."]
+        return [f"From {fewer} to {k} it gained {gain.signed}: {helps}."]
 
     def cost(self, name: str, k: int | None = None) -> dict[str, float]:
         """Median seconds to adapt, milliseconds a text, bytes of a task, at a size or the largest."""
@@ -235,16 +235,12 @@ class Comparison:
         )
 
     def __str__(self) -> str:
-        rows = self.table()
-        widths = [max(len(row[i]) for row in rows if "refused:" not in row[1]) for i in range(len(rows[0]))]
-        lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
-        return "\n".join([self.headline, "", *lines, "", self.protocol, *self.notes])
+        return "\n".join([self.headline, "", *aligned(self.table()), "", self.protocol, *self.notes])
 
     def to_markdown(self) -> str:
         """The report as Markdown."""
-        head, *rows = self.table()
-        lines = [f"| {' | '.join(r)} |" for r in (head, ["---"] * len(head), *rows)]
-        return "\n".join([self.headline, "", *lines, "", self.protocol, *(f"- {n}" for n in self.notes), ""])
+        notes = [f"- {note}" for note in self.notes]
+        return "\n".join([self.headline, "", *markdown(*self.table()), "", self.protocol, *notes, ""])
 
     def to_json(self) -> dict[str, Any]:
         """Headline, facts, scores and costs."""

@@ -11,7 +11,7 @@ from fewshot_nlp.comparison.cells import Candidate, Record, part_key, scored
 from fewshot_nlp.comparison.grid import Grid
 from fewshot_nlp.comparison.mistakes import input_of, row_of
 from fewshot_nlp.comparison.own_rows import own_rows
-from fewshot_nlp.comparison.page import Section, write_page
+from fewshot_nlp.comparison.page import Section, aligned, write_page
 from fewshot_nlp.comparison.perturbations import GROUPS, NOISES, changed
 from fewshot_nlp.comparison.plan import Plan, make_plan
 from fewshot_nlp.comparison.pool import pool
@@ -58,17 +58,17 @@ class Robustness:
         said = f"{self.learner}: {self.metric} {self.base}."
         if self.noises:
             worst = min(self.noises, key=lambda name: self.noises[name][1].mean)
-            said += f" Texts in {worst} cost most: {_signed(self.noises[worst][1])}."
+            said += f" Texts in {worst} cost most: {self.noises[worst][1].signed}."
         for what, (most, least, gap) in self.gaps.items():
             sure = gap.half is not None and gap.mean > gap.half
             chance = "" if sure else ", which may be chance"
-            said += f" Largest gap of {what}: {most} over {least}, {_signed(gap)}{chance}."
+            said += f" Largest gap of {what}: {most} over {least}, {gap.signed}{chance}."
         return said
 
     def tables(self) -> dict[str, list[list[str]]]:
         """Rows with a head, by title."""
         noises = [
-            [n, str(score), _signed(diff), f"{share:.0%}"] for n, (score, diff, share) in self.noises.items()
+            [n, str(score), diff.signed, f"{share:.0%}"] for n, (score, diff, share) in self.noises.items()
         ]
         found = {"Changed texts": [["change", self.metric, "difference", "texts changed"], *noises]}
         for title, scores in (("Names", self.names), ("Groups", self.groups)):
@@ -82,9 +82,7 @@ class Robustness:
     def __str__(self) -> str:
         lines = [self.headline]
         for title, table in self.tables().items():
-            widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-            lines += ["", title]
-            lines += ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in table]
+            lines += ["", title, *aligned(table)]
         return "\n".join([*lines, *([""] if self.notes else []), *self.notes])
 
     def to_json(self) -> dict[str, Any]:
@@ -105,10 +103,6 @@ class Robustness:
         """Writes one HTML file."""
         sections = [Section(title, table) for title, table in self.tables().items()]
         return write_page(path, self.headline, [*sections, Section("Notes", notes=self.notes)])
-
-
-def _signed(found: Estimate) -> str:
-    return f"{found.mean:+.3f}" + ("" if found.half is None else f" ± {found.half:.3f}")
 
 
 def robustness(

@@ -183,9 +183,8 @@ class _Run:
         small = next((p for p in plan.cheaper() if p.held_out), plan)
         _, first = small.parts(small.shots[0], 0)[0]
         few = replace(first, query=first.query[:3])
-        tries = [
-            r for c in self.candidates for r in self.grid.computed([(c, few, "")])
-        ]  # slow, since they load
+        # The first are slow, since they load.
+        tries = [r for c in self.candidates for r in self.grid.computed([(c, few, "")])]
         most = rows_in_time(sum(r.get("predict", 0.0) for r in tries) / len(few.query), self.budget)
         small = next((p for p in plan.cheaper(most) if p.held_out), plan)
         costs = {c.name: cost for c in self.candidates if (cost := self._timed(c, small, self.budget))}

@@ -25,7 +25,16 @@ class Estimate:
     n: int
 
     def __str__(self) -> str:
-        return f"{self.mean:.3f}" + ("" if self.half is None else f" ± {self.half:.3f}")
+        return f"{self.mean:.3f}{self._spread}"
+
+    @property
+    def signed(self) -> str:
+        """The mean with its sign, and the interval."""
+        return f"{self.mean:+.3f}{self._spread}"
+
+    @property
+    def _spread(self) -> str:
+        return "" if self.half is None else f" ± {self.half:.3f}"
 
 
 def estimate(values: ArrayLike, without: ArrayLike) -> Estimate:

@@ -26,7 +26,7 @@ from fewshot_nlp.backbone.head import PREFIX, split
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.exports.merging import merged
 from fewshot_nlp.exports.one_file import one_file
-from fewshot_nlp.exports.onnx_model import CONFIG, GRAPH, OnnxModel, feeds, sessions
+from fewshot_nlp.exports.onnx_model import CONFIG, GRAPH, OnnxModel, feeds, library
 from fewshot_nlp.modules.state import fast_weights
 from fewshot_nlp.persistence.disk import first_line
 from fewshot_nlp.pipeline import TaskModel
@@ -52,16 +52,14 @@ def write_onnx(model: TaskModel, folder: Path, *, int8: bool = False) -> None:
     Raises:
         FewShotError: onnx or onnxruntime is missing, or the learner's scores cannot be traced.
     """
-    _need_libraries()
+    for name in ("onnxruntime", "onnx"):
+        library(name)
     encoder, task = model.pipeline.learner.encoder, model.pipeline.task
     assert isinstance(encoder, Encoder)
     if encoder.pooling == "max":
         raise FewShotError("Texts are pooled by 'max', which is not exported; take another pooling.")
-    inputs = [q for q in task.queries(task.usage.inputs) if q is not None]
-    batch, other = (
-        model.pipeline.queries(inputs, model.labels),
-        model.pipeline.queries(inputs * 2, model.labels),
-    )
+    inputs = [task.query(value) for value in task.usage.inputs]
+    batch, other = (model.pipeline.queries(some, model.labels) for some in (inputs, inputs * 2))
     graph = _Graph(model, batch, encoder)
     given = feeds(
         batch, encoder.pooling, _labelled(model, batch), encoder.tokenizer.tokenizer.pad_token_id or 0
@@ -288,11 +286,3 @@ def _check(model: TaskModel, batch: SlotBatch, written: OnnxModel, *, loose: boo
             f"The graph of {model.pipeline.learner.name} gives other probabilities (by {error:.1e}), so it is not "
             f"kept; take {TRACED}."
         )
-
-
-def _need_libraries() -> None:
-    sessions()
-    try:
-        import onnx  # noqa: F401
-    except ImportError as error:
-        raise FewShotError('ONNX needs two libraries: pip install "fewshot_nlp[onnx]".') from error

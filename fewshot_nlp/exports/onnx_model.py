@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,12 @@ from fewshot_nlp.tokenization.windows import WindowTokenizer
 GRAPH, CONFIG = "model.onnx", "fewshot_onnx.json"
 
 
-def sessions() -> Any:
-    """The library onnxruntime."""
+def library(name: str) -> Any:
+    """The library onnx or onnxruntime."""
     try:
-        import onnxruntime
+        return import_module(name)
     except ImportError as error:
         raise FewShotError('ONNX needs two libraries: pip install "fewshot_nlp[onnx]".') from error
-    return onnxruntime
 
 
 class OnnxModel:
@@ -49,10 +49,11 @@ class OnnxModel:
         if not (place / CONFIG).is_file():
             raise FewShotError(f"{folder} has no {CONFIG}; write it with export(folder, format='onnx').")
         self.config: dict[str, Any] = json.loads((place / CONFIG).read_text(encoding="utf-8"))
-        options = sessions().SessionOptions()
+        runtime = library("onnxruntime")
+        options = runtime.SessionOptions()
         options.log_severity_level = 4  # what fails is raised
         options.intra_op_num_threads = threads
-        self.session = sessions().InferenceSession(str(place / GRAPH), options, providers=list(providers))
+        self.session = runtime.InferenceSession(str(place / GRAPH), options, providers=list(providers))
         self.tokenizer = WindowTokenizer(AutoTokenizer.from_pretrained(place), self.config["max_length"])
         self.task = TASKS.get(self.config["task"]).from_dict(self.config["task_config"], "task_config")
         self.labels = tuple(self.config["labels"])

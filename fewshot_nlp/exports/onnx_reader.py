@@ -51,9 +51,8 @@ class Reader:
         """
         read = getattr(self, f"_{self.config['task']}")
         given = list(inputs)
-        order = sorted(
-            range(len(given)), key=lambda i: len(str(given[i]))
-        )  # a batch is padded to its longest
+        sizes = [len(str(one)) for one in given]  # a batch is padded to its longest
+        order = sorted(range(len(given)), key=sizes.__getitem__)
         found: list[Any] = [None] * len(given)
         for start in range(0, len(given), batch_size):
             places = order[start : start + batch_size]

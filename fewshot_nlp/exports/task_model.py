@@ -12,7 +12,6 @@ from fewshot_nlp.exports.linear import LINEAR, Linear, linear_map
 from fewshot_nlp.exports.merging import merged
 from fewshot_nlp.modules.state import fast_weights
 from fewshot_nlp.pipeline import TaskModel
-from fewshot_nlp.slots import SlotBatch
 
 SMALL = 1e-4
 """A tanh of inputs times this is linear, up to a relative error of 1e-6 for inputs up to 20."""
@@ -26,7 +25,8 @@ def write_transformers(model: TaskModel, folder: Path) -> None:
     """
     encoder, learner = model.pipeline.learner.encoder, model.pipeline.learner
     assert isinstance(encoder, Encoder)
-    batch = _some(model)
+    task = model.pipeline.task
+    batch = model.pipeline.queries([task.query(value) for value in task.usage.inputs], model.labels)
     if len(encoder.layers) > 1:
         raise FewShotError(
             f"Features are read from the layers {encoder.layers}, but models of transformers have their head on one; "
@@ -54,12 +54,6 @@ def write_transformers(model: TaskModel, folder: Path) -> None:
     tokenizer = encoder.tokenizer.tokenizer
     tokenizer.model_max_length = encoder.tokenizer.max_length
     tokenizer.save_pretrained(folder)
-
-
-def _some(model: TaskModel) -> SlotBatch:
-    """A batch of some inputs, for the form of scores and the spread of features."""
-    task = model.pipeline.task
-    return model.pipeline.queries([q for q in task.queries(task.usage.inputs) if q is not None], model.labels)
 
 
 def _tag(name: Any, model: TaskModel) -> str:

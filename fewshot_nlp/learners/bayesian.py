@@ -194,14 +194,8 @@ class Bayesian(Learner[BayesianConfig], name="bayesian"):
     def _posterior(
         self, features: Float[Tensor, "n d"], targets: Float[Tensor, "n c"], weight: Float[Tensor, " n"]
     ) -> State:
-        features, targets, weight = features[weight > 0], targets[weight > 0], weight[weight > 0]
-        state = self._scales(features, targets, weight)
-        x, y, root = self._space(state, features), 2 * (targets - state["share"]), weight.sqrt()
-        noise, prior = self.log["noise"].exp(), self.log["prior"].exp()
-        if self.config.kernel == "rbf":
-            posterior = rbf_posterior(x, y, root, noise, prior, self.log["length"].exp())
-        else:
-            posterior = linear_posterior(root[:, None] * x, root[:, None] * y, noise, prior)
+        state, problem = self._problem(features, targets, weight)
+        posterior = rbf_posterior(*problem) if self.config.kernel == "rbf" else linear_posterior(*problem)
         state |= {name: value.to(features) for name, value in posterior.items()}
         return state | {"sharpness": self.log["sharpness"].exp().to(features)}
 
@@ -209,16 +203,23 @@ class Bayesian(Learner[BayesianConfig], name="bayesian"):
         self, features: Float[Tensor, "n d"], targets: Float[Tensor, "n c"], weight: Float[Tensor, " n"]
     ) -> Tensor:
         """Negative log marginal likelihood of all codes, per slot and class."""
+        state, (x, y, *rest) = self._problem(features, targets, weight)
+        y = y[:, state["share"] > 0]
+        rbf = self.config.kernel == "rbf"
+        density = log_marginal_rbf(x, y, *rest) if rbf else log_marginal_linear(x, y, *rest)
+        return (-density.mean() / len(x) - weight[weight > 0].log().mean() / 2).to(features)
+
+    def _problem(
+        self, features: Float[Tensor, "n d"], targets: Float[Tensor, "n c"], weight: Float[Tensor, " n"]
+    ) -> tuple[State, list[Tensor]]:
+        """The scales of the features, and the arguments of the functions of `gaussian` for the kernel."""
         features, targets, weight = features[weight > 0], targets[weight > 0], weight[weight > 0]
         state = self._scales(features, targets, weight)
         x, y, root = self._space(state, features), 2 * (targets - state["share"]), weight.sqrt()
-        y = y[:, state["share"] > 0]
         noise, prior = self.log["noise"].exp(), self.log["prior"].exp()
         if self.config.kernel == "rbf":
-            density = log_marginal_rbf(x, y, root, noise, prior, self.log["length"].exp())
-        else:
-            density = log_marginal_linear(root[:, None] * x, root[:, None] * y, noise, prior)
-        return (-density.mean() / len(x) - weight.log().mean() / 2).to(features)
+            return state, [x, y, root, noise, prior, self.log["length"].exp()]
+        return state, [root[:, None] * x, root[:, None] * y, noise, prior]
 
     def _scales(self, features: Tensor, targets: Tensor, weight: Tensor) -> State:
         """The classes' shares, and centre and spread of the features."""

@@ -147,7 +147,8 @@ class Contrastive(Learner[ContrastiveConfig], name="contrastive"):
     def fit(self, support: SlotBatch, *, meta: bool = False) -> State:
         """Tuned fast weights, and the heads fitted before and after tuning."""
         start, factors = self._start(), self._factors()
-        with self._lower_layers_once():
+        kept = self.config.scope == "all" or self.encoder.lower is not None
+        with nullcontext() if kept else self.encoder.cache_frozen_layers():
             with torch.no_grad():
                 state = {BEFORE + name: value for name, value in self.head.fit(support).items()}
             tuned = {name: w.detach() for name, w in self._tune(support).items()}
@@ -254,11 +255,6 @@ class Contrastive(Learner[ContrastiveConfig], name="contrastive"):
         if names is not None:
             features, draw = _with_names(features, draw, examples.target_matrix[draw.slots], *names)
         return supervised_loss(features, draw, self.config.temperature)
-
-    def _lower_layers_once(self) -> Any:
-        if self.config.scope == "all" or getattr(self.encoder, "lower", None) is not None:
-            return nullcontext()
-        return self.encoder.cache_frozen_layers()
 
 
 def _attach(encoder: Backbone, config: ContrastiveConfig) -> None:

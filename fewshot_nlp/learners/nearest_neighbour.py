@@ -77,9 +77,7 @@ class NearestNeighbour(Learner[NearestNeighbourConfig], name="nearest_neighbour"
 
         For classes that do not exclude each other the rows have a second half: "not this class".
         """
-        with self.encoder.cached(
-            KEPT_BYTES, lasting=True
-        ):  # most slots were there before one more was remembered
+        with self.encoder.cached(KEPT_BYTES, lasting=True):  # most slots were there before the newest one
             features = self.features(support)
         keep = self.kept(support)
         support, features = support.select(keep), features[keep.to(features.device)]

@@ -26,6 +26,7 @@ from fewshot_nlp.modules.linear_models import (
     shrunk_lda,
     stack_weights,
     stratified_folds,
+    unit_rows,
 )
 from fewshot_nlp.modules.state import State
 from fewshot_nlp.slots import Features, Scores, SlotBatch
@@ -107,7 +108,9 @@ class StackedProbe(Learner[StackedProbeConfig], name="stacked_probe"):
         rows = self._scaled(state, self._blocks(features))
         scores = F.linear(rows, state["head.weight"], state["head.bias"])
         if len(state["names"]):
-            scores = scores + state["name_weight"] * (F.normalize(self._last(rows), dim=1) @ state["names"].T)
+            scores = scores + state["name_weight"] * (
+                F.normalize(self.last_layer(rows), dim=1) @ state["names"].T
+            )
         return scores
 
     def _blocks(self, features: Tensor) -> Float[Tensor, "n layers hidden"]:
@@ -116,18 +119,12 @@ class StackedProbe(Learner[StackedProbeConfig], name="stacked_probe"):
         return F.normalize(features.view(-1, n_layers, features.shape[1] // n_layers), dim=2)
 
     def _scaled(self, state: State, blocks: Tensor) -> Float[Tensor, "n d"]:
-        weights = torch.full(
-            (blocks.shape[1], 1), self.config.other_layers, dtype=blocks.dtype, device=blocks.device
-        )
+        weights = blocks.new_full((blocks.shape[1], 1), self.config.other_layers)
         weights[-1] = 1.0
         return ((blocks - state["mean"]) / state["scale"][:, None] * weights).flatten(1)
 
     def _rows(self, state: State, blocks: Tensor) -> Float[np.ndarray, "n d"]:
         return self._scaled(state, blocks).detach().cpu().float().numpy()
-
-    def _last(self, rows: Tensor) -> Float[Tensor, "n hidden"]:
-        """The last layer's part of scaled rows."""
-        return rows[:, -(rows.shape[1] // len(self.encoder.layers)) :]
 
     def _names(
         self, state: State, blocks: Tensor, support: SlotBatch
@@ -136,9 +133,8 @@ class StackedProbe(Learner[StackedProbeConfig], name="stacked_probe"):
         label_slots = support.label_slot_mask
         targets = support.target_matrix.to(blocks)
         if self.config.label_names == 0 or not bool(label_slots.any()):
-            return np.zeros((0, blocks.shape[1] * blocks.shape[2]), np.float32), np.zeros(
-                (0, support.n_classes), np.float32
-            )
+            shapes = ((0, blocks.shape[1] * blocks.shape[2]), (0, support.n_classes))
+            return np.zeros(shapes[0], np.float32), np.zeros(shapes[1], np.float32)
         names = blocks[label_slots]
         centre = names.mean(dim=0)
         if bool((~label_slots).any()):
@@ -167,12 +163,14 @@ class StackedProbe(Learner[StackedProbeConfig], name="stacked_probe"):
         if len(names):
             similarity = np.zeros((n_classes, hidden), np.float32)
             np.add.at(similarity, name_classes, names[:, -hidden:])
-            similarity = _unit(similarity)
+            similarity = unit_rows(similarity)
         if not len(x):
             return np.zeros((n_classes, names.shape[1] + 1), np.float32), similarity, ZERO_SHOT_SCALE
         count = np.bincount(y, minlength=n_classes)
         alike = (
-            _unit(x[:, -hidden:]) @ similarity.T if len(names) else np.zeros((len(x), n_classes), np.float32)
+            unit_rows(x[:, -hidden:]) @ similarity.T
+            if len(names)
+            else np.zeros((len(x), n_classes), np.float32)
         )
         if len(names) and count.min() > 0 and _evidence(alike, y) <= self.config.name_evidence:
             names, name_classes, similarity = names[:0], name_classes[:0], no_names
@@ -207,11 +205,6 @@ class StackedProbe(Learner[StackedProbeConfig], name="stacked_probe"):
         first, second = fit(np.arange(len(x)))
         head = _mask_unknown(a[0] * first + a[1] * second, count, name_classes)
         return head, similarity, float(a[2]) if len(names) else 0.0
-
-
-def _unit(rows: np.ndarray) -> np.ndarray:
-    result: np.ndarray = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
-    return result
 
 
 def _evidence(similarity: Float[np.ndarray, "n c"], y: Int[np.ndarray, " n"]) -> float:

@@ -24,6 +24,7 @@ from fewshot_nlp.episode import Example, Query
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.modules.linear_models import stratified_folds
 from fewshot_nlp.pipeline import CHUNK, Pipeline, TaskModel
+from fewshot_nlp.rows import Label
 
 Rule = Literal["neighbours", "prototypes", "probability", "energy"]
 DEFAULT_RULE: Rule = "prototypes"
@@ -72,9 +73,8 @@ class Fits:
         coverage = COVERAGE if coverage is None else coverage
         if not 0 < coverage < 1:
             raise FewShotError(f"coverage is {coverage}, but must lie between 0 and 1.")
-        place = int(
-            np.floor((1 - coverage) * (n + 1) + 1e-9)
-        )  # rejected: the p-value (1 + rank) / (n + 1) is so small
+        # Rejected where the p-value (1 + rank) / (n + 1) is so small.
+        place = int(np.floor((1 - coverage) * (n + 1) + 1e-9))
         if place < 1:
             raise FewShotError(
                 f"A coverage of {coverage} takes {int(np.ceil(1 / (1 - coverage) - 1e-9)) - 1} examples, and there "
@@ -127,7 +127,7 @@ def fits_of_support(pipeline: Pipeline, model: TaskModel, examples: Sequence[Exa
                 "rule."
             )
         return Fits(rule, usual, torch.zeros(0))
-    keys = _vectors(model, queries)
+    keys = unit_vectors(model.pipeline, queries, model.labels)
     target = F.one_hot(torch.tensor(labels), len(model.labels)).to(keys)
     if rule == "neighbours":
         usual = (keys @ keys.T).fill_diagonal_(-1.0).max(dim=1).values
@@ -150,7 +150,7 @@ def fits(model: TaskModel, queries: Sequence[Query], found: Fits) -> Float[np.nd
         if not len(found.keys):
             parts.append(_of_scores(_scores(model, part), found.rule))
             continue
-        vectors = _vectors(model, part)
+        vectors = unit_vectors(model.pipeline, part, model.labels)
         parts.append((vectors @ found.keys.to(vectors).T).max(dim=1).values)
     return torch.cat(parts).cpu().numpy() if parts else np.zeros(0, np.float32)
 
@@ -165,11 +165,14 @@ def reason(fit: float, threshold: float, rule: Rule) -> str:
     return f"its {WORDS[rule]} is {fit:.2f}, below {threshold:.2f}"
 
 
-def _vectors(model: TaskModel, queries: Sequence[Query]) -> Float[Tensor, "n d"]:
+@torch.no_grad()
+def unit_vectors(
+    pipeline: Pipeline, queries: Sequence[Query], labels: Sequence[Label]
+) -> Float[Tensor, "n d"]:
     """Unit vectors of texts by the last layer of the frozen encoder."""
-    learner = model.pipeline.learner
+    learner = pipeline.learner
     with learner.encoder.as_loaded():
-        features = learner.encoder.features(model.pipeline.queries(queries, model.labels))
+        features = learner.encoder.features(pipeline.queries(queries, labels))
     return F.normalize(learner.last_layer(features), dim=1)
 
 

@@ -14,6 +14,12 @@ DECOMPOSED = 1500
 """Largest size of a Gram matrix whose eigenvectors are computed."""
 
 
+def unit_rows(rows: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
+    """Rows divided by their norms."""
+    result: np.ndarray = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
+    return result
+
+
 def log_softmax(scores: Float[Array, "n c"]) -> Float[Array, "n c"]:
     """Row-wise log-softmax."""
     shifted = scores - scores.max(axis=1, keepdims=True)

@@ -68,9 +68,8 @@ def foreign(folder: Path) -> Iterator[None]:
     except FewShotError:
         raise
     except BaseException as error:
-        if (
-            not isinstance(error, Exception) and type(error).__name__ != "PanicException"
-        ):  # of the Rust libraries
+        panic = type(error).__name__ == "PanicException"  # of the Rust libraries
+        if not (panic or isinstance(error, Exception)):
             raise
         raise FewShotError(
             f"{folder} does not fit together ({type(error).__name__}: {first_line(error)[:120]}); save the model "

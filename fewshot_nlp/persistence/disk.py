@@ -49,6 +49,20 @@ def user_path(path: str | os.PathLike[str]) -> Path:
         raise FewShotError(f"{path}: there is no such home folder; give the whole path.") from error
 
 
+def own_folder(inside: str, checkout: str) -> Path:
+    """A folder that comes with the package: inside it where it is installed, else in the repository.
+
+    Raises:
+        FewShotError: there is neither.
+    """
+    package = Path(__file__).resolve().parents[1]
+    places = (package / inside, package.parent / checkout)
+    found = next((place for place in places if place.is_dir()), None)
+    if found is None:
+        raise FewShotError(f"There is neither {places[0]} nor {places[1]}; reinstall fewshot-nlp.")
+    return found
+
+
 @contextmanager
 def atomic_write(path: Path, advice: str = "make room, or name another file") -> Iterator[Path]:
     """A new file for the block to write; it then takes the name ``path``, or goes where the block fails.

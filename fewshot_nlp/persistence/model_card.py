@@ -8,7 +8,6 @@ mappings with "name", "split" and "licence"), ``license`` and ``language``.
 
 import json
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -18,6 +17,7 @@ from typing import Any, ClassVar
 
 from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.pipeline import Pipeline
+from fewshot_nlp.registry import about
 from fewshot_nlp.sources import card_names, load_card
 from fewshot_nlp.version import VERSION
 
@@ -72,7 +72,7 @@ def model_card(model: Any, name: str) -> str:
         usage=pipeline.task.usage,
         title=pipeline.task.usage.title or pipeline.task.name.replace("_", " "),
         learner=pipeline.learner,
-        learner_line=_first_line(pipeline.learner),
+        learner_line=about(type(pipeline.learner)),
         encoder=encoder,
         encoder_name=encoder.public_name,
         adapter=_adapter(encoder),
@@ -213,12 +213,6 @@ def _adapter(encoder: Backbone) -> str:
 def _peft_type(encoder: Backbone) -> str:
     kind = encoder.adapter_config.peft_type
     return str(getattr(kind, "value", kind))
-
-
-def _first_line(learner: Any) -> str:
-    """What a learner is: the first line of the file it is in."""
-    text = sys.modules[type(learner).__module__].__doc__ or type(learner).__doc__ or ""
-    return text.strip().split("\n")[0]
 
 
 def _cell(text: str) -> str:

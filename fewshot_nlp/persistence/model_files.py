@@ -178,9 +178,8 @@ def _check_seal(config: Mapping[str, Any], path: Path) -> None:
             )
             raise FewShotError(f"{folder} has no {name[:80]}.{told} {AGAIN[0].upper()}{AGAIN[1:]}.")
     for name in found:
-        if (
-            name not in saved or name == f"{ENCODER}/adapter_config.json"
-        ):  # it would name another model to load
+        # An adapter's configuration would name another model to load.
+        if name not in saved or name == f"{ENCODER}/adapter_config.json":
             raise FewShotError(
                 f"{folder} has a file {name[:80]} that is not the model's; remove it, or {AGAIN}."
             )

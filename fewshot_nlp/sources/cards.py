@@ -9,7 +9,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from fewshot_nlp.errors import FewShotError, did_you_mean
-from fewshot_nlp.persistence.disk import user_path
+from fewshot_nlp.persistence.disk import own_folder, user_path
 from fewshot_nlp.settings import Settings, Several
 
 if TYPE_CHECKING:
@@ -149,19 +149,8 @@ class DatasetCard(Settings):
 
 
 def data_folder() -> Path:
-    """The folder with ``cards`` and ``corpora``: inside the installed package, else in the repository.
-
-    Raises:
-        FewShotError: when there is neither.
-    """
-    package = Path(__file__).resolve().parents[1]
-    for folder in (package / "_data", package.parent / "data"):
-        if (folder / "cards").is_dir():
-            return folder
-    raise FewShotError(
-        f"There are no data set cards at {package / '_data' / 'cards'}, nor at "
-        f"{package.parent / 'data' / 'cards'}; reinstall fewshot-nlp."
-    )
+    """The folder with ``cards`` and ``corpora``; see `own_folder`."""
+    return own_folder("_data/cards", "data/cards").parent
 
 
 def card_names() -> list[str]:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ from accelerate.utils import gather_object  # type: ignore[import-untyped]
 from torch import nn
 
 from fewshot_nlp.errors import FewShotError, ScienceError, logger
-from fewshot_nlp.pipeline import Pipeline
 from fewshot_nlp.slots import MetaContext
 from fewshot_nlp.training.assembly import build_pipeline
 from fewshot_nlp.training.callbacks import Callback, EarlyStopping, Progress
@@ -68,19 +67,14 @@ def meta_train(config: MetaTrainConfig, callbacks: Sequence[Callback] = ()) -> M
     with ExitStack() as stack:
         stack.enter_context(deterministic_kernels(config.run.deterministic, accelerator.device))
         trainable = stack.enter_context(trainable_parameters(pipeline, config.train))
-        stack.enter_context(_lower_layers_cached(config, pipeline))
+        if config.run.cache_mb:
+            stack.enter_context(pipeline.learner.encoder.cache_frozen_layers(config.run.cache_mb * 2**20))
         state = RunState(config, accelerator, pipeline, streams, trainable)
         run = _Run(state, [*_own_callbacks(config, accelerator), *callbacks])
         history = run.go(stack.enter_context(Interruption()))
     return MetaTrainResult(
         folder=state.folder / ("final" if streams.val is None else "best"), history=history
     )
-
-
-def _lower_layers_cached(config: MetaTrainConfig, pipeline: Pipeline) -> AbstractContextManager[Any]:
-    if not config.run.cache_mb:
-        return nullcontext()
-    return pipeline.learner.encoder.cache_frozen_layers(config.run.cache_mb * 2**20)
 
 
 def _own_callbacks(config: MetaTrainConfig, accelerator: Accelerator) -> list[Callback]:

@@ -5,7 +5,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from fewshot_nlp.errors import FewShotError, did_you_mean
+from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.persistence.disk import own_folder
+from fewshot_nlp.registry import nearest
 from fewshot_nlp.sources import card_names, read_rows
 from fewshot_nlp.tasks import TASKS
 
@@ -14,16 +16,8 @@ USUAL = "prototypical"
 
 
 def recipes_folder() -> Path:
-    """The folder with the recipes' YAML files: inside the installed package, else in the repository.
-
-    Raises:
-        FewShotError: when there is neither.
-    """
-    package = Path(__file__).resolve().parents[1]
-    for folder in (package / "_recipes", package.parent / "recipes" / "configs"):
-        if folder.is_dir():
-            return folder
-    raise FewShotError(f"There are no recipes at {package / '_recipes'}; reinstall fewshot-nlp.")
+    """The folder with the recipes' YAML files; see `own_folder`."""
+    return own_folder("_recipes", "recipes/configs")
 
 
 def recipe_names() -> list[str]:
@@ -38,9 +32,7 @@ def recipe_text(name: str) -> str:
         FewShotError: there is no such recipe.
     """
     if name not in recipe_names():
-        raise FewShotError(
-            f"There is no recipe {name!r}.{did_you_mean(name, recipe_names())} There are: {', '.join(recipe_names())}."
-        )
+        raise FewShotError(f"There is no recipe {name!r}.{nearest(name, recipe_names())}")
     return (recipes_folder() / f"{name}.yaml").read_text(encoding="utf-8")
 
 

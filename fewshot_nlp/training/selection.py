@@ -162,9 +162,7 @@ class SelectedTasks:
         step = index // self._meta_batch
         if self._selection.hard_temperature is None:
             return self.mixture(step).source(index)
-        weights = self.weights(
-            step
-        )  # they do not enter the generator: a rounding error must not change the draw
+        weights = self.weights(step)  # not in the generator: a rounding error must not change the draw
         drawn = generator("", {"sampler": "hard"}, self.mixture(step).config.seed, index).random()
         place = int(np.searchsorted(np.cumsum(list(weights.values())), drawn, side="right"))
         return list(weights)[min(place, len(weights) - 1)]

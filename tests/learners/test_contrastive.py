@@ -197,6 +197,16 @@ def test_meta_gradient_is_the_querys_at_the_tuned_weights():
     assert not torch.equal(tuned, shift)
 
 
+def test_tuning_reads_the_lower_layers_that_meta_training_keeps(tiny_encoder_folder):
+    learner = made(tiny_encoder_folder, top_layers=1).learner
+    support, _ = some_texts(made(tiny_encoder_folder))
+    with learner.encoder.cache_frozen_layers() as kept:
+        learner.adapt(support)
+        misses = kept.misses
+        learner.adapt(support)
+    assert kept.misses == misses > 0
+
+
 def test_an_unmoved_start_of_its_own_changes_no_bit(tiny_encoder_folder):
     plain, own = (made(tiny_encoder_folder, start=start) for start in ("adapter", "meta"))
     support, query = some_texts(plain)

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.persistence import disk
 from fewshot_nlp.sources import (
     DATA_VARIABLE,
     DatasetCard,
@@ -25,7 +26,6 @@ from fewshot_nlp.sources import (
     read_rows,
     write_rows,
 )
-from fewshot_nlp.sources import cards as cards_module
 from fewshot_nlp.sources.cards import SHIPPABLE, read_card
 from fewshot_nlp.sources.readers import RENDERERS
 
@@ -106,7 +106,7 @@ def test_cards_name_no_place_on_a_machine():
 
 
 def test_cards_are_found_in_the_package_first(tmp_path, monkeypatch):
-    monkeypatch.setattr(cards_module, "__file__", str(tmp_path / "fewshot_nlp" / "sources" / "cards.py"))
+    monkeypatch.setattr(disk, "__file__", str(tmp_path / "fewshot_nlp" / "persistence" / "disk.py"))
     assert "reinstall fewshot-nlp" in message(data_folder)
     for folder in (tmp_path / "data", tmp_path / "fewshot_nlp" / "_data"):
         (folder / "cards").mkdir(parents=True)
