@@ -151,11 +151,15 @@ def write_episodes(path: str | Path, episodes: Iterable[Episode]) -> str:
     Returns:
         The SHA-256 of the file: the manifest that a report names.
     """
-    path = user_path(path)
+    return write_with_digest(user_path(path), (episode.to_json() for episode in episodes))
+
+
+def write_with_digest(path: Path, values: Iterable[Json]) -> str:
+    """Writes values, a line each, and ``<path>.sha256`` beside them, for ``sha256sum -c``; returns the SHA-256."""
     digest = hashlib.sha256()
     with atomic_write(path) as part, part.open("wb") as file:
-        for episode in episodes:
-            line = (canonical_json(episode.to_json()) + "\n").encode("utf-8", "surrogatepass")
+        for value in values:
+            line = (canonical_json(value) + "\n").encode("utf-8", "surrogatepass")
             digest.update(line)
             file.write(line)
     with atomic_write(path.with_name(path.name + ".sha256")) as part:

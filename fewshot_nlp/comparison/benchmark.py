@@ -22,13 +22,12 @@ from fewshot_nlp.comparison.frozen import (
     frozen_target,
     read_manifest,
     thawed,
-    write_manifest,
 )
 from fewshot_nlp.comparison.grid import Grid, Part
 from fewshot_nlp.comparison.pool import Where, pool
 from fewshot_nlp.comparison.report import Comparison
 from fewshot_nlp.comparison.results import Results
-from fewshot_nlp.episode import TaskDataset
+from fewshot_nlp.episode import TaskDataset, write_with_digest
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.persistence.disk import own_folder
 from fewshot_nlp.registry import nearest
@@ -176,7 +175,7 @@ def freeze(name: str) -> str:
         "sources": facts,
         "targets": targets,
     }
-    return write_manifest(manifest_of(path), content)
+    return write_with_digest(manifest_of(path), [content])
 
 
 def chosen_budget(made: Benchmark, budget: float | str | None) -> tuple[str, Budget, float]:

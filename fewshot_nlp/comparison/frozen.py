@@ -17,9 +17,8 @@ import numpy as np
 
 from fewshot_nlp.comparison.own_rows import plain
 from fewshot_nlp.comparison.plan import Plan, blocks_of
-from fewshot_nlp.episode import Episode, Example, Json, TaskDataset, canonical_json, input_key
+from fewshot_nlp.episode import Episode, Example, Json, TaskDataset, input_key
 from fewshot_nlp.errors import FewShotError
-from fewshot_nlp.persistence.disk import atomic_write
 from fewshot_nlp.rows import Label
 from fewshot_nlp.training.leakage import NGrams, hashes_of, overlapping_rows
 
@@ -215,17 +214,6 @@ def thawed(
             f"{leaks[0] + 1}; freeze the benchmark again."
         )
     return FrozenPlan(train, test, tuple(sorted(k_shot)), tested, supports, seed)
-
-
-def write_manifest(path: Path, content: Mapping[str, Json]) -> str:
-    """Writes a manifest, and its SHA-256 beside it; returns the latter."""
-    data = (canonical_json(content) + "\n").encode()
-    digest = hashlib.sha256(data).hexdigest()
-    with atomic_write(path) as part:
-        part.write_bytes(data)
-    with atomic_write(path.with_name(path.name + ".sha256")) as part:
-        part.write_text(f"{digest}  {path.name}\n")
-    return digest
 
 
 def read_manifest(path: Path) -> tuple[dict[str, Json], str]:

@@ -15,36 +15,21 @@ Change = Callable[[str, random.Random], str]
 """A word, and random numbers of the text's own, to a word."""
 
 NAMES: Mapping[str, tuple[str, ...]] = {
-    "women, English": ("Emily", "Sarah", "Anne", "Jessica", "Claire", "Katie", "Laura", "Rachel"),
-    "men, English": ("James", "John", "Robert", "Michael", "David", "Thomas", "Peter", "Greg"),
-    "women, African American": (
-        "Latoya",
-        "Ebony",
-        "Keisha",
-        "Tamika",
-        "Lakisha",
-        "Aisha",
-        "Latisha",
-        "Shanice",
-    ),
-    "men, African American": (
-        "Darnell",
-        "Jamal",
-        "Tyrone",
-        "DeShawn",
-        "Leroy",
-        "Rasheed",
-        "Tremayne",
-        "Hakim",
-    ),
-    "women, Arabic": ("Fatima", "Layla", "Zainab", "Amina", "Noor", "Samira", "Yasmin", "Huda"),
-    "men, Arabic": ("Mohammed", "Ahmed", "Omar", "Hassan", "Khalid", "Youssef", "Tariq", "Ibrahim"),
-    "women, Indian": ("Priya", "Ananya", "Lakshmi", "Sunita", "Deepika", "Kavita", "Meera", "Pooja"),
-    "men, Indian": ("Rajesh", "Arjun", "Sanjay", "Vikram", "Amit", "Suresh", "Anil", "Rahul"),
-    "women, Chinese": ("Mei", "Xiuying", "Fang", "Jing", "Yan", "Lihua", "Ying", "Xia"),
-    "men, Chinese": ("Wei", "Jun", "Qiang", "Ming", "Hao", "Zhiwei", "Guang", "Bo"),
-    "women, Spanish": ("Maria", "Lucia", "Carmen", "Sofia", "Elena", "Isabel", "Rosa", "Pilar"),
-    "men, Spanish": ("Jose", "Carlos", "Luis", "Miguel", "Javier", "Diego", "Pablo", "Alejandro"),
+    group: tuple(names.split())
+    for group, names in {
+        "women, English": "Emily Sarah Anne Jessica Claire Katie Laura Rachel",
+        "men, English": "James John Robert Michael David Thomas Peter Greg",
+        "women, African American": "Latoya Ebony Keisha Tamika Lakisha Aisha Latisha Shanice",
+        "men, African American": "Darnell Jamal Tyrone DeShawn Leroy Rasheed Tremayne Hakim",
+        "women, Arabic": "Fatima Layla Zainab Amina Noor Samira Yasmin Huda",
+        "men, Arabic": "Mohammed Ahmed Omar Hassan Khalid Youssef Tariq Ibrahim",
+        "women, Indian": "Priya Ananya Lakshmi Sunita Deepika Kavita Meera Pooja",
+        "men, Indian": "Rajesh Arjun Sanjay Vikram Amit Suresh Anil Rahul",
+        "women, Chinese": "Mei Xiuying Fang Jing Yan Lihua Ying Xia",
+        "men, Chinese": "Wei Jun Qiang Ming Hao Zhiwei Guang Bo",
+        "women, Spanish": "Maria Lucia Carmen Sofia Elena Isabel Rosa Pilar",
+        "men, Spanish": "Jose Carlos Luis Miguel Javier Diego Pablo Alejandro",
+    }.items()
 }
 MORE = """
 Mary Patricia Jennifer Linda Elizabeth Barbara Susan Karen Nancy Lisa Betty Margaret Sandra Ashley William
@@ -52,61 +37,24 @@ Richard Joseph Charles Christopher Daniel Matthew Anthony Donald Steven Paul And
 George Edward Ronald Jason Timothy Jeffrey Ryan Jacob Gary Nicholas Eric Jonathan Stephen Larry Justin Scott
 Brandon Benjamin Samuel Hans Anna Julia Martin Stefan Claudia Henry Frank Alice Bob Tom Jane Simon Helen
 """
-KNOWN = {*MORE.split(), *(name for names in NAMES.values() for name in names)} - {
-    "Bo",
-    "Mark",
-    "Ming",
-    "Rosa",
-    "Fang",
-}
+KNOWN = {*MORE.split(), *(x for g in NAMES.values() for x in g)} - {"Bo", "Mark", "Ming", "Rosa", "Fang"}
 """First names that are replaced; those that are also other words are left out."""
 
-INFORMAL = {
-    "isn't": "ain't",
-    "aren't": "ain't",
-    "haven't": "ain't",
-    "them": "em",
-    "going": "goin",
-    "about": "bout",
-    "because": "cuz",
-    "something": "somethin",
-    "nothing": "nothin",
-    "want": "wanna",
-    "with": "w",
-    "and": "n",
-    "you": "u",
-    "your": "ur",
-    "are": "r",
-    "please": "pls",
-    "though": "tho",
-    "through": "thru",
-    "people": "ppl",
-    "thanks": "thx",
-}
-SPELLING = {
-    "colour": "color",
-    "centre": "center",
-    "licence": "license",
-    "cheque": "check",
-    "organisation": "organization",
-    "labour": "labor",
-    "tumour": "tumor",
-    "anaemia": "anemia",
-    "defence": "defense",
-    "programme": "program",
-}
-READING = {
-    "l": "1",
-    "o": "0",
-    "e": "c",
-    "m": "rn",
-    "s": "5",
-    "b": "6",
-    "i": "l",
-    "h": "b",
-    "a": "o",
-    "u": "v",
-}
+
+def _pairs(text: str) -> dict[str, str]:
+    return dict(pair.split("/") for pair in text.split())
+
+
+INFORMAL = _pairs("""
+isn't/ain't aren't/ain't haven't/ain't them/em going/goin about/bout because/cuz something/somethin
+nothing/nothin want/wanna with/w and/n you/u your/ur are/r please/pls though/tho through/thru people/ppl
+thanks/thx
+""")
+SPELLING = _pairs("""
+colour/color centre/center licence/license cheque/check organisation/organization labour/labor tumour/tumor
+anaemia/anemia defence/defense programme/program
+""")
+READING = _pairs("l/1 o/0 e/c m/rn s/5 b/6 i/l h/b a/o u/v")
 NOISE, MISREAD = 0.2, 0.05
 """Share of words with a misspelling, and of letters that are read as others."""
 

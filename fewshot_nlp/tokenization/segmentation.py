@@ -6,29 +6,12 @@ from itertools import accumulate, pairwise
 
 import regex
 
-UNSPACED = "".join(
-    rf"\p{{{script}}}"
-    for script in (
-        *(
-            "Han",
-            "Hiragana",
-            "Katakana",
-            "Bopomofo",
-            "Hangul",
-            "Yi",
-            "Nushu",
-            "Tangut",
-            "Khitan_Small_Script",
-        ),
-        *(
-            "Line_Break=SA",
-            "Tibetan",
-            "Javanese",
-            "Balinese",
-            "Cham",
-        ),  # SA: Thai, Lao, Khmer, Myanmar, Tai Lue, ...
-    )
-)
+# SA: Thai, Lao, Khmer, Myanmar, Tai Lue, ...
+_SCRIPTS = """
+Han Hiragana Katakana Bopomofo Hangul Yi Nushu Tangut Khitan_Small_Script
+Line_Break=SA Tibetan Javanese Balinese Cham
+"""
+UNSPACED = "".join(rf"\p{{{script}}}" for script in _SCRIPTS.split())
 """Scripts, as parts of a character class, in which a blank does not part words, or a name and its particle."""
 _WORD = regex.compile(
     rf"(?V1)(?:(?![{UNSPACED}ー])[\p{{L}}\p{{M}}\p{{N}}])+(?:[.,]\p{{N}}+)*|(?=\S)\X", regex.VERSION1

@@ -213,7 +213,7 @@ class TestManifests:
     def test_a_scored_text_that_is_learned_from_is_refused(self, world, monkeypatch, tmp_path):
         """A manifest that somebody sealed again, with a support set whose text stands among the scored ones."""
         from fewshot_nlp.comparison import frozen
-        from fewshot_nlp.comparison.benchmark import write_manifest
+        from fewshot_nlp.episode import write_with_digest
 
         data = read_benchmark(world).data("first", "train")
         manifest, _ = read_manifest(manifest_of(world))
@@ -222,7 +222,7 @@ class TestManifests:
         real = frozen.plain
         scored = read_benchmark(world).data("first", "test").examples[test["scored"][0]]
         monkeypatch.setattr(frozen, "plain", lambda inputs: leak if inputs == scored.inputs else real(inputs))
-        write_manifest(manifest_of(world), manifest)
+        write_with_digest(manifest_of(world), [manifest])
         with pytest.raises(FewShotError, match="1 of 8 scored rows of 'first' are also in support sets"):
             run_benchmark(str(world))
 
