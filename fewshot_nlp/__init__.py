@@ -23,30 +23,22 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
-    "Answer": "predictions",
-    "Comparison": "comparison",
-    "Diagnosis": "comparison",
-    "Entity": "predictions",
-    "Episode": "episode",
-    "Example": "episode",
-    "FewShotClassifier": "models",
-    "FewShotError": "errors",
-    "FewShotModel": "models",
-    "FewShotNER": "models",
-    "FewShotQA": "models",
-    "FewShotTranslator": "models",
-    "LEARNERS": "learners",
-    "Report": "evaluator",
-    "SAMPLERS": "sampling",
-    "SpanAnswer": "predictions",
-    "TASKS": "tasks",
-    "adapt_best": "comparison",
-    "disable_progress_bars": "progress",
-    "doctor": "comparison",
-    "evaluate": "comparison",
-    "evaluate_episodes": "evaluator",
-    "load_dataset_card": "sources",
-    "meta_train": "training",
+    name: home
+    for home, names in {
+        "comparison": "Comparison Diagnosis adapt_best doctor evaluate",
+        "episode": "Episode Example",
+        "errors": "FewShotError",
+        "evaluator": "Report evaluate_episodes",
+        "learners": "LEARNERS",
+        "models": "FewShotClassifier FewShotModel FewShotNER FewShotQA FewShotTranslator",
+        "predictions": "Answer Entity SpanAnswer",
+        "progress": "disable_progress_bars",
+        "sampling": "SAMPLERS",
+        "sources": "load_dataset_card",
+        "tasks": "TASKS",
+        "training": "meta_train",
+    }.items()
+    for name in names.split()
 }
 
 __all__ = [

@@ -15,14 +15,9 @@ from fewshot_nlp.persistence.disk import first_line
 ReadJson = Callable[[str], Any]
 """A file's content by its name within the model, None where there is no such file."""
 
-LENGTH_FILES = (
-    "sentence_bert_config.json",
-    "sentence_roberta_config.json",
-    "sentence_distilbert_config.json",
-    "sentence_camembert_config.json",
-    "sentence_albert_config.json",
-    "sentence_xlm-roberta_config.json",
-    "sentence_xlnet_config.json",
+LENGTH_FILES = tuple(
+    f"sentence_{kind}_config.json"
+    for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
 """Names of the transformer's file, the newest first; the first one that is there counts."""
 MODES: dict[str, TextPooling] = {
