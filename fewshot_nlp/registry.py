@@ -1,7 +1,6 @@
 """Names to classes: one registry for tasks, one for learners, one for samplers; each class names itself."""
 
 import sys
-from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import entry_points
 from pkgutil import iter_modules
@@ -30,16 +29,11 @@ class Registry(Generic[T]):
         self._items: dict[str, T] = {}
         self._complete = False
 
-    def register(self, name: str) -> Callable[[T], T]:
-        """Decorator that registers the decorated object under ``name``."""
-
-        def add(item: T) -> T:
-            if name in self._items:
-                raise FewShotError(f"The {self.kind} {name!r} is registered already; choose another name.")
-            self._items[name] = item
-            return item
-
-        return add
+    def add(self, name: str, item: T) -> None:
+        """Registers a class under ``name``."""
+        if name in self._items:
+            raise FewShotError(f"The {self.kind} {name!r} is registered already; choose another name.")
+        self._items[name] = item
 
     def names(self) -> list[str]:
         """All registered names, sorted."""

@@ -81,7 +81,7 @@ class Learner(nn.Module, ABC, Generic[Config]):
                     cls.config_class = config
         if name is not None:
             cls.name = name
-            LEARNERS.register(name)(cls)
+            LEARNERS.add(name, cls)
 
     def __init__(self, encoder: Backbone, config: Config | None = None) -> None:
         super().__init__()

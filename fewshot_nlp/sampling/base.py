@@ -101,7 +101,7 @@ class Sampler(ABC, Generic[Config]):
         super().__init_subclass__(**options)
         cls.name = name
         (cls.config_class,) = get_args(cls.__dict__["__orig_bases__"][0])
-        SAMPLERS.register(name)(cls)
+        SAMPLERS.add(name, cls)
 
     def __init__(self, dataset: TaskDataset, config: Config) -> None:
         self.dataset, self.config = dataset, config

@@ -80,7 +80,7 @@ class Task(Settings, ABC):
         super().__init_subclass__()
         if name is not None:
             cls.name = name
-            TASKS.register(name)(cls)
+            TASKS.add(name, cls)
 
     @classmethod
     def of_languages(cls, languages: Sequence[str]) -> Self:
