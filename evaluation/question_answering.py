@@ -84,9 +84,7 @@ def run(options: argparse.Namespace) -> None:
         model = FewShotQA.from_pretrained(**METHODS[method])
         for name in options.sets:
             with model.pipeline.learner.encoder.cached():  # the rows are the same for all support sets
-                for k, seed in (
-                    (k, seed) for k in options.k_shot for seed in range(options.seeds if k else 1)
-                ):
+                for k, seed in ((n, s) for n in options.k_shot for s in range(options.seeds if n else 1)):
                     fixed = (name, method, k, seed, options.split, options.limit, options.bfloat16)
                     if fixed in done or (k == 0 and model.pipeline.unadapted() is None):
                         continue

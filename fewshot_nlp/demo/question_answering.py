@@ -7,7 +7,7 @@ from fewshot_nlp.demo.section import Baseline, Piece, Section, Shown
 from fewshot_nlp.episode import Example
 from fewshot_nlp.models import FewShotQA
 
-N_SUPPORT = 10
+N_SUPPORT = 20
 INPUTS = {
     "medical": [
         (
@@ -79,7 +79,6 @@ QUESTION_ANSWERING = Section(
         "logistic regression": Baseline(learner="linear_probe"),
     },
     layers=(-1.0,),
-    most_seeds=2,  # each trains anew, which takes many seconds
-    note="The default starts from an adapter and a span head that were trained on general questions; the other methods "
+    note="The default moves a span head that was trained, with its adapter, on general questions; the other methods "
     "read the last layer of the frozen encoder. No document is in a support set and among the scored rows.",
 )

@@ -155,7 +155,7 @@ def choose_threshold(margins: Float[np.ndarray, " n"], gains: Float[np.ndarray, 
     Returns:
         The middle of the best gap between two margins, the one nearest to 0 among equals; where it is best to answer
         nothing, `BELOW` under the smallest margin. Infinity, always to answer, where the mean gain of refusing is not
-        above zero by 1.64 standard errors (95 %, one-sided). Where no answer is worth anything, as for a support set
+        above zero by two standard errors. Where no answer is worth anything, as for a support set
         without any, minus infinity: nothing is answered, whatever its margin.
     """
     margins, gains = margins[np.isfinite(margins)], gains[np.isfinite(margins)]
@@ -172,7 +172,7 @@ def choose_threshold(margins: Float[np.ndarray, " n"], gains: Float[np.ndarray, 
     best = np.flatnonzero(gaps & (total >= total[gaps].max() - 1e-9))
     threshold = float(middle[best[np.argmin(np.abs(middle[best]))]])
     gain = np.where(margins > threshold, -gains, 0.0)
-    if len(gain) < 2 or gain.mean() < 1.64 * gain.std(ddof=1) / len(gain) ** 0.5:
+    if len(gain) < 2 or gain.mean() < 2 * gain.std(ddof=1) / len(gain) ** 0.5:
         return np.inf
     return threshold
 
