@@ -22,7 +22,7 @@ demo: $(RUN_STAMP)  ## Adapt to medical, legal and finance texts from five examp
 	OMP_NUM_THREADS=1 $(BIN)/python -m fewshot_nlp demo --out demo_output
 
 test: $(DEV_STAMP)  ## Run all tests.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal --durations=25
 
 check: $(DEV_STAMP)  ## Lint, formatting, types, direction of imports.
 	$(BIN)/ruff check

@@ -101,14 +101,6 @@ class FineTuneConfig(LearnerConfig):
     bfloat16: bool | None = False
 
     @model_validator(mode="after")
-    def _penalty_is_of_a_head(self) -> Self:
-        if self.C is not None and self.scope != "head":
-            raise FewShotError(
-                f"C is {self.C:g} and scope is {self.scope!r}, but C is for scope='head' only."
-            )
-        return self
-
-    @model_validator(mode="after")
     def _start_exists(self) -> Self:
         if self.start not in ("prototypes", "meta"):
             LEARNERS.get(self.start).config_class.from_dict(self.start_config, "start_config")
@@ -181,7 +173,8 @@ class FineTune(Learner[FineTuneConfig], name="fine_tune"):
 
     def _reached(self, start: State, examples: SlotBatch, share: float) -> State:
         """The state after a share of the steps, interpolated with the initial one by `max_interpolation`."""
-        end = self._train(start, examples, share) if self.config.C is None else self._solve(start, examples)
+        solves = self.config.scope == "head" and self.config.C is not None
+        end = self._solve(start, examples) if solves else self._train(start, examples, share)
         return between(start, end, self.config.max_interpolation)
 
     @torch.enable_grad()

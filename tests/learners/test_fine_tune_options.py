@@ -223,9 +223,10 @@ def test_a_solved_head_is_the_optimum_that_scipy_finds(encoder):
     assert objective(found.ravel()) < objective(before.ravel()) - 0.1
 
 
-def test_a_penalty_is_of_a_head_alone(encoder):
-    with pytest.raises(FewShotError, match=r"C is 0\.1 and scope is 'adapter'"):
-        FineTuneConfig(C=0.1)
+def test_a_strong_penalty_keeps_the_start_and_is_of_a_head_alone(encoder):
+    steps = [FineTune(encoder, FineTuneConfig(scope="all", steps=1, C=C)) for C in (1e-6, None)]
+    same, without = (learner.fit(support_of(encoder)) for learner in steps)
+    assert all(torch.equal(same[name], without[name]) for name in without)
     strong = FineTune(encoder, FineTuneConfig(scope="head", C=1e-6, label_names=0.0))
     support = support_of(encoder)
     start, state = strong.fit(support, meta=True), strong.fit(support)
