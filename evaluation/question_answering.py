@@ -32,12 +32,21 @@ COMMAND = """OMP_NUM_THREADS=1 accelerate launch --cpu --num_processes 1 recipes
 ... --config recipes/ship/question_answering.yaml --start runs/first/model --output_dir runs/second --stop_after 1701
 ... --start runs/second/model --output_dir runs/third --steps 160 --lr 4e-4 --head_lr 1.3e-3 --first_words 110 \\
     --last_words 120 --seed 2"""
-STEPS = {"scope": "adapter", "steps": 24, "epochs": 6, "lr": 1e-4, "head_lr": 1e-3, "batch_size": 16}
+STEPS = {
+    "scope": "adapter",
+    "C": None,
+    "steps": 24,
+    "epochs": 6,
+    "lr": 1e-4,
+    "head_lr": 1e-3,
+    "batch_size": 16,
+    "folds": 2,
+    "bfloat16": None,
+}
+"""The default of before the head was solved for."""
 METHODS: dict[str, dict[str, Any]] = {
     "default": {},
-    "fine_tune": {
-        "learner_config": {**STEPS, "C": None, "folds": 2, "bfloat16": None}
-    },  # the default of before
+    "fine_tune": {"learner_config": STEPS},
     "linear_probe": {"learner": "linear_probe"},
     "prototypical": {"learner": "prototypical"},
     "nearest_neighbour": {"learner": "nearest_neighbour"},

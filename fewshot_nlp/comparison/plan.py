@@ -210,7 +210,8 @@ def make_plan(dataset: TaskDataset, k_shot: Sequence[int], max_scored: int, seed
     choices = [*range(2, min(MOST_FOLDS, n_groups) + 1), *([n_groups] if n_groups <= ONE_OUT else [])]
     what = f"half of the labels have at most {usual} in all" if totals else f"there are {n} rows"
     unit = "examples a label" if totals else "examples"
-    folds = {k: f for k in wanted for f in [n for n in choices if usual * (n - 1) // n >= k][:1]}
+    enough = {k: [f for f in choices if usual * (f - 1) // f >= k] for k in wanted}
+    folds = {k: found[0] for k, found in enough.items() if found}
     if not folds:
         most = max(1, usual * (choices[-1] - 1) // choices[-1])
         fix = f"take k_shot=[{most}]" if most < wanted[0] else "label more rows"

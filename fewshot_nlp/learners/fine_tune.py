@@ -173,12 +173,14 @@ class FineTune(Learner[FineTuneConfig], name="fine_tune"):
 
     def _reached(self, start: State, examples: SlotBatch, share: float) -> State:
         """The state after a share of the steps, interpolated with the initial one by `max_interpolation`."""
-        solves = self.config.scope == "head" and self.config.C is not None
-        end = self._solve(start, examples) if solves else self._train(start, examples, share)
+        if self.config.scope == "head" and self.config.C is not None:
+            end = self._solve(start, examples, self.config.C)
+        else:
+            end = self._train(start, examples, share)
         return between(start, end, self.config.max_interpolation)
 
     @torch.enable_grad()
-    def _solve(self, start: State, examples: SlotBatch) -> State:
+    def _solve(self, start: State, examples: SlotBatch, C: float) -> State:
         """The head that minimises the sum of the losses + |head - start|^2 / 2C."""
         features = self.features(examples).detach()
         head = {n: w.detach().clone().requires_grad_() for n, w in start.items() if n.startswith("head.")}
@@ -193,7 +195,7 @@ class FineTune(Learner[FineTuneConfig], name="fine_tune"):
             optimizer.zero_grad()
             loss = n_losses * examples.loss(self.scores_of(start | head, features, examples))
             distance = sum((w - start[n].detach()).square().sum() for n, w in head.items())
-            total: Tensor = loss + distance / (2 * (self.config.C or 1.0))
+            total: Tensor = loss + distance / (2 * C)
             total.backward()  # type: ignore[no-untyped-call]
             return total
 

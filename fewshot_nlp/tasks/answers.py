@@ -155,8 +155,8 @@ def choose_threshold(margins: Float[np.ndarray, " n"], gains: Float[np.ndarray, 
     Returns:
         The middle of the best gap between two margins, the one nearest to 0 among equals; where it is best to answer
         nothing, `BELOW` under the smallest margin. Infinity, always to answer, where the mean gain of refusing is not
-        above zero by two standard errors. Where no answer is worth anything, as for a support set
-        without any, minus infinity: nothing is answered, whatever its margin.
+        above zero by two standard errors. Where no answer is worth anything, as for a support set without any, minus
+        infinity: nothing is answered, whatever its margin.
     """
     margins, gains = margins[np.isfinite(margins)], gains[np.isfinite(margins)]
     if not (gains > 0).any():
