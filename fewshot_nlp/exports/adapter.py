@@ -4,11 +4,10 @@ import copy
 import re
 from pathlib import Path
 
-from safetensors.torch import save_file
-
 from fewshot_nlp.backbone import Encoder
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.modules.state import fast_weights
+from fewshot_nlp.persistence.disk import write_tensors
 from fewshot_nlp.pipeline import TaskModel
 
 
@@ -37,4 +36,6 @@ def write_peft(model: TaskModel, folder: Path) -> None:
     config.revision = encoder.revision
     config.inference_mode, config.task_type = True, "FEATURE_EXTRACTION"
     config.save_pretrained(folder)
-    save_file({n: t.contiguous().clone() for n, t in tensors.items()}, folder / "adapter_model.safetensors")
+    write_tensors(
+        {n: t.contiguous().clone() for n, t in tensors.items()}, folder / "adapter_model.safetensors"
+    )

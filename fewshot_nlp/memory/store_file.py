@@ -14,11 +14,10 @@ import torch
 from filelock import FileLock
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from fewshot_nlp.errors import FewShotError
-from fewshot_nlp.persistence.disk import atomic_write, first_line
+from fewshot_nlp.persistence.disk import atomic_write, first_line, write_tensors
 
 FORMAT = 1
 HEADER = "fewshot_nlp.memory"
@@ -54,7 +53,7 @@ def write_store(path: Path, keys: Float[Tensor, "n d"], header: Mapping[str, Any
     """
     text = np.frombuffer(json.dumps({"format": FORMAT, **header}).encode(), np.uint8).copy()
     with atomic_write(path) as part:
-        save_file({"keys": keys.contiguous(), HEADER: torch.from_numpy(text)}, part)
+        write_tensors({"keys": keys.contiguous(), HEADER: torch.from_numpy(text)}, part)
 
 
 def read_store(path: Path) -> tuple[Float[Tensor, "n d"], dict[str, Any]]:

@@ -16,9 +16,12 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from secrets import token_hex
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fewshot_nlp.errors import FewShotError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 try:
     import fcntl
@@ -61,6 +64,16 @@ def own_folder(inside: str, checkout: str) -> Path:
     if found is None:
         raise FewShotError(f"There is neither {places[0]} nor {places[1]}; reinstall fewshot-nlp.")
     return found
+
+
+def write_tensors(tensors: "dict[str, Tensor]", path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Writes safetensors with the permissions of any new file; by itself the library lets only the owner read it."""
+    from safetensors.torch import save_file
+
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(tensors, path, metadata)
+    path.chmod(mode)
 
 
 @contextmanager

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from fewshot_nlp.backbone import BACKBONES, Backbone
 from fewshot_nlp.backbone.adapters import adapter_from_json, adapter_to_json
@@ -14,7 +13,7 @@ from fewshot_nlp.backbone.label_names import LabelNameHead
 from fewshot_nlp.episode import Json
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.persistence.bounded import BoundedMemory, foreign
-from fewshot_nlp.persistence.disk import first_line
+from fewshot_nlp.persistence.disk import first_line, write_tensors
 from fewshot_nlp.persistence.model_files import AGAIN, CONFIG, ENCODER, TENSORS, check_form
 
 DTYPES = {
@@ -101,7 +100,7 @@ def save_encoder(encoder: Backbone, folder: Path) -> None:
     if encoder.vocabulary is not None:
         encoder.model.generation_config.save_pretrained(folder)
     encoder.tokenizer.tokenizer.save_pretrained(folder)
-    save_file({n: t.clone() for n, t in tensors.items()}, folder / TENSORS, metadata={"format": "pt"})
+    write_tensors({n: t.clone() for n, t in tensors.items()}, folder / TENSORS, {"format": "pt"})
 
 
 def choose_layers(encoder: Backbone, layers: Any, folder: Path) -> None:

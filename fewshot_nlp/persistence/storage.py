@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from fewshot_nlp.backbone import Backbone
@@ -21,7 +20,7 @@ from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import LEARNERS, Adapted, LearnerConfig
 from fewshot_nlp.learners import learner_config as config_of
 from fewshot_nlp.persistence.bounded import BoundedMemory, foreign
-from fewshot_nlp.persistence.disk import atomic_folder, opened, user_path
+from fewshot_nlp.persistence.disk import atomic_folder, opened, user_path, write_tensors
 from fewshot_nlp.persistence.encoder_files import (
     bytes_of_tensors,
     choose_layers,
@@ -125,7 +124,7 @@ def save(
     with atomic_folder(target, own=(CONFIG, TENSORS, SUPPORT, "README.md", ENCODER)) as new:
         for name, text in texts.items():
             (new / name).write_text(text, encoding="utf-8")
-        save_file(tensors, new / TENSORS)
+        write_tensors(tensors, new / TENSORS)
         if copied:
             save_encoder(encoder, new / ENCODER)
         (new / CONFIG).write_text(config_text(sealed(config, new)), encoding="utf-8")

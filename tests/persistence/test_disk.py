@@ -9,10 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.persistence import disk
-from fewshot_nlp.persistence.disk import atomic_folder, atomic_write, opened
+from fewshot_nlp.persistence.disk import atomic_folder, atomic_write, opened, write_tensors
 
 
 def fail_half_way(path: Path, error: BaseException) -> None:
@@ -28,6 +29,16 @@ def test_a_file_appears_when_all_of_it_is_written(tmp_path: Path) -> None:
         assert not path.exists()
     assert path.read_text() == "first"
     assert [p.name for p in path.parent.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_weights_have_the_permissions_of_any_new_file(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write_tensors({"a": torch.ones(2)}, tmp_path / "a.safetensors")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.safetensors").stat().st_mode & 0o777 == 0o640
 
 
 @pytest.mark.parametrize(
