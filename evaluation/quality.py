@@ -19,6 +19,7 @@ from seqeval.metrics.sequence_labeling import get_entities
 
 from fewshot_nlp import FewShotClassifier, FewShotNER
 from fewshot_nlp.backbone.cache import FeatureCache
+from fewshot_nlp.comparison.auto import best_learner
 from fewshot_nlp.episode import Example, TaskDataset
 from fewshot_nlp.models.base import FewShotModel
 from fewshot_nlp.sampling import NWayKShot
@@ -108,6 +109,10 @@ METHODS: dict[str, dict[str, dict[str, Any]]] = {
         "nearest_neighbour": {"learner": "nearest_neighbour", "learner_config": {"label_names": 0.0}, **LAST},
         "linear_probe": {"learner": "linear_probe", "learner_config": {"label_names": 0.0}, **LAST},
         "linear_probe, label names": {"learner": "linear_probe", **LAST},
+        "ridge, as tried": {"learner": "ridge"},
+        "stacked_probe, as tried": {"learner": "stacked_probe"},
+        "nearest_neighbour, as tried": {"learner": "nearest_neighbour"},
+        "auto": {},
     },
 }
 FACADES: dict[str, type[FewShotModel]] = {"ner": FewShotNER, "classification": FewShotClassifier}
@@ -148,10 +153,20 @@ def counts(gold: Any, predicted: Any) -> tuple[float, float]:
 
 
 def described(
-    model: FewShotModel, name: str, test_rows: list[dict[str, Any]], support: tuple[Example, ...]
+    model: FewShotModel,
+    name: str,
+    test_rows: list[dict[str, Any]],
+    support: tuple[Example, ...],
+    chooses: bool,
 ) -> dict[str, Any]:
-    labels = model.pipeline.task.labels(support)
+    """A record of one support set; ``chooses``: the learner is the one that `best_learner` finds on it."""
+    task = model.pipeline.task
+    labels = task.labels(support)
     start = time.perf_counter()
+    if chooses:
+        rows = [dict(e.inputs) | {str(task.label_column): e.target} for e in support]
+        learner, _ = best_learner(rows, task=task.name)
+        model = type(model).from_pretrained(learner=learner)
     adapted = model.pipeline.adapt(support, labels, {label: readable(label) for label in labels})
     seconds = time.perf_counter() - start
     known = {str(dict(e.inputs)) for e in support}
@@ -170,6 +185,7 @@ def described(
         "score": scores[metric],
         "seconds": round(seconds, 3),
         "bytes": adapted.adapted.bytes,
+        "learner": model.pipeline.learner.name,
     }
 
 
@@ -208,7 +224,7 @@ def run(
             with encoder.cached(2**30):
                 for seed in todo:
                     support = support_set(train, task, k_shot, seed)
-                    record = described(model, name, rows, support)
+                    record = described(model, name, rows, support, method == "auto")
                     record |= {"method": method, "k_shot": k_shot, "seed": seed, "split": split}
                     record["threads"] = torch.get_num_threads()
                     append_record(out, record)

@@ -56,10 +56,10 @@ class Grid:
         many = len(jobs) if self.backend != "ray" else 4 * self.n_jobs  # Ray gives a batch's results together
         alone = self.backend == "loky" and len(jobs) < 2  # in this process, which has loaded the learners
         kind = "list" if self.backend == "ray" else "generator_unordered"
-        for start in range(0, len(jobs), max(1, many)):
-            some = (j for j in jobs[start : start + many] if time.perf_counter() < until)
-            made = Parallel(n_jobs=1 if alone else None, return_as=kind)
-            yield from made(delayed(run_part)(*job) for job in some)
+        with Parallel(n_jobs=1 if alone else None, return_as=kind) as made:  # Ray starts its processes once
+            for start in range(0, len(jobs), max(1, many)):
+                some = (j for j in jobs[start : start + many] if time.perf_counter() < until)
+                yield from made(delayed(run_part)(*job) for job in some)
 
     def cell(
         self, plan: Drawn, task: Task, name: str, k: int, repeat: int, found: Sequence[Part]

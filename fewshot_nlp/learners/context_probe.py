@@ -21,7 +21,8 @@ from torch import Tensor
 from fewshot_nlp.learners.base import Learner, LearnerConfig, NameWeight
 from fewshot_nlp.learners.linear_probe import logistic_regression
 from fewshot_nlp.modules.linear_models import PreconditionedRegression
-from fewshot_nlp.modules.state import State, slot_weights
+from fewshot_nlp.modules.state import State, balanced_weights, slot_weights
+from fewshot_nlp.settings import Share
 from fewshot_nlp.slots import Features, Scores, SlotBatch
 
 SMALL = 10**7
@@ -36,12 +37,15 @@ class ContextProbeConfig(LearnerConfig):
         C: inverse strength of the regression's penalty.
         neighbours: weight of the features of the slots before and after in the same example.
         word_shape: weight of the word shape; that of the neighbours' word shape is a third of it.
+        balance: a slot's weight in the loss is its class's number of slots to minus this power, in [0, 1]: with 0 all
+            slots have equal weight, with 1 all classes. Only where classes exclude each other.
     """
 
     label_names: NameWeight = 0.0
     C: Annotated[float, Field(ge=1e-6, le=1e9)] = 100.0
     neighbours: Annotated[float, Field(ge=0, le=10)] = 0.3
     word_shape: Annotated[float, Field(ge=0, le=10)] = 0.3
+    balance: Share = 0.0
 
 
 class ContextProbe(Learner[ContextProbeConfig], name="context_probe"):
@@ -63,6 +67,10 @@ class ContextProbe(Learner[ContextProbeConfig], name="context_probe"):
         x = self._design(state, features, support)[keep].detach().cpu().float().numpy()
         targets, weights = support.target_matrix[keep.cpu()].numpy(), weight[keep].cpu().numpy()
         exclusive = support.normaliser == "classes"
+        if exclusive:
+            weights = weights * (
+                targets @ balanced_weights(torch.from_numpy(weights @ targets), self.config.balance).numpy()
+            )
         small = x.size * support.n_classes <= SMALL
         dtype, tolerance = (np.float64, 1e-7) if small else (np.float32, 1e-5)
         solver = PreconditionedRegression(x, support.n_classes, self.config.C, dtype) if exclusive else None

@@ -25,7 +25,7 @@ from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.learners.base import Learner, LearnerConfig
 from fewshot_nlp.modules.heads import UNSEEN, linear_scores
 from fewshot_nlp.modules.start import scaled_normalize
-from fewshot_nlp.modules.state import State, slot_weights
+from fewshot_nlp.modules.state import State, balanced_weights, slot_weights
 from fewshot_nlp.settings import Share
 from fewshot_nlp.slots import Features, Scores, SlotBatch
 
@@ -75,17 +75,6 @@ class Ridge(Learner[RidgeConfig], name="ridge"):
     def score(self, state: State, features: Features, batch: SlotBatch) -> Scores:
         """The linear head."""
         return linear_scores(state, scaled_normalize(features.to(state["head.weight"]), 1.0))
-
-
-def balanced_weights(mass: Float[Tensor, " n_classes"], balance: float) -> Float[Tensor, " n_classes"]:
-    """Weight of a slot of each class; the total weight of all slots does not change.
-
-    Args:
-        mass: weight of each class's slots so far.
-        balance: 0 gives all slots equal weight, 1 all classes.
-    """
-    weight = torch.where(mass > 0, mass.clamp_min(1e-12) ** -balance, 0.0)
-    return weight * mass.sum() / (weight * mass).sum().clamp_min(1e-12)
 
 
 def ridge_head(

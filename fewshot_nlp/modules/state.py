@@ -43,3 +43,14 @@ def slot_weights(batch: SlotBatch, label_names: float | Tensor, like: Tensor) ->
     alone = (targets[:, ~seen].sum(dim=1) > 0) & batch.hints.label_slots
     weight[batch.hints.label_slots & ~alone] = label_names
     return weight.to(like.device)
+
+
+def balanced_weights(mass: Float[Tensor, " n_classes"], balance: float) -> Float[Tensor, " n_classes"]:
+    """Weight of a slot of each class; the total weight of all slots does not change.
+
+    Args:
+        mass: weight of each class's slots so far.
+        balance: 0 gives all slots equal weight, 1 all classes.
+    """
+    weight = torch.where(mass > 0, mass.clamp_min(1e-12) ** -balance, 0.0)
+    return weight * mass.sum() / (weight * mass).sum().clamp_min(1e-12)

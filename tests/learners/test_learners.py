@@ -396,3 +396,22 @@ def test_context_probe_scores_are_those_of_its_design_matrix(encoder):
             mass = fine[slot, members].exp().sum()
             blend += [float((fine[slot, c] + types[slot, t] / 2 - mass.log() / 2).exp()) for c in members]
         np.testing.assert_allclose(got[slot].exp(), np.array(blend) / sum(blend), atol=1e-5)
+
+
+@pytest.mark.parametrize("balance", [0.0, 0.25, 1.0])
+def test_context_probe_is_logistic_regression_with_weights_by_class_frequency(encoder, balance):
+    pipeline = new_pipeline("ner", {"scheme": "io"}, encoder, "context_probe", {"C": 2.0, "balance": balance})
+    row = {"tokens": ["Take", "Aspirin", "now", "at", "the", "high", "court"]}
+    row["ner_tags"] = ["O", "B-DRUG", "O", "O", "O", "O", "B-ORG"]
+    examples = pipeline.task.examples([row])
+    support = pipeline.support(examples, pipeline.task.labels(examples))
+    learner = pipeline.learner
+    state = learner.fit(support)
+    slots = support.select(~support.label_slot_mask) if bool(support.label_slot_mask.any()) else support
+    x = learner._design(state, encoder.features(slots), slots).double().numpy()
+    counts = np.bincount(slots.gold.numpy())
+    weights = (counts**-balance)[slots.gold.numpy()]
+    weights *= len(weights) / weights.sum()
+    theirs = LogisticRegression(C=2.0, tol=1e-10, max_iter=10_000).fit(x, slots.gold, sample_weight=weights)
+    ours = x @ state["head.weight"].double().numpy().T + state["head.bias"].double().numpy()
+    np.testing.assert_allclose(np.exp(log_softmax(ours)), theirs.predict_proba(x), atol=1e-4)

@@ -9,7 +9,8 @@ from vectors import random_episode
 
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import LEARNERS
-from fewshot_nlp.learners.ridge import Ridge, RidgeConfig, balanced_weights, ridge_head
+from fewshot_nlp.learners.ridge import Ridge, RidgeConfig, ridge_head
+from fewshot_nlp.modules.state import balanced_weights
 from fewshot_nlp.training import meta_train
 
 SHAPES = [(9, 30), (30, 9), (12, 12)]
