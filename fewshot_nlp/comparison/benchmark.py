@@ -14,6 +14,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from fewshot_nlp.arguments import read_yaml
+from fewshot_nlp.comparison import peers
 from fewshot_nlp.comparison.benchmark_report import BenchmarkReport
 from fewshot_nlp.comparison.cells import Candidate, Record
 from fewshot_nlp.comparison.frozen import (
@@ -93,14 +94,15 @@ class Benchmark(Settings):
         return task.dataset(load_rows(name, split), name, card.domain, card.group_column)
 
     def candidates(self) -> list[Candidate]:
-        """What is compared."""
+        """What is compared; other packages where they are installed, see `peers`."""
         found = []
         for name, given in self.learners.items():
             options = {"task": self.task, "name": None, "learner": None, "learner_config": {}} | dict(
                 given or {}
             )
             kind = options.pop("kind", "learner")
-            found.append(Candidate(name, options, kind))
+            if kind not in peers.TASKS or peers.python():
+                found.append(Candidate(name, options, kind))
         return found
 
 
@@ -302,4 +304,5 @@ def _report(
     domains = {target: domain for domain, names in made.targets.items() for target in names}
     done = sum(map(len, records.values()))
     facts = {"benchmark": name, "budget": budget, "manifest": digest, "cells": len(cells), "made": done}
+    facts["absent"] = [absent for absent in made.learners if absent not in {c.name for c in candidates}]
     return BenchmarkReport(facts | {"seconds": round(seconds, 1)}, domains, comparisons)

@@ -10,6 +10,7 @@ import numpy as np
 
 from fewshot_nlp.comparison.figures import drawn, heat_map, quality_cost
 from fewshot_nlp.comparison.page import Section, aligned, markdown, write_page
+from fewshot_nlp.comparison.peers import INSTALL
 from fewshot_nlp.comparison.report import EXAMPLES, Comparison
 from fewshot_nlp.comparison.statistics import Estimate, holm, mean_of
 from fewshot_nlp.episode import Json
@@ -25,7 +26,7 @@ class BenchmarkReport:
     """Scores of learners on several targets.
 
     Args:
-        facts: benchmark, budget, manifest's SHA-256, numbers of cells, seconds.
+        facts: benchmark, budget, manifest's SHA-256, numbers of cells, seconds, packages that are not installed.
         domains: domain of each target.
         targets: what was found on each.
     """
@@ -142,11 +143,13 @@ class BenchmarkReport:
         """How it was measured, in a few sentences."""
         one, f = self._first, self.facts
         domains = ", ".join(f"{name} ({domain})" for name, domain in self.domains.items())
+        absent = f" Left out, not installed: {', '.join(f['absent'])} ({INSTALL})." if f["absent"] else ""
         return (
             f"{one.facts['metric']} on {domains}: the same support sets and {one.facts['n_scored']} test rows of each "
             f"for all learners, seed {one.facts['seed']}; mean ± half of the 95 % interval over support sets and rows. "
             f"Budget {f['budget']}: {f['made']} of {f['cells']} cells are there. Manifest {f['manifest'][:16]}. "
             f"Better and worse count targets beside {one.baseline.name} with p below {SURE} after Holm's correction."
+            + absent
         )
 
     def __str__(self) -> str:

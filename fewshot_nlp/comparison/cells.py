@@ -11,6 +11,8 @@ from typing import Any, Self
 
 from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.backbone.adapters import adapter_from_json
+from fewshot_nlp.backbone.bundled import bundled_folder
+from fewshot_nlp.comparison import peers
 from fewshot_nlp.comparison.plan import Drawn
 from fewshot_nlp.episode import Episode, Json, canonical_json, sha256
 from fewshot_nlp.errors import FewShotError
@@ -38,8 +40,8 @@ class Candidate:
     Args:
         name: its name in the report.
         options: of `FewShotModel.from_pretrained`.
-        kind: "learner", adapted to each support set; "unadapted", the model before any example; or "majority", the
-            most frequent target of the support set.
+        kind: "learner", adapted to each support set; "unadapted", the model before any example; "majority", the
+            most frequent target of the support set; or another package, "setfit" or "spacy" (`peers`).
     """
 
     name: str
@@ -133,6 +135,12 @@ def _predicted(candidate: Candidate, episode: Episode) -> Record:
             "predict": 0.0,
             "bytes": 0,
         }
+    if candidate.kind in peers.TASKS:
+        sides = {"support": episode.support, "query": episode.query}
+        pairs = {side: [(*e.inputs.values(), e.target) for e in examples] for side, examples in sides.items()}
+        encoder = candidate.options.get("name") or bundled_folder()
+        found = peers.predicted(candidate.kind, {**pairs, "encoder": str(encoder), "seed": 0})
+        return {"gold": [e.target for e in episode.query], **found}
     pipeline, begin = candidate.pipeline(), time.perf_counter()
     unadapted = None if candidate.uses_support else pipeline.unadapted()
     model = unadapted or pipeline.adapt_suited(episode.support, episode.label_names)

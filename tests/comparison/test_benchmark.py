@@ -152,6 +152,14 @@ class TestRuns:
         assert "refused: it has no mind to" in found.write_page(tmp_path / "page.html").read_text()
         assert found.to_json()["targets"] == {}
 
+    def test_a_package_that_is_not_installed_is_left_out_and_named(self, world, monkeypatch):
+        monkeypatch.delenv("FEWSHOT_NLP_PEERS", raising=False)
+        learners = yaml.safe_load(world.read_text())["learners"] | {"SetFit": {"kind": "setfit"}}
+        change(world, learners=learners)
+        found = run_benchmark(str(world), budget=1e-9)
+        assert "SetFit" not in found.names
+        assert "Left out, not installed: SetFit (python -m venv peers" in found.protocol
+
     def test_a_file_of_another_budget_is_refused(self, world, tmp_path):
         path = tmp_path / "parts.jsonl"
         run_benchmark(str(world), budget=1e-9, path=path)
