@@ -245,7 +245,7 @@ def test_a_write_that_fails_leaves_the_old_memory(tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("fewshot_nlp.memory.store_file.save_file", full)
+    monkeypatch.setattr("fewshot_nlp.memory.store_file.write_tensors", full)
     with pytest.raises(FewShotError, match="No space left on device"):
         store_of(2).save(path)
     assert path.read_bytes() == before

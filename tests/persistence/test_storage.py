@@ -679,7 +679,7 @@ def test_interrupted_save_leaves_the_earlier_model(
 
     with monkeypatch.context() as patch:
         if renames is None:
-            patch.setattr(storage, "save_file", interrupted_write)
+            patch.setattr(storage, "write_tensors", interrupted_write)
         else:
             patch.setattr(Path, "rename", interrupted_rename)
         with pytest.raises(KeyboardInterrupt):
