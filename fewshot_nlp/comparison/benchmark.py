@@ -101,7 +101,7 @@ class Benchmark(Settings):
                 given or {}
             )
             kind = options.pop("kind", "learner")
-            if kind not in peers.TASKS or peers.python():
+            if kind not in peers.PEERS or peers.python():
                 found.append(Candidate(name, options, kind))
         return found
 

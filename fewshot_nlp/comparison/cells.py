@@ -135,7 +135,7 @@ def _predicted(candidate: Candidate, episode: Episode) -> Record:
             "predict": 0.0,
             "bytes": 0,
         }
-    if candidate.kind in peers.TASKS:
+    if candidate.kind in peers.PEERS:
         sides = {"support": episode.support, "query": episode.query}
         pairs = {side: [(*e.inputs.values(), e.target) for e in examples] for side, examples in sides.items()}
         encoder = candidate.options.get("name") or bundled_folder()

@@ -15,8 +15,7 @@ from functools import cache
 from typing import Any
 
 INSTALL = "python -m venv peers && peers/bin/pip install torch setfit 'transformers<5' spacy"
-TASKS = {"setfit": "classification", "spacy": "ner"}
-"""The task of each peer, by the name of its package."""
+PEERS = ("setfit", "spacy")
 PASSES, DROPOUT = 30, 0.35
 
 Job = dict[str, Any]
