@@ -79,7 +79,7 @@ def tagging() -> None:
     task, encoder = ner.pipeline.task, ner.pipeline.learner.encoder
 
     def windows() -> Any:
-        return encoder.tokenizer.texts([" ".join(task.query(text).inputs["tokens"]) for text in texts])
+        return encoder.tokenizer.words([task.query(text).inputs["tokens"] for text in texts])
 
     title = f"NER: predict, {len(texts)} sentences of bc5cdr"
     beyond_the_pass(title, encoder, windows, lambda: ner.predict(texts), goal=5)

@@ -78,6 +78,10 @@ class WindowTokenizer:
             )
         return self._windows(list(texts), list(pairs))
 
+    def words(self, words: Sequence[Sequence[str]]) -> Windows:
+        """Windows of texts that are lists of words: the tokens of the words joined by single blanks."""
+        return self.texts([" ".join(w) for w in words])
+
     def _encode(self, first: list[str], second: list[str] | None, length: int | None) -> Any:
         cut: dict[str, Any] = {}
         if length is not None:
