@@ -1,14 +1,17 @@
 """Benchmarks across domains: learners and baselines on frozen support sets of several target sets.
 
-A benchmark is a YAML file (`Benchmark`) with a manifest beside it, which `freeze` writes.
+A benchmark is a YAML file (`Benchmark`) with a manifest beside it, which `freeze` writes. Learners that it meta-trains
+(`train`) are trained first, each with every training seed.
 """
 
 import re
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import field
 from math import inf
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -28,7 +31,8 @@ from fewshot_nlp.comparison.grid import Grid, Part
 from fewshot_nlp.comparison.pool import Where, pool
 from fewshot_nlp.comparison.report import Comparison
 from fewshot_nlp.comparison.results import Results
-from fewshot_nlp.episode import TaskDataset, write_with_digest
+from fewshot_nlp.comparison.trained import Configs, check_sources, trained, training_config
+from fewshot_nlp.episode import Json, TaskDataset, write_with_digest
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.persistence.disk import own_folder
 from fewshot_nlp.registry import nearest
@@ -46,11 +50,13 @@ class Budget(Settings):
         k_shot: sizes of support sets: mentions of each label, or rows where a task has no labels.
         repeats: support sets of each size.
         scored: test rows of each target.
+        training: settings of meta-training in which the budget differs, such as ``outer.steps``.
     """
 
     k_shot: Annotated[Several[Count], Field(min_length=1)]
     repeats: Annotated[int, Field(ge=3)]
     scored: Annotated[int, Field(ge=2)]
+    training: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Benchmark(Settings):
@@ -61,8 +67,12 @@ class Benchmark(Settings):
         sources: data sets that models were trained on, with their splits; no target's row of their texts is scored.
         targets: data sets by domain; support sets are of their train split.
         split: of the scored rows.
-        learners: options of `FewShotModel.from_pretrained` by name in the report; ``kind`` as for `Candidate`.
+        learners: options of `FewShotModel.from_pretrained` by name in the report; ``kind`` as for `Candidate`. Or
+            ``train``: settings of `MetaTrainConfig` in which a model differs that is meta-trained for the benchmark.
         baseline: the name that the others are compared with.
+        training: settings of `MetaTrainConfig` that all meta-trained models share.
+        training_seeds: models of each; repeat r adapts model r modulo their number, so that intervals hold the spread
+            of training as well.
         budgets: by name ("10m", "1h": a time; "full": none), the smallest first.
         ngram: words in an n-gram that no scored row may share with a source.
         seed: of all draws.
@@ -74,6 +84,8 @@ class Benchmark(Settings):
     split: str = "test"
     learners: Annotated[Mapping[str, Mapping[str, Any] | None], Field(min_length=1)]
     baseline: str
+    training: Mapping[str, Any] = field(default_factory=dict)
+    training_seeds: Count = 1
     budgets: Annotated[Mapping[str, Budget], Field(min_length=1)]
     ngram: Annotated[int, Field(ge=3)] = 8
     seed: Seed = 0
@@ -93,16 +105,43 @@ class Benchmark(Settings):
         task = TASKS.get(self.task).of_languages(card.language)
         return task.dataset(load_rows(name, split), name, card.domain, card.group_column)
 
-    def candidates(self) -> list[Candidate]:
-        """What is compared; other packages where they are installed, see `peers`."""
+    def candidates(self, models: Mapping[str, tuple[str, ...]] | None = None) -> list[Candidate]:
+        """What is compared; other packages where they are installed, see `peers`.
+
+        Args:
+            models: folders of meta-trained models, by name of the learner.
+        """
         found = []
         for name, given in self.learners.items():
-            options = {"task": self.task, "name": None, "learner": None, "learner_config": {}} | dict(
-                given or {}
-            )
+            own = {key: value for key, value in (given or {}).items() if key != "train"}
+            options = {"task": self.task, "name": None, "learner": None, "learner_config": {}} | own
             kind = options.pop("kind", "learner")
             if kind not in peers.PEERS or peers.python():
-                found.append(Candidate(name, options, kind))
+                found.append(Candidate(name, options, kind, (models or {}).get(name, ())))
+        return found
+
+    def training_configs(self, budget: Budget, folder: Path) -> Configs:
+        """Settings of each meta-training run.
+
+        Args:
+            budget: the sizes.
+            folder: where the runs have their folders.
+
+        Raises:
+            FewShotError: naming the learner.
+        """
+        found: Configs = {}
+        for name, given in self.learners.items():
+            if "train" in (given or {}):
+                parts = [{"task": self.task}, self.training, (given or {})["train"] or {}, budget.training]
+                try:
+                    found[name] = [
+                        training_config(parts, self.names, seed, folder)
+                        for seed in range(self.training_seeds)
+                    ]
+                    check_sources(found[name][0], self.sources)
+                except FewShotError as error:
+                    raise FewShotError(f"{name}: {error}") from error
         return found
 
 
@@ -210,12 +249,14 @@ def run_benchmark(
     """Runs a benchmark, as far as the budget goes; the same command with the same file goes on.
 
     Every learner has the same support sets and scored rows. Repeats come one after the other, each over all learners,
-    sizes and targets, so that whenever time is over the parts that are there can be compared.
+    sizes and targets, so that whenever time is over the parts that are there can be compared. Meta-training comes
+    first, and takes its time whatever the budget.
 
     Args:
         name: of a benchmark, or its YAML file.
         budget: one of the benchmark's; None for its first. A number is seconds with the sizes of the first.
-        path: JSON lines, one for each part; a run that is started again reads what is there.
+        path: JSON lines, one for each part; a run that is started again reads what is there. Meta-trained models are
+            kept beside it, in a folder whose name ends in ".models"; clusters must see it.
         n_jobs: processes.
         backend: as for `evaluate`.
         progress: show a bar if it takes over two seconds.
@@ -248,15 +289,16 @@ def run_benchmark(
     }
     results = Results(path, {"benchmark": file.stem, "manifest": digest, "budget": named})
     results.begin()
-    candidates = made.candidates()
-    with pool(backend, n_jobs) as number:
+    with ExitStack() as stack:
+        number = stack.enter_context(pool(backend, n_jobs))
+        folder = f"{path}.models" if path is not None else stack.enter_context(TemporaryDirectory())
+        candidates = made.candidates(trained(made.training_configs(sizes, Path(folder).absolute())))
         grid = Grid(results, number, backend, progress)
         cells = dict(_cells(grid, plans, candidates, sizes.repeats))
         for _ in grid.made((job for found in cells.values() for _, job in found), begin + seconds):
             pass
-    return _report(
-        made, file.stem, named, digest, plans, candidates, grid, cells, time.perf_counter() - begin
-    )
+        facts = {"benchmark": file.stem, "budget": named, "manifest": digest}
+        return _report(made, facts, plans, candidates, grid, cells, time.perf_counter() - begin)
 
 
 Cell = tuple[str, str, int, int]
@@ -275,9 +317,7 @@ def _cells(
 
 def _report(
     made: Benchmark,
-    name: str,
-    budget: str,
-    digest: str,
+    head: Mapping[str, Json],
     plans: Mapping[str, FrozenPlan],
     candidates: list[Candidate],
     grid: Grid,
@@ -285,7 +325,7 @@ def _report(
     seconds: float,
 ) -> BenchmarkReport:
     kind = TASKS.get(made.task)
-    task = candidates[0].pipeline().task
+    task = candidates[0].at(0).pipeline().task
     records: dict[str, list[Record]] = {target: [] for target in plans}
     for (target, learner, k, repeat), found in cells.items():
         record = grid.cell(plans[target], task, learner, k, repeat, found)
@@ -303,6 +343,6 @@ def _report(
         comparisons[target] = Comparison(facts, (), tuple(candidates), tuple(records[target]), made.baseline)
     domains = {target: domain for domain, names in made.targets.items() for target in names}
     done = sum(map(len, records.values()))
-    facts = {"benchmark": name, "budget": budget, "manifest": digest, "cells": len(cells), "made": done}
+    facts = {**head, "cells": len(cells), "made": done}
     facts["absent"] = [absent for absent in made.learners if absent not in {c.name for c in candidates}]
     return BenchmarkReport(facts | {"seconds": round(seconds, 1)}, domains, comparisons)

@@ -4,7 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from json import loads
 from typing import Any, Self
@@ -23,10 +23,9 @@ from fewshot_nlp.pipeline import Pipeline
 from fewshot_nlp.tasks import Task
 
 CACHE_BYTES = 2**28
-_caches = ExitStack()
-"""Feature caches of the loaded encoders, open as long as the process lives."""
-_encoders: dict[str, Backbone] = {}
-"""Loaded encoders by all that their features depend on; learners that read the same share one, and its cache."""
+MOST_LOADED = 24
+_encoders: dict[str, tuple[Backbone, ExitStack]] = {}
+"""Loaded encoders by all that their features depend on, and the open cache; learners that read the same share both."""
 
 Record = dict[str, Json]
 Row = tuple[Json, Json]
@@ -42,11 +41,13 @@ class Candidate:
         options: of `FewShotModel.from_pretrained`.
         kind: "learner", adapted to each support set; "unadapted", the model before any example; "majority", the
             most frequent target of the support set; or another package, "setfit" or "spacy" (`peers`).
+        models: folders of one model for each training seed, in place of the options.
     """
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
     kind: str = "learner"
+    models: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -66,6 +67,12 @@ class Candidate:
         """Whether the support set changes what it predicts."""
         return self.kind != "unadapted"
 
+    def at(self, repeat: int) -> Self:
+        """What a repeat adapts: the model of one training seed where there are several."""
+        if not self.models:
+            return self
+        return replace(self, options={"name": self.models[repeat % len(self.models)]}, models=())
+
     def pipeline(self) -> Pipeline:
         """Its task and learner, loaded once in a process."""
         return _loaded(canonical_json(dict(self.options)))
@@ -75,7 +82,7 @@ class Candidate:
         return _identity(canonical_json(dict(self.options)), self.kind)
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=MOST_LOADED)
 def _loaded(options: str) -> Pipeline:
     given = loads(options)
     if isinstance(given.get("adapter"), dict):
@@ -85,15 +92,18 @@ def _loaded(options: str) -> Pipeline:
     parts = {**encoder.adapter, **getattr(encoder.head, "state_dict", dict)()}
     key = canonical_json([encoder.fingerprint, str(encoder.model.dtype), digest(parts)])
     if key not in _encoders:
-        _encoders[key] = encoder
-        _caches.enter_context(encoder.cached(CACHE_BYTES))  # frozen layers read a text once
+        if len(_encoders) == MOST_LOADED:
+            _encoders.pop(next(iter(_encoders)))[1].close()
+        stack = ExitStack()
+        stack.enter_context(encoder.cached(CACHE_BYTES))  # frozen layers read a text once
+        _encoders[key] = encoder, stack
     for part in pipeline.learner.modules():
         if isinstance(part, Learner):
-            part.__dict__["encoder"] = _encoders[key]
+            part.__dict__["encoder"] = _encoders[key][0]
     return pipeline
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def _identity(options: str, kind: str) -> str:
     return sha256(canonical_json([identity(_loaded(options)), kind]))
 

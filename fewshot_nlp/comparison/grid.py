@@ -32,7 +32,7 @@ class Grid:
 
     def jobs(self, plan: Drawn, candidate: Candidate, k: int, repeat: int) -> list[Part]:
         """The parts of a cell; K is 0 for a candidate without a support set, whose repeats are all the same."""
-        found = plan.parts(k or plan.shots[0], repeat if k else 0)
+        candidate, found = candidate.at(repeat), plan.parts(k or plan.shots[0], repeat if k else 0)
         return [(rows, (candidate, episode, part_key(candidate, episode))) for rows, episode in found]
 
     def made(self, jobs: Iterable[Job], until: float = inf) -> Iterator[Record]:

@@ -1,5 +1,6 @@
 """Benchmarks on tiny data sets of their own: cards, rows and a YAML file in a folder."""
 
+import itertools
 import json
 import re
 
@@ -8,8 +9,9 @@ import yaml
 from toys import ROWS
 
 from fewshot_nlp import FewShotError
+from fewshot_nlp.arguments import merged
 from fewshot_nlp.cli import main
-from fewshot_nlp.comparison import grid
+from fewshot_nlp.comparison import grid, trained
 from fewshot_nlp.comparison.benchmark import (
     benchmark_file,
     benchmark_names,
@@ -193,6 +195,85 @@ class TestRuns:
         assert run_benchmark(str(path)).mean("default", 2).n == 3
 
 
+TRAINING = {
+    "learner": "prototypical",
+    "data": {"sources": [{"name": "wide"}], "sampler": {"n_way": 2, "k_shot": 1, "n_query": 1}},
+    "outer": {"steps": 2, "meta_batch": 1},
+    "adapter": {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": "all-linear"},
+}
+"""Shared by the meta-trained learners of a benchmark."""
+
+
+class TestMetaTrainedLearners:
+    @pytest.fixture
+    def training(self, world, tiny_encoder_folder):
+        """The benchmark's file, with two meta-trained learners beside the others."""
+        write_set(world.parent, "classification", "wide", {"train": ROWS["classification"](6, 3)}, "general")
+        learners = {
+            "trained": {"train": {}},
+            "smoothed": {"train": {"outer.label_smoothing": 0.5}},
+            "logistic regression": {"learner": "linear_probe", "name": str(tiny_encoder_folder)},
+        }
+        shared = TRAINING | {"encoder": {"name": str(tiny_encoder_folder)}}
+        budgets = {"10m": {"k_shot": [1], "repeats": 3, "scored": 8, "training": {"outer.lr": 0.01}}}
+        change(world, sources={"wide": ["train"]}, learners=learners, training=shared, training_seeds=2)
+        change(world, budgets=budgets)
+        freeze(str(world))
+        return world
+
+    def test_repeats_take_the_models_of_the_training_seeds_in_turn(self, training, tmp_path):
+        path = tmp_path / "parts.jsonl"
+        found = run_benchmark(str(training), path=path)
+        assert found.facts["made"] == found.facts["cells"] == 2 * 3 * 3
+        folders = sorted((tmp_path / "parts.jsonl.models").iterdir())
+        configs = [yaml.safe_load((folder / "config.yaml").read_text()) for folder in folders]
+        assert sorted((c["run"]["seed"], c["outer"]["label_smoothing"]) for c in configs) == [
+            (0, 0.0),
+            (0, 0.5),
+            (1, 0.0),
+            (1, 0.5),
+        ]
+        assert {c["outer"]["lr"] for c in configs} == {0.01}
+        [candidate] = [c for c in found.targets["first"].candidates if c.name == "trained"]
+        assert len({candidate.at(repeat).identity() for repeat in range(3)}) == 2
+        assert candidate.at(0).identity() == candidate.at(2).identity()
+
+    def test_what_is_there_is_not_trained_again(self, training, tmp_path, monkeypatch):
+        path = tmp_path / "parts.jsonl"
+        first = run_benchmark(str(training), path=path)
+        monkeypatch.delattr(trained, "meta_train")
+        again = run_benchmark(str(training), path=path)
+        assert again.mean("trained", 1) == first.mean("trained", 1)
+
+    @pytest.mark.parametrize(
+        ("change_of", "said"),
+        [
+            (
+                {"sources": {}},
+                "trained: It reads 'wide' (train), which is not among the benchmark's sources",
+            ),
+            (
+                {"training": TRAINING | {"data": {"sources": [{"name": "first"}]}}},
+                "trained: 'first' is a source and a target",
+            ),
+            ({"training": TRAINING | {"outer": {"stepps": 2}}}, "stepps"),
+            (
+                {
+                    "training": merged(
+                        TRAINING,
+                        {"data": {"augmentation": {"paraphrase": "os:getcwd", "paraphrase_rate": 0.5}}},
+                    )
+                },
+                "trained: data.augmentation.paraphrase is 'os:getcwd', whose module would be imported",
+            ),
+        ],
+    )
+    def test_training_that_may_not_be_is_refused(self, training, change_of, said):
+        change(training, **change_of)
+        with pytest.raises(FewShotError, match=re.escape(said)):
+            run_benchmark(str(training))
+
+
 class TestManifests:
     def test_a_text_of_a_source_is_not_scored(self, world):
         manifest, _ = read_manifest(manifest_of(world))
@@ -278,9 +359,12 @@ def test_what_ships_can_be_read_and_is_sealed(name):
     made = read_benchmark(path)
     manifest, _ = read_manifest(manifest_of(path))
     assert list(manifest["targets"]) == sorted(made.names)
-    assert len(made.learners) >= 6
+    assert len(made.learners) >= (6 if name.startswith(("cross_domain", "family")) else 3)
     for candidate in made.candidates():
         assert candidate.kind in ("learner", "majority", "unadapted")
+    for budget in made.budgets.values():
+        for config in itertools.chain(*made.training_configs(budget, path.parent).values()):
+            assert config.task == made.task
 
 
 def test_an_adapter_of_a_benchmark_is_put_into_the_top_layers(tiny_encoder_folder):
