@@ -9,6 +9,7 @@ import shapes
 import torch
 
 shapes.install()
+torch.set_num_threads(1)  # as the processes that tests start: sums of more threads have other bits
 
 WORDS = """
 a about account after all am an and are aspirin at back bank be been blood book by can card cash

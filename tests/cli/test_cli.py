@@ -17,6 +17,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
+from processes import run_program
 
 import fewshot_nlp
 from fewshot_nlp.cli import main
@@ -726,14 +727,10 @@ def test_interruption_is_told_in_one_word(monkeypatch: pytest.MonkeyPatch) -> No
 class TestProcess:
     """The command as a shell sees it."""
 
-    def test_json_alone_on_stdout(self, classifier_folder: Path, texts_file: Path) -> None:
-        found = subprocess.run(
-            [*COMMAND, "evaluate", "--model", classifier_folder, "--data", texts_file, "--json"],
-            env=ENVIRONMENT,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+    def test_json_alone_on_stdout(self, classifier_folder: Path, texts_file: Path, tmp_path: Path) -> None:
+        given = ["evaluate", "--model", classifier_folder, "--data", texts_file, "--json"]
+        found = run_program("fewshot_nlp", given, tmp_path)
+        assert found.returncode == 0
         assert json.loads(found.stdout)["n_rows"] == 8
         assert found.stderr == ""
 

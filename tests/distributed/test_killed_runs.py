@@ -1,27 +1,19 @@
 """A run that is killed at random moments, and resumed each time, ends with the bits of one that was left alone."""
 
-import multiprocessing
 import random
 import signal
 import time
 from pathlib import Path
 
+from processes import start
 from training_runs import assert_same_run, changed, config_of, step_of
 
 from fewshot_nlp.training import meta_train
 from fewshot_nlp.training.regularisation import Regularisation
 from fewshot_nlp.training.selection import Selection
 
-KILLS = 20
-STEPS = 60
-PRELOADED = (
-    "fewshot_nlp.training.meta_train",
-    "fewshot_nlp.learners.maml",
-    "fewshot_nlp.tasks.ner",
-    "transformers.models.bert",
-    "transformers.conversion_mapping",
-    "peft",
-)
+KILLS = 12
+STEPS = 40
 
 
 def inode(folder: Path) -> int | None:
@@ -37,14 +29,11 @@ def test_killed_at_random_moments_and_resumed(tmp_path: Path, tiny_encoder_folde
         outer__steps=STEPS, run__save_every=2, validation__every=5, data__selection=Selection(hard_temperature=0.1),
         outer__regularisation=Regularisation(dropout=0.1, information=0.01),
     )  # fmt: skip
-    context = multiprocessing.get_context("forkserver")  # real processes that need not import torch each time
-    context.set_forkserver_preload(list(PRELOADED))
     moments = random.Random(0)
     hit = 0
     for step in sorted(moments.sample(range(1, STEPS - 5), KILLS)):
         before = inode(folder)
-        process = context.Process(target=meta_train, args=(config,))
-        process.start()
+        process = start(meta_train, config)
         while process.is_alive() and (inode(folder) == before or step_of(folder) < step):
             time.sleep(0.002)
         time.sleep(0.05 * moments.random())

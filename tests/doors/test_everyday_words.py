@@ -1,10 +1,7 @@
 """The words that other libraries have taught everybody: `to`, `encode`, `batch_size`, progress bars, notebooks."""
 
 import io
-import os
 import pickle
-import subprocess
-import sys
 from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -12,6 +9,7 @@ from typing import Any, get_type_hints
 import numpy as np
 import pytest
 import torch
+from processes import run_program
 from sklearn.base import clone
 
 import fewshot_nlp
@@ -238,12 +236,6 @@ def test_predictions_have_the_keys_of_their_types(ner: FewShotNER, tiny_encoder_
 
 
 @pytest.mark.parametrize("command", ["adapt", "predict", "evaluate"])
-def test_help_has_examples(command: str) -> None:
-    told = subprocess.run(
-        [sys.executable, "-m", "fewshot_nlp", command, "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "COLUMNS": "200"},
-    ).stdout
+def test_help_has_examples(command: str, tmp_path: Path) -> None:
+    told = run_program("fewshot_nlp", [command, "--help"], tmp_path, {"COLUMNS": "200"}).stdout
     assert f"\n  fewshot-nlp {command} --" in told

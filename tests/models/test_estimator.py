@@ -4,10 +4,10 @@ import copy
 import logging
 import pickle
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 
 import numpy as np
 import pytest
+from processes import context
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.exceptions import NotFittedError
@@ -109,7 +109,7 @@ class TestCopies:
     def test_another_process(self, estimator):
         estimator.fit(TEXTS, LABELS)
         parts = [list(TEXTS[:9]), list(TEXTS[9:])]
-        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        with ProcessPoolExecutor(1, context()) as pool:
             found = list(pool.map(estimator.predict, parts))
         assert [*found[0], *found[1]] == estimator.predict(TEXTS)
 

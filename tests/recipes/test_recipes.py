@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import meta_train
 import pytest
@@ -80,15 +81,22 @@ def config_of(command: str) -> MetaTrainConfig:
     return parse_config(shlex.split(command.partition("recipes/meta_train.py")[2]))
 
 
-def two_steps(command: str, folder: Path, processes: int = 1) -> list[str]:
-    """What is added to a command, so that it runs two outer steps of an episode a process into a folder."""
+def two_steps(command: str, folder: Path, processes: int = 1, *, own_corpora: bool = False) -> list[str]:
+    """What is added to a command, so that it runs two outer steps of an episode a process into a folder.
+
+    Args:
+        command: a launch command.
+        folder: the run's.
+        processes: that are launched.
+        own_corpora: on the small corpora of the package; so where there are no others.
+    """
     task = config_of(command).task
     overrides = {
         "outer.steps": "2", "outer.warmup": "0", "outer.meta_batch": str(processes),
         "validation.n_episodes": "2", "validation.every": "2", "run.output_dir": str(folder),
         "data.sampler.n_query": "1",
     }  # fmt: skip
-    if not os.environ.get(DATA_VARIABLE):  # then on the package's own corpora
+    if own_corpora or not os.environ.get(DATA_VARIABLE):
         own = [{"name": f"{domain}_{task}"} for domain in ("medical", "legal")]
         overrides |= {"data.sources": json.dumps(own[:1]), "validation.sources": json.dumps(own[1:])}
         overrides["data.targets"] = json.dumps([f"finance_{task}"])
@@ -113,8 +121,9 @@ def assert_it_ran(command: str, folder: Path, stdout: str, processes: int) -> No
 def test_launch_command_runs_two_outer_steps(command: str, tmp_path: Path) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     processes = 2 if "two_cpu_processes" in command else 1
+    added = two_steps(command, tmp_path / "run", processes, own_corpora=True)
     done = subprocess.run(
-        ["bash", "-c", f"{command} {shlex.join(two_steps(command, tmp_path / 'run', processes))}"], cwd=ROOT,
+        ["bash", "-c", f"{command} {shlex.join(added)}"], cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), "PATH": path}, capture_output=True, text=True, timeout=500,
         check=False,
     )  # fmt: skip
@@ -130,8 +139,14 @@ def sources() -> dict[str, TaskDataset]:
 
 @pytest.fixture
 def each_source_once(sources: dict[str, TaskDataset], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run does not change a data set, so none is read anew for the next recipe."""
-    read = episodes.read_source
+    """Some thousand rows of each source; a run does not change a data set, so none is read anew for the next recipe."""
+    read, load = episodes.read_source, episodes.load_rows
+
+    def some_rows(name: str, split: str) -> list[dict[str, Any]]:
+        rows = load(name, split)
+        return rows[:: max(1, len(rows) // 5000)]
+
+    monkeypatch.setattr(episodes, "load_rows", some_rows)
 
     def read_or_known(source: Source, task: Task) -> TaskDataset:
         key = repr((source, task.name, task.to_dict()))

@@ -2,12 +2,12 @@
 on."""
 
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from processes import run_program
 
 from fewshot_nlp.backbone.bundled import PRETRAINED, shipped_folder
 from fewshot_nlp.errors import FewShotError
@@ -60,15 +60,8 @@ def test_the_sources_of_entities_are_no_targets_and_may_be_trained_on():
 def test_an_unknown_key_is_refused_in_one_line(tmp_path):
     bad = tmp_path / "bad.yaml"
     bad.write_text("stepz: 3\n")
-    done = subprocess.run(
-        [
-            *(sys.executable, str(ROOT / "recipes" / "train_question_answering.py"), "--config", str(bad)),
-            *("--output_dir", str(tmp_path / "out")),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    recipe = str(ROOT / "recipes" / "train_question_answering.py")
+    done = run_program(recipe, ["--config", bad, "--output_dir", tmp_path / "out"], tmp_path)
     assert done.returncode == 2
     assert "unknown key stepz" in done.stderr
     assert "Traceback" not in done.stderr

@@ -2,7 +2,6 @@
 
 import json
 import resource
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +11,8 @@ from typing import Any
 import accelerate
 import optuna
 import pytest
-import yaml
-from training_runs import METRIC, ROOT, config_of, environment
+from processes import PATIENCE, start
+from training_runs import METRIC, ROOT, config_of
 
 from fewshot_nlp import FewShotError, FewShotNER
 from fewshot_nlp.arguments import read_arguments
@@ -198,19 +197,14 @@ def test_two_processes_share_a_study(tmp_path: Path, tiny_encoder_folder: Path) 
     config = search_of(
         tmp_path, tiny_encoder_folder, n_trials=4, storage=f"sqlite:///{tmp_path / 'study.db'}"
     )
-    values = {"base": config.base, "space": SPACE, "output_dir": config.output_dir, "storage": config.storage}
-    path = tmp_path / "search.yaml"
-    path.write_text(yaml.safe_dump(values | {"n_trials": 4}))
-    command = [sys.executable, str(ROOT / "recipes" / "search.py"), "--config", str(path)]
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    both = [subprocess.Popen(command, env=environment(), **pipes) for _ in range(2)]
-    told = [process.communicate(timeout=300) for process in both]
-    assert [process.returncode for process in both] == [0, 0], told
+    both = [start(search, config) for _ in range(2)]
+    for process in both:
+        process.join(PATIENCE)
+    assert [process.exitcode for process in both] == [0, 0]
     study = optuna.load_study(study_name="search", storage=config.storage)
     assert 4 <= len(study.trials) <= 5  # one more where both had begun their last
     assert len({trial.params["outer.lr"] for trial in study.trials}) == len(study.trials)
-    best = Path(study.best_trial.user_attrs["folder"]) / "best"
-    assert str(best) in {out.strip() for out, _ in told}
+    assert (Path(study.best_trial.user_attrs["folder"]) / "best").is_dir()
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,6 @@
 """Meta-training: resuming, several processes, diverging, and what it leaves behind."""
 
 import json
-import secrets
-import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,19 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
+from processes import run_pair, start
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from training_runs import (
     LORA,
     METRIC,
-    SCRIPT,
-    arguments_of,
     assert_same_run,
     changed,
     config_of,
-    environment,
-    log_of,
+    step_of,
 )
 
 from fewshot_nlp import FewShotClassifier, FewShotError, FewShotNER
@@ -34,64 +28,35 @@ from fewshot_nlp.training import MetaTrainConfig, meta_train
 from fewshot_nlp.training.assembly import build_pipeline
 from fewshot_nlp.training.config import SamplerSettings, Source
 from fewshot_nlp.training.episodes import make_streams
+from fewshot_nlp.training.interruption import Stopped
 from fewshot_nlp.training.optimizer import trainable_parameters
 from fewshot_nlp.training.outer_step import meta_loss, outer_gradient
 from fewshot_nlp.training.validation import meta_validate
 
-PARITY = """
-import sys
-from accelerate import Accelerator
-from safetensors.torch import save_file
-from fewshot_nlp.training import parse_config
-from fewshot_nlp.training.assembly import build_pipeline
-from fewshot_nlp.training.episodes import make_streams
-from fewshot_nlp.training.interruption import Stopped
-from fewshot_nlp.training.optimizer import trainable_parameters
-from fewshot_nlp.training.outer_step import outer_gradient
-from fewshot_nlp.training.validation import meta_validate
 
-accelerator = Accelerator()
-config = parse_config(sys.argv[2:])
-pipeline = build_pipeline(config, accelerator.device)
-streams = make_streams(config, pipeline.task)
-with trainable_parameters(pipeline, config.train) as trainable:
-    step = dict(step=1, meta_batch=config.outer.meta_batch)
-    losses = outer_gradient(accelerator, pipeline, trainable, streams.train, **step)
-    if accelerator.is_main_process:
-        assert accelerator.num_processes == 2, accelerator.num_processes
-        save_file({n: p.grad.clone() for n, p in trainable.items()}, sys.argv[1], {"losses": repr(losses)})
-    should_stop = lambda: accelerator.process_index == 1  # one process is asked, both must stop
-    for stopping in (
-        lambda: outer_gradient(accelerator, pipeline, trainable, streams.train, **step, should_stop=should_stop),
-        lambda: meta_validate(accelerator, pipeline, streams.val, 2, 0, should_stop),
-    ):
-        try:
-            stopping()
-        except Stopped:
-            continue
-        raise AssertionError(f"process {accelerator.process_index} went on")
-accelerator.end_training()
-"""
+def write_gradient_of_two(config: MetaTrainConfig, path: Path) -> None:
+    """What each of two processes does: the first writes the gradient; asked to stop, both do."""
+    accelerator = Accelerator()
+    pipeline = build_pipeline(config, accelerator.device)
+    streams = make_streams(config, pipeline.task)
+    assert streams.val is not None
+    with trainable_parameters(pipeline, config.train) as trainable:
+        given = (accelerator, pipeline, trainable, streams.train)
+        step = {"step": 1, "meta_batch": config.outer.meta_batch}
+        losses = outer_gradient(*given, **step)
+        if accelerator.is_main_process:
+            assert accelerator.num_processes == 2
+            gradient = {n: p.grad.clone() for n, p in trainable.items() if p.grad is not None}
+            save_file(gradient, path, {"losses": repr(losses)})
 
+        def should_stop() -> bool:
+            return accelerator.process_index == 1
 
-def start(config: MetaTrainConfig) -> "subprocess.Popen[str]":
-    command = [sys.executable, str(SCRIPT), *arguments_of(config)]
-    return subprocess.Popen(
-        command, env=environment(), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-    )
-
-
-def wait_for_step(process: "subprocess.Popen[str]", folder: Path, step: int) -> None:
-    """Returns as soon as the log has the step."""
-    limit = time.monotonic() + 120
-    while time.monotonic() < limit and process.poll() is None:
-        log = folder / "log.jsonl"
-        if log.exists() and f'"step": {step}, "train_loss"' in log.read_text():
-            return
-        time.sleep(0.002)
-    raise AssertionError(
-        f"step {step} did not come: {process.communicate()[1] if process.poll() is not None else ''}"
-    )
+        with pytest.raises(Stopped):
+            outer_gradient(*given, **step, should_stop=should_stop)
+        with pytest.raises(Stopped):
+            meta_validate(accelerator, pipeline, streams.val, 2, 0, should_stop)
+    accelerator.end_training()
 
 
 @pytest.fixture(scope="module")
@@ -174,27 +139,16 @@ def test_training_lowers_the_loss(tmp_path: Path, tiny_encoder_folder: Path) -> 
     assert isinstance(FewShotClassifier.from_pretrained(tmp_path / "best"), FewShotClassifier)
 
 
-def test_resume_after_a_kill_is_bit_identical(whole: MetaTrainConfig, tmp_path: Path) -> None:
-    broken = changed(whole, run__output_dir=str(tmp_path))
-    step = 4 + secrets.randbelow(25)
-    process = start(broken)
-    wait_for_step(process, tmp_path, step)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL, f"finished before it was killed at step {step}"
-    assert not (tmp_path / "final").exists()
-    meta_train(broken)
-    assert_same_run(Path(whole.run.output_dir), tmp_path)
-
-
 def test_sigterm_saves_and_exits(whole: MetaTrainConfig, tmp_path: Path) -> None:
     broken = changed(whole, run__output_dir=str(tmp_path), run__save_every=1000)
-    process = start(broken)
-    wait_for_step(process, tmp_path, 4)
+    process = start(meta_train, broken)
+    while process.is_alive() and step_of(tmp_path) < 4:
+        time.sleep(0.002)
     process.terminate()
-    _, told = process.communicate(timeout=60)
-    assert process.returncode == 143, told
-    assert "Stopped by a signal" in told
-    last = max(r["step"] for r in log_of(tmp_path))
+    process.join(60)
+    assert process.exitcode == 143
+    last = step_of(tmp_path)
+    assert 4 <= last < 40
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == [f"step-{last:07d}"]
     meta_train(changed(broken, run__save_every=3))
     assert_same_run(Path(whole.run.output_dir), tmp_path)
@@ -257,13 +211,7 @@ def test_two_processes_have_the_gradient_of_one(tmp_path: Path, tiny_encoder_fol
     config = config_of(
         tmp_path, tiny_encoder_folder, learner="maml", learner_config={"inner_steps": 2}, outer__meta_batch=4
     )
-    (tmp_path / "parity.py").write_text(PARITY)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [*command, str(tmp_path / "parity.py"), str(tmp_path / "two.safetensors"), *arguments_of(config)],
-        env=environment(ACCELERATE_USE_CPU="true"), capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_pair(write_gradient_of_two, config, tmp_path / "two.safetensors")
     two = load_file(tmp_path / "two.safetensors")
     with safe_open(tmp_path / "two.safetensors", "pt") as file:
         losses_of_two = json.loads(file.metadata()["losses"])

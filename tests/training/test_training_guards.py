@@ -1,15 +1,14 @@
 """Meta-training: what a configuration may hold, and what is refused."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from training_runs import SCRIPT, config_of, environment
+from processes import run_program
+from training_runs import SCRIPT, config_of
 
 from fewshot_nlp import FewShotError
 from fewshot_nlp.learners.prototypical import Prototypical
@@ -27,10 +26,7 @@ def test_unknown_keys_are_one_line_and_exit_code_2(tmp_path: Path) -> None:
     path.write_text(
         "task: ner\nlearner: maml\nrun: {output_dir: out}\ndata: {sources: [{name: wnut17}]}\nouter: {stepz: 9}\n"
     )
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--config", str(path)],
-        env=environment(), capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = run_program(str(SCRIPT), ["--config", path], tmp_path)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1, done.stderr
     assert "outer has no setting 'stepz'. Did you mean 'steps'?" in done.stderr
