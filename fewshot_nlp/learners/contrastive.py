@@ -13,7 +13,8 @@ SetFit's a logistic regression (``head="linear_probe"``), and the head before tu
 which bounds the harm of a bad tuning. It takes 20 steps of up to 32 slots whatever the data, where SetFit with R = 20
 (``num_iterations``) takes 2.5 steps of 16 pairs for each text: for 2 labels of 8 texts 320 texts are encoded instead
 of 1,280, for 4 of 16 texts 640 instead of 5,120; and they form 2,400 pairs instead of 640, and 9,920 instead of
-2,560.
+2,560. Probabilities are tempered (Guo et al. 2017, section 4.2). No support slot is held out from tuning, so that how
+to find the temperature was learned on other tasks (`scale_of`).
 It refuses translation: pairs of target tokens do not train the model's own head, which would no longer fit the tuned
 features. Meta-training is first-order (Finn et al. 2017, section 5.2): the gradient of the query loss at the tuned
 weights, with the fitted heads as constants, is applied to the initial weights. Or it is Reptile (Nichol et al. 2018,
@@ -40,6 +41,7 @@ from fewshot_nlp.backbone import Backbone
 from fewshot_nlp.errors import FewShotError
 from fewshot_nlp.learners import LEARNERS
 from fewshot_nlp.learners.base import Learner, LearnerConfig
+from fewshot_nlp.learners.stacked_probe import INFORMATION
 from fewshot_nlp.modules.adamw import Descent, first_order
 from fewshot_nlp.modules.inner_loop import Weights, bfloat16
 from fewshot_nlp.modules.rates import LearnedRates, parameter_name
@@ -49,6 +51,10 @@ from fewshot_nlp.modules.state import State, fast_weights
 from fewshot_nlp.settings import GradientNorm, LearningRate, Scale, Share, WeightDecay
 from fewshot_nlp.slots import Features, Scores, SlotBatch
 
+OVERFIT = 0.916
+"""Of `scale_of`; learned on nine sets of texts, see evaluation/results/journal.md."""
+SCALE = "scale"
+"""In a state, the inverse temperature; absent: 1."""
 TUNED, BEFORE = "tuned.", "before."
 """Begin the keys of a state that belong to the heads after and before tuning."""
 RATE_GAIN = 30.0
@@ -76,6 +82,8 @@ class ContrastiveConfig(LearnerConfig):
         head_config: its settings.
         before: share of the head before tuning in the mixture of probabilities, in [0, 1]: a bad tuning adds at most
             -log(before) nats to the loss; at 0 there is none.
+        calibrate: temper the mixture's probabilities, which changes no decision; where texts have one label each and
+            the head can tell its information (`stacked_probe`).
         bfloat16: compute the encoder in bfloat16 while tuning; None does so where the processor has instructions for
             it.
         start: initial weights of tuning: the encoder's "adapter" (or all its weights), or "meta": the learner's own
@@ -99,6 +107,7 @@ class ContrastiveConfig(LearnerConfig):
     head: str = "stacked_probe"
     head_config: Mapping[str, Any] = field(default_factory=dict)
     before: Share = 0.5
+    calibrate: bool = True
     bfloat16: bool | None = None
     start: Literal["adapter", "meta"] = "adapter"
     outer: Literal["first_order", "reptile"] = "first_order"
@@ -155,7 +164,10 @@ class Contrastive(Learner[ContrastiveConfig], name="contrastive"):
             with torch.no_grad():
                 features = self.features(support, fast_weights(tuned))
                 after = self.head.solve(features, support)
+        information = state.get(BEFORE + INFORMATION)
         state = state if self.config.before else {}
+        if state and information is not None and self.config.calibrate:
+            state[SCALE] = scale_of(information, after[INFORMATION])
         state |= {TUNED + name: value for name, value in after.items()}
         return (first_order(tuned, start, factors) if meta else tuned) | state
 
@@ -184,7 +196,8 @@ class Contrastive(Learner[ContrastiveConfig], name="contrastive"):
             return self._mixed(F.logsigmoid(after), F.logsigmoid(old)) - self._mixed(
                 F.logsigmoid(-after), F.logsigmoid(-old)
             )
-        return self._mixed(batch.log_probabilities(after), batch.log_probabilities(old))
+        mixed = self._mixed(batch.log_probabilities(after), batch.log_probabilities(old))
+        return mixed * state[SCALE] if SCALE in state else mixed
 
     def _mixed(self, after: Tensor, before: Tensor) -> Tensor:
         """The log of the mean of two probabilities, given their logs."""
@@ -255,6 +268,18 @@ class Contrastive(Learner[ContrastiveConfig], name="contrastive"):
         if names is not None:
             features, draw = _with_names(features, draw, examples.target_matrix[draw.slots], *names)
         return supervised_loss(features, draw, self.config.temperature)
+
+
+def scale_of(before: Float[Tensor, ""], tuned: Float[Tensor, ""]) -> Float[Tensor, ""]:
+    """Inverse temperature of the mixture, in (0, 1].
+
+    It falls with what tuned features seem to tell beyond those before tuning, the less those told.
+
+    Args:
+        before: information of the head before tuning about slots that it was not fitted to, at most 1.
+        tuned: the same of the head after tuning, whose features were fitted to these slots too.
+    """
+    return torch.exp(-OVERFIT * (tuned - before).clamp_min(0) * (1 - before))
 
 
 def _attach(encoder: Backbone, config: ContrastiveConfig) -> None:

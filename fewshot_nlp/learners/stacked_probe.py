@@ -4,6 +4,7 @@ Papers: Wolpert 1992, Stacked Generalization (weights by out-of-fold log-loss, w
 1989, Regularized Discriminant Analysis. Features of the last and of other layers are L2-normalised one by one,
 centred on the support set and scaled to unit mean square, the other layers with a smaller weight.
 Deviations: label names are extra rows only where their similarity to texts predicts the labels better than chance.
+The state tells the information in nats that out-of-fold scores give about a label, as a share of all (`INFORMATION`).
 Data needed: from one example a class (then names have the largest weight). Choose it for classification: it is the
 default there, see docs/learners.md for the measurement.
 """
@@ -40,6 +41,8 @@ ONE_SHOT_SCALE = 2.0
 """Weight of the regression where every class has one row, so that nothing can be held out."""
 ZERO_SHOT_SCALE = 10.0
 """Inverse temperature of the similarity to label names where there are no rows at all."""
+INFORMATION = "information"
+"""In a state, where rows could be held out: 1 - (their log-loss) / log(number of classes), at most 1."""
 
 
 class StackedProbeConfig(LearnerConfig):
@@ -88,9 +91,9 @@ class StackedProbe(Learner[StackedProbeConfig], name="stacked_probe"):
             head = logistic_regression(
                 x, np.concatenate([targets[~label_slots.numpy()], name_targets]), weight, self.config.C, False
             )
-            similarity, name_weight = np.zeros((0, rows.shape[1])), 0.0
+            similarity, name_weight, information = np.zeros((0, rows.shape[1])), 0.0, None
         else:
-            head, similarity, name_weight = self._fit_classes(
+            head, similarity, name_weight, information = self._fit_classes(
                 rows,
                 targets[~label_slots.numpy()].argmax(axis=1),
                 names,
@@ -101,6 +104,8 @@ class StackedProbe(Learner[StackedProbeConfig], name="stacked_probe"):
         state["head.bias"] = torch.from_numpy(head[:, -1]).to(blocks)
         state["names"] = torch.from_numpy(similarity).to(blocks)
         state["name_weight"] = torch.tensor(float(name_weight)).to(blocks)
+        if information is not None:
+            state[INFORMATION] = torch.tensor(information).to(blocks)
         return state
 
     def score(self, state: State, features: Features, batch: SlotBatch) -> Scores:
@@ -155,8 +160,8 @@ class StackedProbe(Learner[StackedProbeConfig], name="stacked_probe"):
         names: Float[np.ndarray, "m d"],
         name_classes: Int[np.ndarray, " m"],
         n_classes: int,
-    ) -> tuple[Float[np.ndarray, "c d1"], Float[np.ndarray, "c hidden"], float]:
-        """Head, unit label-name vectors (none when unused) and their weight."""
+    ) -> tuple[Float[np.ndarray, "c d1"], Float[np.ndarray, "c hidden"], float, float | None]:
+        """Head, unit label-name vectors (none when unused), their weight, and the information where it is known."""
         hidden = x.shape[1] // len(self.encoder.layers)
         no_names = np.zeros((0, hidden), np.float32)
         similarity = no_names
@@ -165,7 +170,7 @@ class StackedProbe(Learner[StackedProbeConfig], name="stacked_probe"):
             np.add.at(similarity, name_classes, names[:, -hidden:])
             similarity = unit_rows(similarity)
         if not len(x):
-            return np.zeros((n_classes, names.shape[1] + 1), np.float32), similarity, ZERO_SHOT_SCALE
+            return np.zeros((n_classes, names.shape[1] + 1), np.float32), similarity, ZERO_SHOT_SCALE, None
         count = np.bincount(y, minlength=n_classes)
         alike = (
             unit_rows(x[:, -hidden:]) @ similarity.T
@@ -187,7 +192,7 @@ class StackedProbe(Learner[StackedProbeConfig], name="stacked_probe"):
 
         if count.max() < 2:
             head = regression.fit(np.arange(len(everything)), classes, weight)
-            return _mask_unknown(ONE_SHOT_SCALE * head, count, name_classes), no_names, 0.0
+            return _mask_unknown(ONE_SHOT_SCALE * head, count, name_classes), no_names, 0.0, None
         held_scores, held_y = [], []
         fold = stratified_folds(y, max(2, min(FOLDS, int(count.max()))))
         for k in range(FOLDS):
@@ -201,10 +206,13 @@ class StackedProbe(Learner[StackedProbeConfig], name="stacked_probe"):
         prior = np.array(
             [PRIOR["regression"], PRIOR["discriminant"], *([PRIOR["names"]] if len(names) else [])]
         )
-        a = stack_weights(np.concatenate(held_scores, axis=1), np.concatenate(held_y), prior, STRENGTH)
+        out, classes_out = np.concatenate(held_scores, axis=1), np.concatenate(held_y)
+        a = stack_weights(out, classes_out, prior, STRENGTH)
+        log_p = log_softmax(np.tensordot(a, out, 1))[np.arange(len(classes_out)), classes_out]
         first, second = fit(np.arange(len(x)))
         head = _mask_unknown(a[0] * first + a[1] * second, count, name_classes)
-        return head, similarity, float(a[2]) if len(names) else 0.0
+        information = 1 + float(log_p.mean() / np.log(n_classes))
+        return head, similarity, float(a[2]) if len(names) else 0.0, information
 
 
 def _evidence(similarity: Float[np.ndarray, "n c"], y: Int[np.ndarray, " n"]) -> float:

@@ -323,6 +323,28 @@ def some_texts(pipeline):
     return support, query
 
 
+def test_probabilities_are_tempered_by_the_information_of_held_out_texts(tiny_encoder_folder):
+    """Log-probabilities are those without, times a scale written out; so no decision moves."""
+    scores, states = {}, {}
+    for calibrate in (True, False):
+        pipeline = made(tiny_encoder_folder, head="stacked_probe", calibrate=calibrate)
+        support, query = some_texts(pipeline)
+        states[calibrate] = pipeline.learner.fit(support)
+        scores[calibrate] = pipeline.learner.query_scores(states[calibrate], query)
+    before, tuned = (float(states[True][f"{when}.information"]) for when in ("before", "tuned"))
+    assert before < tuned <= 1
+    expected = np.exp(-0.916 * (tuned - before) * (1 - before))
+    plain = scores[False].log_softmax(dim=1)
+    torch.testing.assert_close(scores[True], expected * plain)
+    assert 0 < expected < 1
+
+
+@pytest.mark.parametrize("config", [{"before": 0.0}, {"head": "linear_probe"}, {"calibrate": False}])
+def test_nothing_is_tempered_where_the_temperature_was_not_learned_for_it(config, tiny_encoder_folder):
+    pipeline = made(tiny_encoder_folder, **{"head": "stacked_probe", **config})
+    assert "scale" not in pipeline.learner.fit(some_texts(pipeline)[0])
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [

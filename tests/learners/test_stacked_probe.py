@@ -4,7 +4,7 @@ import pytest
 import torch
 from vectors import Vectors, slots
 
-from fewshot_nlp.learners.stacked_probe import StackedProbe, StackedProbeConfig
+from fewshot_nlp.learners.stacked_probe import INFORMATION, StackedProbe, StackedProbeConfig
 
 LEAST, MOST = -1e9, 1e9
 
@@ -47,3 +47,24 @@ def test_a_class_with_neither_example_nor_name_is_never_chosen(missing):
     found = model.scores(query)
     assert found[:, missing].tolist() == [-100.0] * 3
     assert [c for c in found.argmax(dim=1).tolist() if c == missing] == []
+
+
+def test_information_is_what_scores_of_folds_say_about_held_out_rows():
+    """Most of it where classes stand apart, near none where targets are dealt at random."""
+    generator = torch.Generator().manual_seed(0)
+    table = torch.randn(40, 6, generator=generator, dtype=torch.float64)
+    table[20:, 0] += 8
+    encoder = Vectors(table)
+    encoder.layers = (1,)
+    learner = StackedProbe(encoder, StackedProbeConfig(label_names=0.0))
+    apart, dealt = [i >= 20 for i in range(40)], [i % 2 for i in range(40)]
+    told = [float(learner.fit(slots(range(40), list(map(int, y)), 2))[INFORMATION]) for y in (apart, dealt)]
+    assert 0.6 < told[0] <= 1
+    assert told[1] < 0.2
+
+
+def test_information_needs_two_rows_of_a_class():
+    encoder = Vectors(torch.randn(3, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
+    encoder.layers = (1,)
+    state = StackedProbe(encoder, StackedProbeConfig(label_names=0.0)).fit(slots(range(3), [0, 1, 2], 3))
+    assert INFORMATION not in state
