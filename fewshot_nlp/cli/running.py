@@ -121,7 +121,7 @@ def demo(*, out: Path = Path("demo_output"), seed: int = 0) -> None:
 
     Args:
         out: Folder for the page.
-        seed: The first of the seeds; others draw other examples.
+        seed: Of the support sets; others draw other examples.
     """
     from joblib import cpu_count
 

@@ -61,6 +61,17 @@ class Grid:
                 some = (j for j in jobs[start : start + many] if time.perf_counter() < until)
                 yield from made(delayed(run_part)(*job) for job in some)
 
+    def cells(
+        self, plan: Drawn, candidates: Sequence[Candidate], task: Task, repeats: Iterable[int]
+    ) -> list[Record]:
+        """Scores of all candidates and sizes in some repeats."""
+        grid = [(c, k) for c in candidates for k in (plan.shots if c.uses_support else (0,))]
+        parts = {(c.name, k, r): self.jobs(plan, c, k, r) for r in repeats for c, k in grid}
+        for _ in self.made(job for found in parts.values() for _, job in found):
+            pass
+        cells = (self.cell(plan, task, *cell, found) for cell, found in parts.items())
+        return [cell for cell in cells if cell is not None]
+
     def cell(
         self, plan: Drawn, task: Task, name: str, k: int, repeat: int, found: Sequence[Part]
     ) -> Record | None:

@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 
-from fewshot_nlp.persistence.page import write_page as render
+from fewshot_nlp.errors import FewShotError
+from fewshot_nlp.persistence.disk import atomic_write, user_path
 from fewshot_nlp.version import VERSION
 
 Marked = Sequence[tuple[str, str, str]]
-"""A text in pieces: the words; how they are marked ("right", "wrong", "missed" or ""); and what is told of them."""
+"""A text in pieces: the words; how they are marked ("right", "wrong", "missed", a colour "c0" to "c6" or ""); and what
+is told of them."""
 
 
 @dataclass(frozen=True)
@@ -44,5 +47,21 @@ def markdown(head: Sequence[str], *rows: Sequence[str]) -> list[str]:
 
 
 def write_page(path: str | Path, headline: str, sections: Sequence[Section]) -> Path:
-    """Writes the page, whole or not at all."""
-    return render(path, "fewshot_nlp.comparison", headline=headline, sections=sections, version=VERSION)
+    """Writes the page, whole or not at all.
+
+    Raises:
+        FewShotError: the path is a folder's.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    source = files("fewshot_nlp.comparison").joinpath("page.html.j2").read_text(encoding="utf-8")
+    page = user_path(path)
+    if not page.name or page.is_dir():
+        raise FewShotError(f"The page's path is {str(path)!r}, which is a folder; name a file.")
+    html = environment.from_string(source).render(headline=headline, sections=sections, version=VERSION)
+    with atomic_write(page) as part:
+        part.write_text(html, encoding="utf-8")
+    return page

@@ -172,7 +172,7 @@ class _Run:
             if first and self.budget is not None and now - self.begin + (now - start) / first > self.budget:
                 why = f"one takes about {(now - start) / first:.0f} s, and the budget is {self.budget:.0f} s"
                 return plan, records, [f"{first} of {repeats} repeats were made: {why}."]
-            records += self._cells(plan, range(first, last))
+            records += self.grid.cells(plan, self.candidates, self.task, range(first, last))
         return plan, records, []
 
     def _in_time(self, plan: Plan) -> Plan:
@@ -210,12 +210,3 @@ class _Run:
             if len(seconds) > 1 and cost.of(sizes[-1]) < allowed:
                 sizes = sizes[-1:]
         return cost
-
-    def _cells(self, plan: Plan, repeats: range) -> list[Record]:
-        """Scores of all candidates and sizes in some repeats."""
-        grid = [(c, k) for c in self.candidates for k in (plan.shots if c.uses_support else (0,))]
-        parts = {(c.name, k, r): self.grid.jobs(plan, c, k, r) for r in repeats for c, k in grid}
-        for _ in self.grid.made(job for found in parts.values() for _, job in found):
-            pass
-        cells = (self.grid.cell(plan, self.task, *cell, found) for cell, found in parts.items())
-        return [cell for cell in cells if cell is not None]

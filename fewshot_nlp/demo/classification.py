@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from fewshot_nlp.demo.section import K_SHOT, Baseline, Piece, Section, Shown
+from fewshot_nlp.comparison.page import Marked
+from fewshot_nlp.demo.section import K_SHOT, DemoTask, marked
 from fewshot_nlp.episode import Example
 from fewshot_nlp.models import FewShotClassifier
 
@@ -32,33 +33,35 @@ def _row(example: Example) -> dict[str, Any]:
     return {"text": example.inputs["text"], "label": example.target}
 
 
-def _show(model: FewShotClassifier, texts: Sequence[str]) -> list[Shown]:
-    shown = []
+def _show(model: FewShotClassifier, texts: Sequence[str]) -> list[Marked]:
+    shown: list[Marked] = []
     for text, row in zip(texts, model.predict_proba(texts), strict=True):
-        order = (-row).argsort()[:LIKELIEST]
-        answers = tuple((model.labels[i], float(row[i])) for i in order)
-        shown.append(Shown(pieces=(Piece(text=text),), answers=answers))
+        first, *others = (-row).argsort()[:LIKELIEST].tolist()
+        rest = "".join(f", then {model.labels[i]} {row[i]:.2f}" for i in others)
+        label = marked(str(model.labels[first]), f"{row[first]:.2f}", first)
+        shown.append([(f"{text} → ", "", ""), label, (rest, "", "")])
     return shown
 
 
-CLASSIFICATION = Section(
+LAST = {"layers": [-1]}
+NO_NAMES = {"learner_config": {"label_names": 0.0}}
+CLASSIFICATION = DemoTask(
     model=FewShotClassifier,
     title="Text classification",
     support=f"{K_SHOT} texts of each of 7 labels",
     card="{domain}_classification",
-    knobs={"n_way": None, "k_shot": K_SHOT, "n_query": 1},
+    k_shot=K_SHOT,
     row=_row,
     inputs=INPUTS,
     show=_show,
     baselines={
-        "prototypes": Baseline(learner="prototypical"),
-        "nearest neighbour": Baseline(learner="nearest_neighbour"),
-        "logistic regression": Baseline(learner="linear_probe"),
-        "not tuned": Baseline(learner="stacked_probe", learner_config={}),
+        "prototypes": {"learner": "prototypical", **NO_NAMES, **LAST},
+        "nearest neighbour": {"learner": "nearest_neighbour", **NO_NAMES, **LAST},
+        "logistic regression": {"learner": "linear_probe", **NO_NAMES, **LAST},
+        "not tuned": {"learner": "stacked_probe", **LAST},
     },
-    layers=(-1,),
     note="The other methods read the last layer of the same frozen encoder; only the one that is not tuned, which "
     "is the default without its tuning, knows the label names.",
     before="not tuned",
-    most_seeds=2,  # each is tuned
+    repeats=2,  # each is tuned
 )

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from fewshot_nlp.demo.section import K_SHOT, Baseline, Piece, Section, Shown
+from fewshot_nlp.comparison.page import Marked
+from fewshot_nlp.demo.section import K_SHOT, DemoTask, marked
 from fewshot_nlp.episode import Example
 from fewshot_nlp.models import FewShotNER
 
@@ -27,39 +28,38 @@ def _row(example: Example) -> dict[str, Any]:
     return {"tokens": example.inputs["tokens"], "ner_tags": example.target}
 
 
-def _show(model: FewShotNER, texts: Sequence[str]) -> list[Shown]:
-    shown = []
+def _show(model: FewShotNER, texts: Sequence[str]) -> list[Marked]:
+    shown: list[Marked] = []
     for text, entities in zip(texts, model.predict(texts), strict=True):
         pieces, at = [], 0
         for entity in entities:
-            pieces += [
-                Piece(text=text[at : entity["start"]]),
-                Piece(text=entity["word"], tag=entity["entity_group"], score=entity["score"]),
-            ]
+            kind = entity["entity_group"]
+            told = f"{kind} {entity['score']:.2f}"
+            pieces.append((text[at : entity["start"]], "", ""))
+            pieces.append(marked(entity["word"], told, list(model.labels).index(kind)))
             at = entity["end"]
-        pieces.append(Piece(text=text[at:]))
-        shown.append(Shown(pieces=tuple(piece for piece in pieces if piece.text)))
+        shown.append([*pieces, (text[at:], "", "")])
     return shown
 
 
-NER = Section(
+MIDDLE = {"layers": [0.5]}
+NO_NAMES = {"learner_config": {"label_names": 0.0}}
+BIO = {"task_config": {"scheme": "bio"}}
+NER = DemoTask(
     model=FewShotNER,
     title="Named-entity recognition",
     support=f"{K_SHOT} to {2 * K_SHOT} mentions of each of 6 entity types",
     card="{domain}_ner",
-    knobs={"n_way": None, "k_shot": K_SHOT, "n_query": 1, "query": "rows"},
+    k_shot=K_SHOT,
     row=_row,
     inputs=INPUTS,
     show=_show,
     baselines={
-        "prototypes": Baseline(learner="prototypical"),
-        "nearest neighbour": Baseline(learner="nearest_neighbour", task_config={"scheme": "bio"}),
-        "logistic regression": Baseline(learner="linear_probe", task_config={"scheme": "bio"}),
-        "same learner, untrained encoder": Baseline(
-            learner="context_probe", learner_config={}, task_config={"scheme": "bio"}
-        ),
+        "prototypes": {"learner": "prototypical", **NO_NAMES, **MIDDLE},
+        "nearest neighbour": {"learner": "nearest_neighbour", **NO_NAMES, **MIDDLE, **BIO},
+        "logistic regression": {"learner": "linear_probe", **NO_NAMES, **MIDDLE, **BIO},
+        "same learner, untrained encoder": {"learner": "context_probe", **MIDDLE, **BIO},
     },
-    layers=(0.5,),
     before="same learner, untrained encoder",
     note="The other methods read the middle layer of the same frozen encoder, and know no label names; all "
     "but prototypes decode BIO tags as the default does.",

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from fewshot_nlp.demo.section import Baseline, Piece, Section, Shown
+from fewshot_nlp.comparison.page import Marked
+from fewshot_nlp.demo.section import DemoTask, marked
 from fewshot_nlp.episode import Example
 from fewshot_nlp.models import FewShotQA
 
@@ -52,33 +53,30 @@ def _row(example: Example) -> dict[str, Any]:
     return {**example.inputs, "answers": example.target}
 
 
-def _show(model: FewShotQA, pairs: Sequence[tuple[str, str]]) -> list[Shown]:
-    shown = []
+def _show(model: FewShotQA, pairs: Sequence[tuple[str, str]]) -> list[Marked]:
+    shown: list[Marked] = []
     for (question, context), found in zip(pairs, model.predict(pairs), strict=True):
         start, end = found["start"], found["end"]
-        pieces = (
-            Piece(text=context[:start]),
-            Piece(text=context[start:end], tag="answer", score=found["score"]),
-            Piece(text=context[end:]),
-        )
-        shown.append(Shown(pieces=tuple(p for p in pieces if p.text), question=question))
+        before, after = (f"{question} {context[:start]}", "", ""), (context[end:], "", "")
+        shown.append([before, marked(context[start:end], f"answer {found['score']:.2f}"), after])
     return shown
 
 
-QUESTION_ANSWERING = Section(
+LAST = {"layers": [-1]}
+NO_NAMES = {"learner_config": {"label_names": 0.0}}
+QUESTION_ANSWERING = DemoTask(
     model=FewShotQA,
     title="Question answering",
     support=f"{N_SUPPORT} questions, some of which their text does not answer",
     card="{domain}_question_answering",
-    knobs={"k_shot": N_SUPPORT, "n_query": 1},
+    k_shot=N_SUPPORT,
     row=_row,
     inputs=INPUTS,
     show=_show,
     baselines={
-        "prototypes": Baseline(learner="prototypical"),
-        "logistic regression": Baseline(learner="linear_probe"),
+        "prototypes": {"learner": "prototypical", **NO_NAMES, **LAST},
+        "logistic regression": {"learner": "linear_probe", **NO_NAMES, **LAST},
     },
-    layers=(-1.0,),
     note="The default moves a span head that was trained, with its adapter, on general questions; the other methods "
     "read the last layer of the frozen encoder. No document is in a support set and among the scored rows.",
 )

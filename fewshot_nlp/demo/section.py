@@ -1,65 +1,23 @@
-"""What the demonstration shows of a task: one `Section` each."""
+"""What the demonstration shows of a task: one `DemoTask` each."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from fewshot_nlp.comparison.page import Marked
 from fewshot_nlp.episode import Example
 from fewshot_nlp.models.base import FewShotModel
 
 DOMAINS = ("medical", "legal", "finance")
 K_SHOT = 5
 ADAPTED, NO_EXAMPLE = "adapted", "no example"
-"""Rows of a table of scores that are no `Baseline`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Piece:
-    """A stretch of a shown text; with a tag it is highlighted.
-
-    Args:
-        text: the stretch.
-        tag: what it was found to be; None for the text between.
-        score: confidence in the tag, in (0, 1].
-    """
-
-    text: str
-    tag: str | None = None
-    score: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shown:
-    """One input with what the model made of it.
-
-    Args:
-        pieces: the input's text.
-        question: what was asked of it.
-        answers: what is said of the whole input, likeliest first, each with its confidence, where it has one.
-    """
-
-    pieces: tuple[Piece, ...]
-    question: str = ""
-    answers: tuple[tuple[str, float | None], ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Baseline:
-    """A learner on features of the frozen encoder.
-
-    Args:
-        learner: its name.
-        learner_config: its settings; without label names unless they say otherwise.
-        task_config: options of the task; the section's choice is what suits the learner best.
-    """
-
-    learner: str
-    learner_config: Mapping[str, Any] = field(default_factory=lambda: {"label_names": 0.0})
-    task_config: Mapping[str, Any] = field(default_factory=dict)
+"""Rows of a table of scores that are no baseline on the frozen encoder."""
+N_COLOURS = 7
+"""Of marks on the page."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Section:
+class DemoTask:
     """A task in the demonstration.
 
     Args:
@@ -67,31 +25,32 @@ class Section:
         title: heading.
         support: what the support set holds, in words.
         card: name of the data set card, with ``{domain}`` in it.
-        knobs: of the task's sampler, which draws support sets; its queries are not used.
+        k_shot: size of the support sets: examples of each label, or rows where a task has no labels.
         row: an example as a row for `adapt`.
         inputs: domain to new inputs, for which nobody wrote down an answer.
-        show: predictions for some inputs.
-        baselines: name to a method on the frozen encoder that the default is compared with.
-        learner: what is adapted; None for the task's default.
-        layers: the encoder's layers that the baselines read, as in `Encoder.from_pretrained`; None for the last.
+        show: some inputs with what the model makes of them.
+        baselines: name to options of `FewShotModel.from_pretrained`, on the frozen encoder.
         before: the row of the table that says what there is without adapting or training.
         note: what the baselines are, in words.
-        most_seeds: at most so many support sets for each score; None for all.
-        best: the greatest value of the metric.
+        learner: what is adapted; None for the task's default.
+        repeats: support sets that are scored.
     """
 
     model: type[FewShotModel]
     title: str
     support: str
     card: str
-    knobs: Mapping[str, Any]
+    k_shot: int
     row: Callable[[Example], dict[str, Any]]
     inputs: Mapping[str, Sequence[Any]]
-    show: Callable[[Any, Sequence[Any]], list[Shown]]
-    baselines: Mapping[str, Baseline]
-    learner: str | None = None
-    layers: tuple[float, ...] | None = None
+    show: Callable[[Any, Sequence[Any]], list[Marked]]
+    baselines: Mapping[str, Mapping[str, Any]]
     before: str = NO_EXAMPLE
     note: str
-    most_seeds: int | None = None
-    best: float = 1.0
+    learner: str | None = None
+    repeats: int = 5
+
+
+def marked(words: str, told: str, index: int = 0) -> tuple[str, str, str]:
+    """A mark in the colour of a label, by its number."""
+    return words, f"c{index % N_COLOURS}", told

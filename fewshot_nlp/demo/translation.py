@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from fewshot_nlp.demo.section import Piece, Section, Shown
+from fewshot_nlp.comparison.page import Marked
+from fewshot_nlp.demo.section import DemoTask
 from fewshot_nlp.episode import Example
 from fewshot_nlp.models import FewShotTranslator
 
-N_SUPPORT = 32
+N_SUPPORT = 30
 INPUTS = {
     "medical": [
         "Haben Sie Schmerzen?",
@@ -28,27 +29,24 @@ def _row(example: Example) -> dict[str, Any]:
     return {"translation": {"de": example.inputs["text"], "en": example.target}}
 
 
-def _show(model: FewShotTranslator, texts: Sequence[str]) -> list[Shown]:
-    return [
-        Shown(pieces=(Piece(text=text),), answers=((translated, None),))
-        for text, translated in zip(texts, model.predict(texts), strict=True)
-    ]
+def _show(model: FewShotTranslator, texts: Sequence[str]) -> list[Marked]:
+    found = zip(texts, model.predict(texts), strict=True)
+    return [[(f"{text} → {translated}", "", "")] for text, translated in found]
 
 
-TRANSLATION = Section(
+TRANSLATION = DemoTask(
     model=FewShotTranslator,
     title="Translation, German to English",
     support=f"{N_SUPPORT} pairs of sentences",
     card="{domain}_translation",
-    knobs={"k_shot": N_SUPPORT, "n_query": 1},
+    k_shot=N_SUPPORT,
     row=_row,
     inputs=INPUTS,
     show=_show,
     baselines={},
     learner="nearest_neighbour",
-    note="chrF2 of sacrebleu, over the held-out rows of a support set together, from 0 to 100. A memory of the pairs "
+    note="chrF2 of sacrebleu, over the held-out rows together, from 0 to 100. A memory of the pairs "
     "stands beside the small model that ships with the package, and says which words the house uses. The model knows "
     "short everyday sentences; for serious work name a larger one.",
-    most_seeds=3,
-    best=100.0,
+    repeats=3,
 )

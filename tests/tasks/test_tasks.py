@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from seqeval.metrics import f1_score
+from seqeval.metrics import classification_report, f1_score
 from seqeval.scheme import IOB2
 from vectors import Vectors, slots
 
@@ -405,6 +405,25 @@ def test_entity_scores_are_seqevals_strict_ones():
     assert scores["f1[Y]"] == pytest.approx(2 / 3)
     assert entity_scores([["O"]], [["O"]])["entity_f1_strict_iob2"] == 1.0
     assert entity_scores([["O"]], [["B-X"]])["entity_f1_strict_iob2"] == 0.0
+
+
+def test_entity_scores_are_those_of_seqevals_report_on_tags_at_random():
+    """Tags that are no IOB2 are among them; where nobody has an entity, scores are 1 by definition."""
+    rng = np.random.default_rng(0)
+    tags = ["O", "O", "O", *(f"{place}-{kind}" for place in "BI" for kind in "XYZ")]
+    for _ in range(100):
+        gold = [rng.choice(tags, rng.integers(1, 8)).tolist() for _ in range(3)]
+        got = [[t if rng.random() < 0.6 else str(rng.choice(tags)) for t in row] for row in gold]
+        if all(t == "O" for row in gold + got for t in row):
+            continue
+        report = classification_report(
+            gold, got, mode="strict", scheme=IOB2, output_dict=True, zero_division=0
+        )
+        scores = entity_scores(gold, got)
+        expected = {name: row["f1-score"] for name, row in report.items() if name in "XYZ" and row["support"]}
+        assert {name: scores[f"f1[{name}]"] for name in expected} == pytest.approx(expected)
+        for name, other in (("precision", "precision"), ("recall", "recall"), ("f1", "f1-score")):
+            assert scores[f"entity_{name}_strict_iob2"] == pytest.approx(report["micro avg"][other])
 
 
 def test_classification_scores_by_hand():
