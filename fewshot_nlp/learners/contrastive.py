@@ -197,7 +197,7 @@ class Contrastive(Learner[ContrastiveConfig], name="contrastive"):
                 F.logsigmoid(-after), F.logsigmoid(-old)
             )
         mixed = self._mixed(batch.log_probabilities(after), batch.log_probabilities(old))
-        return mixed * state[SCALE] if SCALE in state else mixed
+        return batch.log_probabilities(mixed * state[SCALE]) if SCALE in state else mixed
 
     def _mixed(self, after: Tensor, before: Tensor) -> Tensor:
         """The log of the mean of two probabilities, given their logs."""
