@@ -63,5 +63,5 @@ CLASSIFICATION = DemoTask(
     note="The other methods read the last layer of the same frozen encoder; only the one that is not tuned, which "
     "is the default without its tuning, knows the label names.",
     before="not tuned",
-    repeats=2,  # each is tuned
+    repeats=3,  # each is tuned
 )
