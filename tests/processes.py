@@ -50,23 +50,35 @@ def start(function: Callable[..., Any], *arguments: Any) -> BaseProcess:
     return process
 
 
-def run_program(
+def start_program(
     program: str, arguments: Sequence[object], folder: Path, environment: Mapping[str, str] | None = None
-) -> Done:
-    """Runs a script, or a module by its name, to its end.
+) -> BaseProcess:
+    """Starts a script, or a module by its name.
 
     Args:
         program: path of a script, or name of a module.
         arguments: of its command line.
-        folder: where stdout and stderr are kept.
+        folder: where stdout and stderr are kept; it is made.
         environment: variables beside those of this process.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     words = [program, *map(str, arguments)]
-    process = start(_program, words, folder, {**os.environ, **(environment or {})})
+    return start(_program, words, folder, {**os.environ, **(environment or {})})
+
+
+def finish(process: BaseProcess, folder: Path) -> Done:
+    """Waits for a program's end, and reads what it said."""
     process.join(PATIENCE)
     out, err = ((folder / name).read_text(encoding="utf-8") for name in ("stdout", "stderr"))
-    assert process.exitcode is not None, f"{program} takes more than {PATIENCE} s: {err[-3000:]}"
+    assert process.exitcode is not None, f"it takes more than {PATIENCE} s: {err[-3000:]}"
     return Done(process.exitcode, out, err)
+
+
+def run_program(
+    program: str, arguments: Sequence[object], folder: Path, environment: Mapping[str, str] | None = None
+) -> Done:
+    """Runs a program to its end; see `start_program`."""
+    return finish(start_program(program, arguments, folder, environment), folder)
 
 
 def _program(words: Sequence[str], folder: Path, environment: Mapping[str, str]) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 import accelerate
 import optuna
 import pytest
-from processes import PATIENCE, start
+import yaml
+from processes import finish, start_program
 from training_runs import METRIC, ROOT, config_of
 
 from fewshot_nlp import FewShotError, FewShotNER
@@ -197,14 +198,18 @@ def test_two_processes_share_a_study(tmp_path: Path, tiny_encoder_folder: Path) 
     config = search_of(
         tmp_path, tiny_encoder_folder, n_trials=4, storage=f"sqlite:///{tmp_path / 'study.db'}"
     )
-    both = [start(search, config) for _ in range(2)]
-    for process in both:
-        process.join(PATIENCE)
-    assert [process.exitcode for process in both] == [0, 0]
+    values = {"base": config.base, "space": SPACE, "output_dir": config.output_dir, "storage": config.storage}
+    path, script = tmp_path / "search.yaml", str(ROOT / "recipes" / "search.py")
+    path.write_text(yaml.safe_dump(values | {"n_trials": 4}))
+    folders = [tmp_path / "one said", tmp_path / "other said"]
+    both = [start_program(script, ["--config", path], folder) for folder in folders]
+    told = [finish(process, folder) for process, folder in zip(both, folders, strict=True)]
+    assert [done.returncode for done in told] == [0, 0], told
     study = optuna.load_study(study_name="search", storage=config.storage)
     assert 4 <= len(study.trials) <= 5  # one more where both had begun their last
     assert len({trial.params["outer.lr"] for trial in study.trials}) == len(study.trials)
-    assert (Path(study.best_trial.user_attrs["folder"]) / "best").is_dir()
+    best = Path(study.best_trial.user_attrs["folder"]) / "best"
+    assert str(best) in {done.stdout.strip() for done in told}
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
-from processes import run_pair, start
+from processes import finish, run_pair, start_program
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 from training_runs import (
     LORA,
     METRIC,
+    SCRIPT,
+    arguments_of,
     assert_same_run,
     changed,
     config_of,
@@ -140,18 +142,20 @@ def test_training_lowers_the_loss(tmp_path: Path, tiny_encoder_folder: Path) -> 
 
 
 def test_sigterm_saves_and_exits(whole: MetaTrainConfig, tmp_path: Path) -> None:
-    broken = changed(whole, run__output_dir=str(tmp_path), run__save_every=1000)
-    process = start(meta_train, broken)
-    while process.is_alive() and step_of(tmp_path) < 4:
+    folder = tmp_path / "run"
+    broken = changed(whole, run__output_dir=str(folder), run__save_every=1000)
+    process = start_program(str(SCRIPT), arguments_of(broken), tmp_path)
+    while process.is_alive() and step_of(folder) < 4:
         time.sleep(0.002)
     process.terminate()
-    process.join(60)
-    assert process.exitcode == 143
-    last = step_of(tmp_path)
+    done = finish(process, tmp_path)
+    assert done.returncode == 143, done
+    assert "Stopped by a signal" in done.stderr
+    last = step_of(folder)
     assert 4 <= last < 40
-    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == [f"step-{last:07d}"]
+    assert [p.name for p in (folder / "checkpoints").iterdir()] == [f"step-{last:07d}"]
     meta_train(changed(broken, run__save_every=3))
-    assert_same_run(Path(whole.run.output_dir), tmp_path)
+    assert_same_run(Path(whole.run.output_dir), folder)
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "no_state", "half_state"])
